@@ -1,0 +1,1 @@
+"""Brokers, one package each: start, stop, address, clients, outcome table, capabilities."""

@@ -1,0 +1,331 @@
+"""What a broker is to the rest: a product that provides clusters, and clients that run in load processes.
+
+A broker is one package ``brokers/<product>/`` that offers two modules:
+
+    cluster.py    BROKER: Broker          start, stop, address, health, leaders (runs in the harness)
+    client.py     send, receive, read     the loops of the load processes (runs in processes of its own)
+
+and is found by its folder's name: nothing else lists the products. A cluster is only ever addressed through its
+links; its nodes are the engine's containers (or, for ``memory``, threads).
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from brokerproof.errors import unknown
+from brokerproof.message import Bodies, Verifier
+from brokerproof.plan import Destination, Receiver, Sender
+from brokerproof.tape import Tape
+
+Json = Mapping[str, Any]
+
+#: The client groups, each with links of its own: a fault on one is not felt by the others.
+#: ``admin`` (set-up, health, final read) and ``sham`` are never broken.
+LINK_GROUPS = ("producer", "consumer", "sham", "admin")
+
+
+# -- what faults act on ----------------------------------------------------------------------------------------------
+
+
+class Node(Protocol):
+    """One broker node. Every method returns when it is done; deadlines are the node's own."""
+
+    name: str
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL after a grace time."""
+
+    def start(self) -> None:
+        """Starts a node that is down, on the data it had; does not wait for health."""
+
+    def pause(self) -> None: ...
+    def unpause(self) -> None: ...
+
+    def state(self) -> str:
+        """``running``, ``paused`` or ``exited`` as the engine says."""
+
+    def logs(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Greeted:
+    """What a fresh connection through a link saw.
+
+    connected: the TCP connection was accepted. answered: the broker's protocol answered the greeting.
+    ended: the connection was closed ("fin") or reset ("rst") before the deadline, else "". rtt_ms: until the answer.
+    """
+
+    connected: bool
+    answered: bool
+    ended: str
+    rtt_ms: float | None
+
+
+class Link(Protocol):
+    """One client link: a proxy between one client group and one node (or gateway). Through Toxiproxy, or memory's own."""
+
+    name: str  # "<group>-<node>"
+    group: str
+    node: str
+    address: tuple[str, int]
+
+    def disable(self) -> None:
+        """Refuses new connections, closes those that are there."""
+
+    def enable(self) -> None: ...
+
+    def add_toxic(self, kind: str, stream: str, **attributes: int) -> None:
+        """kind and attributes as in Toxiproxy; stream: ``upstream`` (client to broker) or ``downstream``."""
+
+    def clear_toxics(self) -> None: ...
+
+    def greet(self, timeout_s: float) -> Greeted:
+        """Opens a fresh connection through the link and speaks the protocol's first words. Never raises."""
+
+
+class PeerLinks(Protocol):
+    """The network between the nodes of a cluster."""
+
+    def cut(self, left: Sequence[str], right: Sequence[str], *, one_way: bool = False) -> None:
+        """Drops packets between the two groups of nodes (one way: only those from left to right)."""
+
+    def heal(self) -> None:
+        """Removes every cut; safe to call twice, and on nodes that are down."""
+
+    def reach(self) -> Mapping[tuple[str, str], bool]:
+        """(source, destination) -> whether a packet of the source arrives (not: whether an answer comes back)."""
+
+
+@runtime_checkable
+class Cluster(Protocol):
+    """A running cluster. Kept by the pool; any process of the run can attach to it by name."""
+
+    product: str
+    version: str
+    topology: str
+    nodes: Mapping[str, Node]
+    peers: PeerLinks | None
+    #: True when clients run as threads of this process (memory).
+    in_process: bool
+
+    def links(self, group: str) -> Sequence[Link]:
+        """The links of a client group, one per node (or one, for a gateway)."""
+
+    def endpoint(self, group: str, name: str | None = None) -> Json:
+        """What a load process of the group needs to connect, as JSON; with the name of a destination, its
+        leader's address first. Never holds a direct address of a node."""
+
+    def create(self, destination: Destination, name: str) -> None:
+        """Declares the destination and waits until a message went through it and came back, through the proxy."""
+
+    def delete(self, destination: Destination, name: str) -> None:
+        """Deletes it; no error when it is gone or the broker is."""
+
+    def leader(self, name: str, partition: int = 0) -> str:
+        """The node that leads the destination now."""
+
+    def wait_healthy(self, timeout_s: float) -> None:
+        """Until every node is in, replicas are in sync, and a message went through the proxy and came back.
+        Raises DeadlineError with the last state seen."""
+
+    def sync(self) -> None:
+        """syncfs of the nodes' data, never a global sync (lane age, design section 5)."""
+
+    def observe(self, names: Sequence[str]) -> Json:
+        """Leaders, controller, in-sync replicas …: recorded with every fault."""
+
+    def settings(self) -> Json:
+        """The settings that differ from the product's defaults, in the vendor's words, and version facts."""
+
+    def save_logs(self, folder: Path) -> None:
+        """The log of every container, one file each."""
+
+    def close(self) -> None:
+        """Removes everything; safe to call twice."""
+
+
+class Broker(Protocol):
+    """A product. ``BROKER`` in ``cluster.py`` of its package."""
+
+    product: str
+    #: Versions it is tested with, the default first.
+    versions: tuple[str, ...]
+    #: topology name -> one line that explains it; the default first.
+    topologies: Mapping[str, str]
+    #: What claims may ask for, e.g. "peers", "dedup", "transactions", "several_consumers_per_lane".
+    capabilities: frozenset[str]
+
+    def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
+              progress: Callable[[str], None]) -> Cluster:  # fmt: skip
+        """Starts a cluster called ``name`` (container prefix) labelled with ``run``; ready when it returns.
+        Raises ProvisionError with the last log lines of what did not start, and leaves nothing behind."""
+
+    def attach(self, *, version: str, topology: str, settings: Json, name: str, run: str) -> Cluster:
+        """A handle on a cluster of that name that another process started."""
+
+
+def products() -> tuple[str, ...]:
+    """The products there are: the folders beside this file."""
+    here = [str(Path(__file__).parent)]
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(here) if m.ispkg))
+
+
+def broker(product: str) -> Broker:
+    """Imports the product's cluster module. Raises UsageError, naming what exists, when there is none."""
+    if product not in products():
+        raise unknown("broker", product, products())
+    module = importlib.import_module(f"brokerproof.brokers.{product}.cluster")
+    found: Broker = module.BROKER
+    return found
+
+
+# -- what load processes run ---------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """What every load process is given.
+
+    endpoint: of ``Cluster.endpoint``.  destination: its name on the broker.  lane: number of its first lane.
+    partitions: how many lanes it has.  stopping: true once the process was asked to end its part.
+    report: hands one JSON-able fact to the harness, e.g. ``report(connected=True)``.
+    """
+
+    endpoint: Json
+    destination: str
+    kind: str
+    lane: int
+    partitions: int
+    tape: Tape
+    seed: int
+    trial_number: int
+    stopping: Callable[[], bool]
+    report: Callable[..., None]
+    destination_settings: Json = field(default_factory=dict)
+
+    def verifier(self) -> Verifier:
+        return Verifier(trial=self.trial_number, seed=self.seed)
+
+
+@dataclass(slots=True, kw_only=True)
+class SendJob(Job):
+    """``send(job)``: sends until ``pace`` is over or ``stopping()``, waits ``sender.timeout_s`` for answers, returns."""
+
+    sender: Sender
+    pace: Pace
+    bodies: Bodies
+
+
+@dataclass(slots=True, kw_only=True)
+class ReceiveJob(Job):
+    """``receive(job)``: consumes until ``stopping()``, then finishes what is in hand and returns.
+
+    work: does the work on one message and has its effect: called with (msg, key, lane); writes the ``effect`` row.
+    None: the receiver has no effect.
+    """
+
+    receiver: Receiver
+    work: Callable[[int, int, int], None] | None
+
+
+@dataclass(slots=True, kw_only=True)
+class ReadJob(Job):
+    """``read(job)``: the final read, by a fresh client, until the product's own rule says drained (design section 7).
+
+    Writes ``receive`` rows, and ``control`` rows "drained" with the lane for every lane that was emptied; a lane that
+    is gone gets a ``control`` row "definition_lost". Returns at ``deadline_s`` at the latest.
+    """
+
+    deadline_s: float
+
+
+class Pace:
+    """The open-loop schedule of one sender: which messages are due. It never waits for answers.
+
+    first_due_ns: when message 0 is due, on the tape's clock.
+    """
+
+    def __init__(self, *, rate_per_s: float | None, count: int | None, load_ns: int, keys: int, first_due_ns: int = 0):
+        self._rate = rate_per_s
+        self._count = count
+        self._end_ns = first_due_ns + load_ns
+        self._first = first_due_ns
+        self._keys = keys
+        self.sent = 0
+
+    def take(self, now_ns: int, at_most: int) -> int:
+        """How many further messages are due at ``now_ns``, at most ``at_most``; the caller must send them.
+        Their numbers follow on from ``sent`` before the call."""
+        if self._rate is None:
+            due = at_most if now_ns < self._end_ns else 0
+        else:
+            until = min(now_ns, self._end_ns) - self._first
+            due = min(at_most, max(0, int(until * self._rate / 1e9) - self.sent))
+        if self._count is not None:
+            due = min(due, self._count - self.sent)
+        self.sent += due
+        return due
+
+    def over(self, now_ns: int) -> bool:
+        """Whether no further message will be due."""
+        if self._count is not None and self.sent >= self._count:
+            return True
+        if self._rate is None:
+            return now_ns >= self._end_ns
+        return self.sent >= int((self._end_ns - self._first) * self._rate / 1e9) and now_ns >= self._end_ns
+
+    def due_ns(self, msg: int) -> int:
+        """When message ``msg`` was due; -1 without a rate."""
+        return -1 if self._rate is None else self._first + int((msg + 1) * 1e9 / self._rate)
+
+    def due_many(self, first: int, n: int) -> npt.NDArray[np.int64] | int:
+        if self._rate is None:
+            return -1
+        return self._first + (np.arange(first + 1, first + n + 1) * (1e9 / self._rate)).astype(np.int64)
+
+    def key(self, msg: int) -> int:
+        return msg % self._keys if self._keys else -1
+
+    def keys(self, first: int, n: int) -> npt.NDArray[np.int32]:
+        if not self._keys:
+            return np.full(n, -1, dtype=np.int32)
+        return (np.arange(first, first + n) % self._keys).astype(np.int32)
+
+
+class ClientModule(Protocol):
+    """``brokers/<product>/client.py``."""
+
+    def send(self, job: SendJob) -> None: ...
+    def receive(self, job: ReceiveJob) -> None: ...
+    def read(self, job: ReadJob) -> None: ...
+
+
+def client(product: str) -> ClientModule:
+    """Imports the product's client module; only load processes do that."""
+    module: Any = importlib.import_module(f"brokerproof.brokers.{product}.client")
+    found: ClientModule = module
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """One line of a broker's outcome table: what a client error says about the operation, and why.
+
+    outcome: ``fail`` only where the operation definitely did not happen; what is not in the table is ``info``.
+    """
+
+    outcome: str
+    because: str
+

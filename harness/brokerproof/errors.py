@@ -1,0 +1,58 @@
+"""Every error the harness raises on purpose, in one tree.
+
+    HarnessError                 base; the command line prints it without a traceback
+    +-- UsageError               the caller asked for something that does not exist        exit 2
+    +-- EnvironmentProblem       engine, image, disk or port: the machine is not ready     exit 4
+    |   +-- ProvisionError       a broker did not start, or did not become healthy         exit 4
+    +-- PlanError                a plan or an experiment contradicts itself                exit 4
+    +-- HistoryError             a history cannot be read at all                           exit 4
+    +-- DeadlineError            a condition was not reached in time (``waiting.wait_until``)
+
+A message says what was being done and to what, what was expected, what was seen, and what to do next.
+Errors of client libraries do not travel: each broker's outcome table turns them into ``ok``, ``fail`` or ``info``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HarnessError(Exception):
+    """Base of all errors raised on purpose; ``exit_code`` is what the command line ends with."""
+
+    exit_code = 4
+
+
+class UsageError(HarnessError):
+    """The caller asked for something that does not exist or cannot be combined."""
+
+    exit_code = 2
+
+
+class EnvironmentProblem(HarnessError):
+    """The machine is not ready: no engine, an image that will not build, a full disk, a port in use."""
+
+
+class ProvisionError(EnvironmentProblem):
+    """A broker did not start, exited, or did not become healthy; carries its last log lines."""
+
+
+class PlanError(HarnessError):
+    """A plan or an experiment contradicts itself."""
+
+
+class HistoryError(HarnessError):
+    """A history cannot be read at all (a torn tail is not an error)."""
+
+
+class DeadlineError(HarnessError):
+    """A condition was not reached before its deadline; the message holds the last state seen."""
+
+
+def unknown(kind: str, given: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is not registered: says which exist, and suggests the nearest."""
+    names = sorted(known)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return UsageError(f"unknown {kind} {given!r}; known: {', '.join(names) or 'none'}{hint}")

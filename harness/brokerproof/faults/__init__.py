@@ -1,0 +1,1 @@
+"""Faults, one module each; see ``base`` for the contract."""

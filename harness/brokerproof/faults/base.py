@@ -1,0 +1,203 @@
+"""What a fault is: a pure description and a context manager. Entering injects, leaving heals, always.
+
+A fault is one module ``faults/<name>.py`` with one frozen dataclass decorated with ``@fault("<name>")``. It acts on a
+cluster handle, never on a product, and brings a probe: an independent look from outside, through the same path, that
+tells whether it bites right now. ``apply`` wraps injection and probes into the evidence that ``faults.json`` holds:
+
+    probe (must not bite) -> inject -> probe (must bite) -> ... -> heal -> probe (must not bite)
+
+    took_effect   all three as they must be          no_effect   it did not bite after the injection
+    not_healed    it still bit after the heal        unproven    a probe could not say
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from brokerproof.brokers.base import Cluster
+from brokerproof.errors import DeadlineError, HarnessError, unknown
+from brokerproof.waiting import wait_until
+
+Evidence = Literal["took_effect", "no_effect", "not_healed", "unproven"]
+Plane = Literal["link", "node", "peer", "load", "none"]
+
+#: How long a fault may take to bite after its injection, and to be gone after its heal.
+BITE_S, HEAL_S = 5.0, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One look: whether the fault bites now (None: cannot tell), and what was seen, for the report."""
+
+    bites: bool | None
+    seen: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"bites": self.bites, "seen": self.seen}
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Where a fault acts: the cluster, the destinations of the trials that share it, and the load processes.
+
+    links: names of the client groups that link faults break.  pids: role -> process ids of load processes.
+    """
+
+    cluster: Cluster
+    destinations: tuple[str, ...] = ()
+    link_groups: tuple[str, ...] = ("producer",)
+    kill_clients: Callable[[str], Sequence[int]] | None = None
+
+
+class Fault(Protocol):
+    """name and plane are class attributes; settings are fields with their unit in the name."""
+
+    name: str
+    plane: Plane
+
+    def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
+        """The names (nodes, links, processes) that the role means right now. Raises PlanError for a role it has not."""
+
+    def inject(self, scene: Scene, targets: Sequence[str]) -> AbstractContextManager[None]:
+        """Entering injects, leaving heals; healing must not raise because the injection was incomplete."""
+
+    def probe(self, scene: Scene, targets: Sequence[str]) -> Probe:
+        """Looks from outside. Never raises; None where it cannot tell."""
+
+
+@dataclass(slots=True)
+class Applied:
+    """The record of one injection: what ``faults.json`` holds. Times in seconds from the trial's start."""
+
+    fault: str
+    target: str
+    options: Mapping[str, Any]
+    targets: tuple[str, ...] = ()
+    evidence: Evidence = "unproven"
+    injected_s: float = -1.0
+    bit_s: float = -1.0
+    healing_s: float = -1.0
+    healed_s: float = -1.0
+    probes: dict[str, Any] = field(default_factory=dict)
+    observed: dict[str, Any] = field(default_factory=dict)
+    in_flight: int = -1
+    error: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "fault": self.fault, "target": self.target, "options": dict(self.options), "targets": list(self.targets),
+            "evidence": self.evidence, "injected_s": self.injected_s, "bit_s": self.bit_s,
+            "healing_s": self.healing_s, "healed_s": self.healed_s, "probes": self.probes,
+            "observed": self.observed, "in_flight": self.in_flight, "error": self.error,
+        }  # fmt: skip
+
+
+@contextmanager
+def apply(
+    fault_: Fault, scene: Scene, target: str, *, now_s: Callable[[], float], targets: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[Applied]:  # fmt: skip
+    """Injects for as long as the block runs, and yields the record, whose evidence is complete after the block.
+
+    targets: recorded names instead of resolving the role again (``replay --targets recorded``).
+    """
+    record = Applied(fault_.name, target, dict(options or {}))
+    record.targets = tuple(targets) if targets is not None else fault_.resolve(scene, target)
+    record.observed["before"] = _observe(scene)
+    before = fault_.probe(scene, record.targets)
+    record.probes["before"] = before.to_json()
+    during: Probe | None = None
+    try:
+        record.injected_s = now_s()
+        with fault_.inject(scene, record.targets):
+            during = _until(fault_, scene, record.targets, bites=True, timeout_s=BITE_S)
+            record.bit_s = now_s()
+            record.probes["during"] = during.to_json()
+            record.observed["during"] = _observe(scene)
+            yield record
+            record.healing_s = now_s()
+    finally:
+        # The context manager has healed on every way out; what is left is to see whether it did.
+        after = _until(fault_, scene, record.targets, bites=False, timeout_s=HEAL_S)
+        record.healed_s = now_s()
+        record.probes["after"] = after.to_json()
+        record.evidence = judge(before, during, after)
+
+
+def judge(before: Probe, during: Probe | None, after: Probe) -> Evidence:
+    """The evidence that three looks make."""
+    if during is None or during.bites is None or before.bites is None or after.bites is None:
+        return "unproven"
+    if after.bites:
+        return "not_healed"
+    if not during.bites or before.bites:
+        # What "bites" before it was injected is not this fault's doing.
+        return "no_effect"
+    return "took_effect"
+
+
+def _until(fault_: Fault, scene: Scene, targets: Sequence[str], *, bites: bool, timeout_s: float) -> Probe:
+    last = Probe(None, "not looked yet")
+
+    def look() -> bool:
+        nonlocal last
+        last = fault_.probe(scene, targets)
+        return last.bites is bites
+
+    try:
+        wait_until(look, timeout_s, f"fault {fault_.name} {'to bite' if bites else 'to be gone'}")
+    except DeadlineError:
+        pass  # the last look is the evidence
+    return last
+
+
+def _observe(scene: Scene) -> Any:
+    try:
+        return dict(scene.cluster.observe(scene.destinations))
+    except HarnessError as exc:
+        return {"unobserved": str(exc)}
+
+
+_REGISTRY: dict[str, type[Any]] = {}
+C = TypeVar("C", bound=type)
+
+
+def fault(name: str) -> Callable[[C], C]:
+    """Registers a fault class under its public name, which is its module's name too."""
+
+    def register(cls: C) -> C:
+        other = _REGISTRY.get(name)
+        if other is not None and other.__module__ != cls.__module__:
+            raise HarnessError(f"two faults are called {name!r}: {other.__module__} and {cls.__module__}")
+        cls.name = name  # type: ignore[attr-defined]
+        _REGISTRY[name] = cls
+        return cls
+
+    return register
+
+
+def faults() -> tuple[str, ...]:
+    """The names there are: the modules of this package."""
+    here = [str(Path(__file__).parent)]
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(here) if m.name != "base"))
+
+
+def make(name: str, options: Mapping[str, Any] | None = None) -> Fault:
+    """The fault of that name with these settings. Raises UsageError for an unknown name or setting."""
+    if name not in faults():
+        raise unknown("fault", name, faults())
+    importlib.import_module(f"brokerproof.faults.{name}")
+    cls = _REGISTRY[name]
+    try:
+        made: Fault = cls(**dict(options or {}))
+    except TypeError as exc:
+        have = sorted(getattr(cls, "__dataclass_fields__", {}))
+        bad = next((key for key in options or {} if key not in have), "")
+        raise unknown(f"setting of fault {name}", bad, have) from exc
+    return made

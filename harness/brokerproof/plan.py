@@ -1,0 +1,184 @@
+"""A plan: everything one trial is going to do, as data. Immutable, JSON, an input and never a result.
+
+    seed + topology + destinations + workload (senders, receivers) + fault schedule
+
+Fault targets are roles ("leader of lane 0"), times are offsets in seconds from the start of the load. Settings keep
+the vendor's words (``acks``, ``x-queue-type``, ``flushDiskType``); a plan never translates them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from brokerproof.errors import PlanError
+
+LaneKind = Literal["log", "queue"]
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """A queue or a topic. ``partitions`` topic-partitions make as many lanes, numbered on from those before it.
+
+    settings: of the product, e.g. ``{"x-queue-type": "quorum"}`` or ``{"min.insync.replicas": "2"}``.
+    """
+
+    name: str
+    kind: LaneKind
+    partitions: int = 1
+    settings: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """A load process that sends to one destination.
+
+    count: messages in all, None until stopped.  rate_per_s: open-loop schedule, None as fast as it goes.
+    keys: number of ordering keys used in turn, 0 none.  in_flight_max: cap on unanswered sends (recorded, see ``due``).
+    spread: how a lane is chosen: ``key`` (equal keys, equal lane) or ``round_robin``.
+    resend: whether the application sends again what came to ``info`` or ``fail``, under the same message number.
+    settings: of the client library, e.g. ``{"acks": "1"}``, ``{"confirm": False}``, ``{"send": "oneway"}``.
+    link: client group whose proxy it connects through.
+    """
+
+    destination: int = 0
+    count: int | None = None
+    rate_per_s: float | None = None
+    size_bytes: int = 64
+    keys: int = 0
+    in_flight_max: int = 1000
+    spread: Literal["key", "round_robin"] = "key"
+    resend: bool = False
+    timeout_s: float = 5.0
+    settings: Json = field(default_factory=dict)
+    link: str = "producer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receiver:
+    """A load process that consumes from one destination and changes the world by it.
+
+    settings: of the client library; ``ack`` is ``after`` (work, then acknowledge), ``first`` (acknowledge, then work)
+        or ``auto`` (the broker or the library does it).
+    work_ms: how long the work on one message takes; None: no work, no effect.  prefetch: most unacknowledged at once.
+    """
+
+    destination: int = 0
+    settings: Json = field(default_factory=dict)
+    work_ms: float | None = None
+    prefetch: int = 50
+    group: str = "g"
+    link: str = "consumer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Injection:
+    """One fault of the schedule: at ``at_s`` seconds of load, for ``for_s`` seconds, on the role ``target``."""
+
+    fault: str
+    target: str = "leader"
+    at_s: float = 1.0
+    for_s: float = 3.0
+    options: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """load_s: how long senders run. drain_s: deadline of the drain, after which a lane is *undrained*."""
+
+    destinations: tuple[Destination, ...]
+    senders: tuple[Sender, ...]
+    receivers: tuple[Receiver, ...] = ()
+    load_s: float = 5.0
+    drain_s: float = 60.0
+
+    @property
+    def lanes(self) -> tuple[tuple[int, int], ...]:
+        """(destination, partition) of each lane."""
+        return tuple((d, p) for d, dest in enumerate(self.destinations) for p in range(dest.partitions))
+
+    def first_lane(self, destination: int) -> int:
+        return sum(d.partitions for d in self.destinations[:destination])
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Role of each client slot: the senders, the receivers, then one final reader for each destination."""
+        return (
+            ("producer",) * len(self.senders) + ("consumer",) * len(self.receivers) + ("reader",) * len(self.destinations)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """topology: name of one of the product's topologies. settings: broker settings on top of the topology's."""
+
+    product: str
+    version: str
+    topology: str
+    workload: Workload
+    schedule: tuple[Injection, ...] = ()
+    settings: Json = field(default_factory=dict)
+    seed: int = 0
+    claim: str = ""
+    variant: str = ""
+    arm: str = "treatment"
+    trial: str = "trial"
+    schema: int = 1
+
+    @property
+    def trial_number(self) -> int:
+        """The 64-bit trial id that every message body carries."""
+        digest = hashlib.sha256(f"{self.seed}/{self.trial}/{self.product}/{self.version}".encode()).digest()
+        return int.from_bytes(digest[:8], "little")
+
+    def destination_name(self, destination: int) -> str:
+        """The name on the broker: unique to the trial, legal on every product."""
+        return f"bp-{self.trial_number:016x}-{self.workload.destinations[destination].name}"
+
+    def validate(self) -> None:
+        """Raises PlanError for what cannot be run."""
+        w = self.workload
+        if not w.destinations:
+            raise PlanError(f"plan {self.trial!r} has no destination; a trial needs a queue or a topic")
+        for role, parts in (("sender", w.senders), ("receiver", w.receivers)):
+            for i, part in enumerate(parts):
+                if not 0 <= part.destination < len(w.destinations):
+                    raise PlanError(
+                        f"plan {self.trial!r}: {role} {i} uses destination {part.destination}, "
+                        f"but there are only {len(w.destinations)}"
+                    )
+        for injection in self.schedule:
+            if injection.at_s < 0 or injection.for_s < 0:
+                raise PlanError(f"plan {self.trial!r}: {injection.fault} at {injection.at_s} s for {injection.for_s} s")
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def dumps(self) -> str:
+        return json.dumps(self.to_json(), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, data: Json) -> Plan:
+        """Raises PlanError with the offending part."""
+        try:
+            raw = dict(data)
+            if raw.get("schema", 1) != 1:
+                raise PlanError(f"plan schema {raw['schema']!r} is not 1; replay it with a newer brokerproof")
+            load = dict(raw.pop("workload"))
+            workload = Workload(
+                destinations=tuple(Destination(**d) for d in load.pop("destinations")),
+                senders=tuple(Sender(**s) for s in load.pop("senders")),
+                receivers=tuple(Receiver(**r) for r in load.pop("receivers", ())),
+                **load,
+            )
+            schedule = tuple(Injection(**i) for i in raw.pop("schedule", ()))
+            plan = cls(workload=workload, schedule=schedule, **raw)
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise PlanError(f"not a plan: {exc}; a plan is what a trial folder holds as plan.json") from exc
+        plan.validate()
+        return plan

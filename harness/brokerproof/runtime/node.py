@@ -1,0 +1,124 @@
+"""One container of a cluster, addressed by its name, so that any process of the run can take hold of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import docker
+import docker.errors
+import requests
+
+from brokerproof.errors import EnvironmentProblem, ProvisionError
+from brokerproof.runtime import engine
+from brokerproof.waiting import wait_until
+
+#: Labels by which everything of a run is found again.
+LABEL_RUN, LABEL_CLUSTER, LABEL_OWNER = "brokerproof.run", "brokerproof.cluster", "brokerproof.owner"
+STOP_GRACE_S = 20
+
+
+@lru_cache(maxsize=1)
+def client() -> docker.DockerClient:
+    """The one engine connection of this process."""
+    return engine.connect()
+
+
+@contextlib.contextmanager
+def engine_errors(doing: str) -> Iterator[None]:
+    """Turns the engine's own errors into one that says what was being done."""
+    try:
+        yield
+    except (docker.errors.DockerException, requests.RequestException) as exc:
+        raise EnvironmentProblem(
+            f"{doing}: the container engine says: {exc}; `brokerproof doctor` shows its state"
+        ) from exc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec:
+    """What a container is started with.
+
+    files: path in the container -> content, put there before it starts (an engine elsewhere works too).
+    memory_mb: hard limit, so that one broker cannot take the machine.
+    """
+
+    name: str
+    image: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str | bytes] = field(default_factory=dict)
+    memory_mb: int = 1024
+    user: str | None = None
+    entrypoint: Sequence[str] | None = None
+
+
+class ContainerNode:
+    """A broker node (or gateway) as ``brokers.base.Node``."""
+
+    def __init__(self, *, cluster: str, name: str, address: str) -> None:
+        self.name = name
+        self.container_name = f"{cluster}-{name}"
+        self.address = address
+
+    def container(self) -> Any:
+        with engine_errors(f"looking for container {self.container_name!r}"):
+            return client().containers.get(self.container_name)
+
+    def kill(self) -> None:
+        with engine_errors(f"killing {self.container_name!r}"):
+            self.container().kill(signal="KILL")
+        self._wait_state("exited")
+
+    def stop(self) -> None:
+        with engine_errors(f"stopping {self.container_name!r}"):
+            self.container().stop(timeout=STOP_GRACE_S)
+        self._wait_state("exited")
+
+    def start(self) -> None:
+        with engine_errors(f"starting {self.container_name!r}"):
+            self.container().start()
+        self._wait_state("running")
+
+    def pause(self) -> None:
+        with engine_errors(f"pausing {self.container_name!r}"):
+            self.container().pause()
+
+    def unpause(self) -> None:
+        with engine_errors(f"unpausing {self.container_name!r}"):
+            if self.state() == "paused":
+                self.container().unpause()
+
+    def state(self) -> str:
+        return str(self.container().status)
+
+    def pid(self) -> int:
+        """Process id of the container's first process as the engine's host sees it; 0 when it is down."""
+        return int(self.container().attrs["State"]["Pid"])
+
+    def logs(self, tail: int | str = "all") -> str:
+        with engine_errors(f"reading the log of {self.container_name!r}"):
+            raw: bytes = self.container().logs(tail=tail, timestamps=True)
+            return raw.decode(errors="replace")
+
+    def execute(self, command: Sequence[str], *, user: str = "") -> tuple[int, str]:
+        """(exit code, output) of a command inside."""
+        with engine_errors(f"running {command[0]!r} in {self.container_name!r}"):
+            code, output = self.container().exec_run(list(command), user=user)
+            return int(code), output.decode(errors="replace")
+
+    def ensure_running(self, doing: str) -> None:
+        """Raises ProvisionError with the last log lines when the container has exited."""
+        if self.state() == "exited":
+            tail = "\n    ".join(self.logs(tail=15).splitlines())
+            code = self.container().attrs["State"]["ExitCode"]
+            raise ProvisionError(
+                f"{doing}: container {self.container_name!r} exited with code {code}; its last log lines:\n    {tail}"
+            )
+
+    def _wait_state(self, state: str) -> None:
+        wait_until(lambda: self.state() == state, 30, f"{self.container_name!r} {state}", interval_s=0.05,
+                   last_state=self.state)  # fmt: skip

@@ -1,0 +1,175 @@
+"""Finding and removing what runs left behind: by label for the engine, by a registry file for everything else.
+
+Each run registers itself before it makes anything. A run whose harness process is gone is *dead*: its containers,
+networks and load processes are swept by the next run and by ``brokerproof clean``. A living run is never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker.errors
+import platformdirs
+
+from brokerproof.errors import EnvironmentProblem
+from brokerproof.runtime.node import LABEL_CLUSTER, LABEL_RUN, client, engine_errors
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """One thing that a dead run left: kind (container, network, process, file), its name, and the run."""
+
+    kind: str
+    name: str
+    run: str
+
+
+def state_folder() -> Path:
+    """Where runs register; one per user."""
+    folder = Path(os.environ.get("BROKERPROOF_STATE", "") or platformdirs.user_state_path("brokerproof"))
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def register(run: str, cluster: str = "") -> None:
+    """Says that this process (or the run's owner, when it is registered already) lives for ``run``."""
+    file = state_folder() / "runs" / f"{run}.json"
+    if not file.exists():
+        _write(file, {"run": run, "owner": os.getpid(), "started": _started(os.getpid()), "processes": []})
+
+
+def register_process(run: str, pid: int) -> None:
+    """A load process or recorder of the run, to be ended with it."""
+    register(run)
+    folder = state_folder() / "runs" / f"{run}.pids"
+    folder.mkdir(exist_ok=True)
+    (folder / str(pid)).write_text(_started(pid))
+
+
+def unregister(run: str) -> None:
+    """After an orderly end, when nothing is left."""
+    base = state_folder() / "runs"
+    (base / f"{run}.json").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        for file in (base / f"{run}.pids").iterdir():
+            file.unlink(missing_ok=True)
+        (base / f"{run}.pids").rmdir()
+
+
+def alive(run: str) -> bool:
+    """Whether the harness process that owns the run still lives. A run that nobody registered is dead."""
+    file = state_folder() / "runs" / f"{run}.json"
+    try:
+        data = json.loads(file.read_text())
+        return bool(_started(int(data["owner"])) == data["started"] != "")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def leftovers(run: str | None = None) -> list[Leftover]:
+    """What dead runs left (with ``run``: that one's, dead or alive). Needs no engine: without one, none is there."""
+    found: list[Leftover] = []
+    with contextlib.suppress(EnvironmentProblem):
+        for kind, name, owner in _labelled():
+            if owner == run if run is not None else not alive(owner):
+                found.append(Leftover(kind, name, owner))
+    for file in sorted((state_folder() / "runs").glob("*.json")):
+        if file.stem == run if run is not None else not alive(file.stem):
+            found += [Leftover("process", str(pid), file.stem) for pid in _living(file.stem)]
+            found.append(Leftover("file", file.name, file.stem))
+    return found
+
+
+def clean(run: str | None = None, *, progress: Callable[[str], None] = lambda _: None) -> list[Leftover]:
+    """Removes what ``leftovers`` lists, and says what it removed. Raises EnvironmentProblem for what will not go."""
+    found = leftovers(run)
+    for item in [i for i in found if i.kind == "process"]:
+        _end_process(int(item.name))
+        progress(f"ended process {item.name} of run {item.run}")
+    for kind in ("container", "network"):
+        for item in [i for i in found if i.kind == kind]:
+            _remove(item.kind, item.name)
+            progress(f"removed {item.kind} {item.name} of run {item.run}")
+    for item in [i for i in found if i.kind == "file"]:
+        unregister(item.run)
+    return found
+
+
+def remove(*, cluster: str) -> None:
+    """Removes the containers and the network of one cluster."""
+    with engine_errors(f"removing cluster {cluster!r}"):
+        every = {"label": f"{LABEL_CLUSTER}={cluster}"}
+        for container in client().containers.list(all=True, filters=every, ignore_removed=True):
+            _remove("container", container.name)
+        for network in client().networks.list(filters=every):
+            _remove("network", network.name)
+
+
+def _labelled() -> Iterator[tuple[str, str, str]]:
+    with engine_errors("looking for what earlier runs left"):
+        for container in client().containers.list(all=True, filters={"label": LABEL_RUN}, ignore_removed=True):
+            yield "container", container.name, container.labels[LABEL_RUN]
+        for network in client().networks.list(filters={"label": LABEL_RUN}):
+            yield "network", network.name, network.attrs["Labels"][LABEL_RUN]
+
+
+def _remove(kind: str, name: str) -> None:
+    with engine_errors(f"removing {kind} {name!r}"), contextlib.suppress(docker.errors.NotFound):
+        try:
+            if kind == "container":
+                container: Any = client().containers.get(name)
+                container.remove(force=True, v=True)
+            else:
+                client().networks.get(name).remove()
+        except docker.errors.APIError as exc:
+            # "removal already in progress" is what we want.
+            if exc.status_code != 409:
+                raise
+
+
+def _living(run: str) -> list[int]:
+    folder = state_folder() / "runs" / f"{run}.pids"
+    pids = []
+    with contextlib.suppress(OSError):
+        for file in folder.iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                # A process id is used again one day; the start time tells whose it is.
+                if file.read_text() == _started(int(file.name)) != "":
+                    pids.append(int(file.name))
+    return pids
+
+
+def _end_process(pid: int) -> None:
+    started = _started(pid)
+    for sig in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(OSError):
+            os.kill(pid, sig)
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            if _started(pid) != started:
+                return
+            time.sleep(0.05)
+
+
+def _started(pid: int) -> str:
+    """The start time of a process in kernel ticks, empty when there is none (or it is a zombie)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = text.rsplit(")", 1)[1].split()
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _write(file: Path, data: dict[str, Any]) -> None:
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(data))
+    new.rename(file)
