@@ -107,7 +107,7 @@ class ProxyLink:
         self.group, self.node = group, node
         self.name = f"{group}-{node}"
         self.address = address
-        self._greeting = greeting
+        self.greeting = greeting
 
     def disable(self) -> None:
         self._server.enable(self.name, False)
@@ -122,7 +122,7 @@ class ProxyLink:
         self._server.clear_toxics(self.name)
 
     def greet(self, timeout_s: float) -> Greeted:
-        return greet(self.address, self._greeting, timeout_s)
+        return greet(self.address, self.greeting, timeout_s)
 
 
 def greet(address: tuple[str, int], greeting: bytes, timeout_s: float) -> Greeted:
