@@ -1,0 +1,354 @@
+"""RocketMQ as a cluster: a name server, a broker or a master with its slave, and a gRPC proxy started after them.
+
+    client --toxiproxy--> p1 (gRPC proxy) --> b1 | m1 ==> s1          ns <-- all of them
+
+Clients speak gRPC to ``p1``. It counts as a client: it is no node that faults break, and peer cuts (brokers and name
+server) spare its links. Set-up, health and the final read speak the remoting protocol to the brokers, each through an
+admin link of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from brokerproof.brokers.base import LINK_GROUPS, Json, Link, Node
+from brokerproof.brokers.rocketmq import configuration, remoting
+from brokerproof.brokers.rocketmq import gateway as grpc_gateway
+from brokerproof.brokers.rocketmq.configuration import BROKERS, GATEWAY, NAME_SERVER, PORTS, STORE
+from brokerproof.brokers.rocketmq.gateway import Gateway, GatewayError
+from brokerproof.errors import DeadlineError, HarnessError, ProvisionError, unknown
+from brokerproof.plan import Destination
+from brokerproof.runtime import images
+from brokerproof.runtime.ground import Ground, LinkSpec
+from brokerproof.runtime.node import ContainerNode
+from brokerproof.runtime.peers import ContainerPeers
+from brokerproof.runtime.proxy import ProxyLink
+from brokerproof.waiting import wait_until
+
+_PROBE_TOPIC = "brokerproof-probe"
+_START_S = 120.0
+_NOT_YET = (OSError, remoting.RemotingError, remoting.ProtocolError, GatewayError)
+
+
+class RocketmqCluster:
+    """A running cluster. Made by ``BROKER.start`` or ``BROKER.attach``.
+
+    read_from: where the final read looks: "master", "slave", or "" for the master while it runs, else the slave.
+    """
+
+    product = "rocketmq"
+    in_process = False
+
+    def __init__(self, ground: Ground, *, version: str, topology: str, settings: Json) -> None:
+        self.version = version
+        self.topology = topology
+        self.read_from = ""
+        self._ground = ground
+        self._settings = dict(settings)
+        self._brokers = BROKERS[topology]
+        #: Topics made through this handle, which the slave has to know as well.
+        self._topics: set[str] = set()
+        self._launched: list[ContainerNode] = []
+        self._links = {link.name: link for link in ground.links}
+        for link in ground.links:
+            if link.node == GATEWAY:
+                continue
+            link.greeting = remoting.GREETING
+            if link.group != "admin":
+                # Carries oneway sends, which gRPC has not: one client link with the gateway's, broken with it.
+                link.node = GATEWAY
+        self.nodes: Mapping[str, Node] = {name: ground.nodes[name] for name in (*self._brokers, NAME_SERVER)}
+        self.peers: ContainerPeers | None = ground.peers([*self._brokers, NAME_SERVER])
+
+    # -- addresses -----------------------------------------------------------------------------------------------------
+
+    @property
+    def master(self) -> str:
+        return self._brokers[0]
+
+    def links(self, group: str) -> Sequence[Link]:
+        """All links of the group go to the gateway ``p1``, but for those of ``admin``."""
+        return self._ground.links_of(group)
+
+    def endpoint(self, group: str, name: str | None = None) -> Json:
+        """``grpc``: the gateway. ``brokers``: remoting addresses of this group (oneway sends; the final read).
+        ``setup``: remoting addresses that no fault breaks, for making consumer groups."""
+        return {
+            "grpc": list(self._address(group, GATEWAY)),
+            "brokers": {b: list(self._address(group, b)) for b in self._brokers if f"{group}-{b}" in self._links},
+            "setup": {b: list(self._address("admin", b)) for b in self._brokers},
+            "master": self.master,
+            "read_from": self._reading(),
+        }
+
+    def _address(self, group: str, node: str) -> tuple[str, int]:
+        return self._link(group, node).address
+
+    def _link(self, group: str, node: str) -> ProxyLink:
+        return self._links[f"{group}-{node}"]
+
+    def _reading(self) -> str:
+        if self.read_from:
+            return self._brokers[-1] if self.read_from == "slave" else self.master
+        up = [b for b in self._brokers if self._ground.nodes[b].state() == "running"]
+        return up[0] if up else self.master
+
+    @contextlib.contextmanager
+    def _talk(self, node: str, timeout_s: float = 3.0) -> Iterator[remoting.Connection]:
+        with remoting.Connection(self._address("admin", node), timeout_s) as connection:
+            yield connection
+
+    # -- destinations --------------------------------------------------------------------------------------------------
+
+    def create(self, destination: Destination, name: str) -> None:
+        settings = destination.settings
+        message_type = str(settings.get("message.type", "NORMAL"))
+        queues = int(settings.get("queues", 4))
+        # A slave copies its master's topics every 60 s only, and does not serve one that it has not heard of: what is
+        # in its log would be out of reach. So it is told, as it would have learnt. Source: BrokerController.java,
+        # ``lastSyncTimeMs``.
+        for broker in self._brokers:
+            with self._reaching(f"creating topic {name!r} on {broker!r}"), self._talk(broker) as to:
+                remoting.create_topic(to, name, queues=queues, message_type=message_type)
+        self._topics.add(name)
+        # The gateway remembers for 20 s that a topic is not there: it is not asked before the name server knows.
+        wait_until(
+            lambda: self._routed(name), 30, f"topic {name!r} known to the name server", interval_s=0.05, retry_on=_NOT_YET
+        )
+        self._pass_through(name, message_type, 30)
+
+    def _routed(self, topic: str) -> bool:
+        with self._talk(NAME_SERVER) as to:
+            to.call(remoting.GET_ROUTEINFO_BY_TOPIC, {"topic": topic, "acceptStandardJsonOnly": True})
+        return True
+
+    def _pass_through(self, topic: str, message_type: str, timeout_s: float) -> None:
+        def passed() -> bool:
+            with Gateway(self._address("admin", GATEWAY)) as gateway:
+                gateway.pass_through(topic, message_type, _PROBE_TOPIC)
+            return True
+
+        wait_until(passed, timeout_s, f"a message to pass through {topic!r}", interval_s=0.1, retry_on=_NOT_YET)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _reaching(doing: str) -> Iterator[None]:
+        try:
+            yield
+        except _NOT_YET as exc:
+            raise HarnessError(f"{doing}: {exc}") from exc
+
+    def delete(self, destination: Destination, name: str) -> None:
+        self._topics.discard(name)
+        for broker in self._brokers:
+            with contextlib.suppress(*_NOT_YET), self._talk(broker) as to:
+                to.call(remoting.DELETE_TOPIC_IN_BROKER, {"topic": name})
+        with contextlib.suppress(*_NOT_YET), self._talk(NAME_SERVER) as to:
+            to.call(remoting.DELETE_TOPIC_IN_NAMESRV, {"topic": name})
+
+    def leader(self, name: str, partition: int = 0) -> str:
+        """The master: without a controller no other broker ever takes writes."""
+        return self.master
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    def wait_healthy(self, timeout_s: float) -> None:
+        seen: dict[str, Any] = {}
+
+        def healthy() -> bool:
+            seen.clear()
+            seen.update(self._states())
+            if set(seen["states"].values()) != {"running"}:
+                return False
+            seen["registered"] = self._registered()
+            if seen["registered"].get(self.master) != list(range(len(self._brokers))):
+                self._nudge(seen["registered"].get(self.master, []))
+                return False
+            if len(self._brokers) > 1:
+                seen["replication"] = self._replication()
+                if not seen["replication"]:
+                    # A slave that registered before its master has not heard where that is.
+                    self._nudge([0])
+                if not seen["replication"] or any(not s["inSync"] or s["diff"] for s in seen["replication"]):
+                    return False
+            with Gateway(self._address("admin", GATEWAY)) as gateway:
+                gateway.pass_through(_PROBE_TOPIC, "NORMAL", _PROBE_TOPIC)
+            return True
+
+        def last() -> object:
+            return dict(seen)
+
+        wait_until(healthy, timeout_s, f"cluster {self._ground.name!r} healthy", interval_s=0.2, retry_on=_NOT_YET,
+                   last_state=last)  # fmt: skip
+
+    def _states(self) -> dict[str, Any]:
+        return {"states": {n: self._ground.nodes[n].state() for n in (*self._brokers, NAME_SERVER, GATEWAY)}}
+
+    def _registered(self) -> dict[str, list[int]]:
+        with self._talk(NAME_SERVER) as to:
+            return remoting.cluster_info(to)
+
+    def _nudge(self, registered: Sequence[int]) -> None:
+        """A broker that starts before its name server tries again only after 10 s. It also registers at once when its
+        permission is set, here to what it is (6, read and write). Source: AdminBrokerProcessor.updateBrokerConfig."""
+        for i, broker in enumerate(self._brokers):
+            if i not in registered:
+                with contextlib.suppress(*_NOT_YET), self._talk(broker) as to:
+                    to.call(remoting.UPDATE_BROKER_CONFIG, {}, b"brokerPermission=6\n")
+
+    def _replication(self) -> list[dict[str, Any]]:
+        """What the master says of each slave that is connected: acknowledged offset, bytes behind, in sync."""
+        with self._talk(self.master) as to:
+            status = remoting.loads(to.call(remoting.GET_BROKER_HA_STATUS, {}).body)
+        names = ("addr", "slaveAckOffset", "diff", "inSync")
+        return [{name: slave.get(name) for name in names} for slave in remoting.in_sync_slaves(status)]
+
+    def sync(self) -> None:
+        for broker in self._brokers:
+            node = self._ground.nodes[broker]
+            if node.state() == "running":
+                node.execute(["sync", "-f", STORE])
+
+    def observe(self, names: Sequence[str]) -> Json:
+        seen: dict[str, Any] = {"master": self.master, **self._states()}
+        for key, look in (("registered", self._registered), ("replication", self._replication)):
+            if key == "replication" and len(self._brokers) == 1:
+                continue
+            try:
+                seen[key] = look()
+            except _NOT_YET as exc:
+                seen[key] = type(exc).__name__
+        seen["offsets"] = {name: {b: self._offsets(b, name) for b in self._brokers} for name in names}
+        return seen
+
+    def _offsets(self, broker: str, topic: str) -> Any:
+        try:
+            with self._talk(broker, 1.0) as to:
+                return [list(pair) for pair in remoting.offsets_of(to, topic, remoting.queues_of(to, topic))]
+        except _NOT_YET as exc:
+            return type(exc).__name__
+
+    def settings(self) -> Json:
+        addresses = {name: node.address for name, node in self._ground.nodes.items()}
+        made: dict[str, Any] = {"version": self.version, "topology": self.topology, "proxy": self._proxy_settings()}
+        for broker in self._brokers:
+            asked = configuration.broker_settings(self.topology, broker, addresses, self._settings)
+            made[broker] = self._live(broker, asked)
+        return made
+
+    def _live(self, broker: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the broker says of the settings it was given, and of those that durability hangs on."""
+        words = {*asked, "brokerRole", "flushDiskType", "totalReplicas", "inSyncReplicas", "minInSyncReplicas"}
+        words |= {"flushIntervalCommitLog", "flushCommitLogLeastPages", "slaveReadEnable"}
+        try:
+            with self._talk(broker) as to:
+                live = remoting.properties(to.call(remoting.GET_BROKER_CONFIG, {}).body)
+                live["brokerVersionDesc"] = remoting.runtime_info(to).get("brokerVersionDesc", "")
+        except _NOT_YET:
+            return {name: str(value) for name, value in asked.items()}
+        return {name: live[name] for name in sorted({*words, "brokerVersionDesc"}) if name in live}
+
+    def _proxy_settings(self) -> dict[str, Any]:
+        addresses = {name: node.address for name, node in self._ground.nodes.items()}
+        return configuration.proxy_settings(addresses, self._settings)
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def save_logs(self, folder: Path) -> None:
+        self._ground.save_logs(folder)
+
+    def close(self) -> None:
+        self._ground.close()
+
+    def boot(self, progress: Callable[[str], None]) -> None:
+        """Launches the nodes and waits until a message went through and came back."""
+        image = images.ensure("rocketmq", self.version).tag
+        addresses = {name: node.address for name, node in self._ground.nodes.items()}
+        specs = [configuration.name_server(image, self.version)]
+        for broker in self._brokers:
+            settings = configuration.broker_settings(self.topology, broker, addresses, self._settings)
+            specs.append(configuration.broker(image, self.version, broker, settings))
+        with ThreadPoolExecutor(len(specs)) as pool:
+            self._launched = list(pool.map(self._ground.launch, specs))
+        progress(f"{self._ground.name}: name server and {', '.join(self._brokers)} started")
+        self._while_up(self._all_registered, "the brokers to register with the name server")
+        self._nudge([0])  # the slave, if there is one, learns at this where its master is
+        # It looks for a broker to keep its system topic on, once, and exits without one.
+        self._launched.append(self._ground.launch(configuration.gateway(image, self.version, self._proxy_settings())))
+        progress(f"{self._ground.name}: brokers registered, gRPC proxy started")
+        with self._talk(self.master) as to:
+            remoting.create_topic(to, _PROBE_TOPIC, queues=1, message_type="NORMAL")
+        self._while_up(self._answers, "the gRPC proxy to answer")
+        self.wait_healthy(_START_S)
+
+    def _all_registered(self) -> bool:
+        registered = self._registered().get(self.master, [])
+        if registered != list(range(len(self._brokers))):
+            self._nudge(registered)
+            return False
+        return True
+
+    def _answers(self) -> bool:
+        return self._link("admin", GATEWAY).greet(1.0).answered
+
+    def _while_up(self, condition: Callable[[], bool], why: str) -> None:
+        """Waits for a condition; a node that exits meanwhile ends it with that node's last words."""
+
+        def met() -> bool:
+            for node in self._launched:
+                node.ensure_running(why)
+            return condition()
+
+        wait_until(met, _START_S, why, interval_s=0.1, retry_on=_NOT_YET)
+
+
+class Rocketmq:
+    """``brokers.base.Broker``."""
+
+    product = "rocketmq"
+    versions = ("5.5.0", "5.3.3")
+    topologies: Mapping[str, str] = {
+        "single": "name server, one master broker, gRPC proxy",
+        "master-slave": "name server, a master and its slave (asynchronous unless brokerRole=SYNC_MASTER), gRPC proxy",
+    }
+    capabilities = frozenset({"peers", "several_consumers_per_lane", "fifo", "slave"})
+
+    def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
+              progress: Callable[[str], None]) -> RocketmqCluster:  # fmt: skip
+        brokers = self._brokers(topology)
+        links = [LinkSpec(group, GATEWAY, PORTS[GATEWAY]) for group in LINK_GROUPS]
+        links += [LinkSpec(group, brokers[0], configuration.BROKER_PORT) for group in ("producer", "sham")]
+        links += [LinkSpec("admin", broker, configuration.BROKER_PORT) for broker in brokers]
+        links.append(LinkSpec("admin", NAME_SERVER, PORTS[NAME_SERVER]))
+        ground = Ground.open(
+            name=name, run=run, nodes=[*brokers, NAME_SERVER, GATEWAY], links=links, greeting=grpc_gateway.GREETING
+        )
+        cluster = RocketmqCluster(ground, version=version, topology=topology, settings=settings)
+        try:
+            cluster.boot(progress)
+        except DeadlineError as exc:
+            tails = {n: "\n    ".join(node.logs(tail=8).splitlines()) for n, node in ground.nodes.items()}
+            cluster.close()
+            said = "\n".join(f"  {n}:\n    {tail}" for n, tail in tails.items())
+            raise ProvisionError(f"starting cluster {name!r}: {exc}\n{said}") from exc
+        except BaseException:
+            cluster.close()
+            raise
+        return cluster
+
+    def attach(self, *, version: str, topology: str, settings: Json, name: str, run: str) -> RocketmqCluster:
+        self._brokers(topology)
+        ground = Ground.attach(name=name, run=run, greeting=grpc_gateway.GREETING)
+        return RocketmqCluster(ground, version=version, topology=topology, settings=settings)
+
+    def _brokers(self, topology: str) -> tuple[str, ...]:
+        if topology not in BROKERS:
+            raise unknown("rocketmq topology", topology, BROKERS)
+        return BROKERS[topology]
+
+
+BROKER = Rocketmq()

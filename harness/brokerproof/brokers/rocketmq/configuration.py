@@ -1,0 +1,133 @@
+"""What the processes of a RocketMQ cluster are started with: commands, files, and the settings that differ from default.
+
+Settings are the vendor's words. A plan's settings go to every broker; ``m1.`` or ``proxy.`` before one sends it to
+that node alone. Source: BrokerConfig.java, MessageStoreConfig.java, ProxyConfig.java of apache/rocketmq.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from brokerproof.runtime.node import NodeSpec
+
+CLUSTER = "brokerproof"
+NAME_SERVER, GATEWAY = "ns", "p1"
+#: Topology -> broker nodes, the master first.
+BROKERS: Mapping[str, tuple[str, ...]] = {"single": ("b1",), "master-slave": ("m1", "s1")}
+PORTS = {NAME_SERVER: 9876, GATEWAY: 8081}
+BROKER_PORT, HA_PORT = 10911, 10912
+STORE = "/home/rocketmq/store"
+_HOME = "/home/rocketmq"
+
+_BROKER: Mapping[str, Any] = {
+    "brokerClusterName": CLUSTER,
+    "listenPort": BROKER_PORT,
+    "haListenPort": HA_PORT,
+    "storePathRootDir": STORE,
+    "autoCreateTopicEnable": False,
+    # 1 GB and 6 MB files, allocated ahead of use, are for servers; a trial writes a few megabytes.
+    "mappedFileSizeCommitLog": 16 << 20,
+    "mappedFileSizeConsumeQueue": 600_000,
+    "mappedFileSizeTimerLog": 4 << 20,
+    # The timer wheel compares 40 MB with its file at each flush; at the default of 1 s that alone takes 15 % of a core.
+    "timerFlushIntervalMs": 5000,
+    # On a disk that is 85 % full the default deletes fresh messages: that would be our machine's fault, not the broker's.
+    "cleanFileForciblyEnable": False,
+}
+_PROXY: Mapping[str, Any] = {
+    "rocketMQClusterName": CLUSTER,
+    "proxyClusterName": CLUSTER,
+    "proxyMode": "cluster",
+    # Clients are sent back to the port they came to, which is their link's.
+    "useEndpointPortFromRequest": True,
+    # 5 s by default: a consumer that is asked to stop would sit in its poll for that long.
+    "grpcClientConsumerMinLongPollingTimeoutMillis": 500,
+}
+# The flags of a small, quickly started JVM. A self-signed certificate, made at start for TLS that nobody uses, takes
+# a second and a half of each: off. Source: TlsSystemConfig "tls.server.mode".
+_JAVA = (
+    "java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xshare:auto",
+    "-Dtls.server.mode=disabled", f"-Drmq.logback.configurationFile={_HOME}/log.xml",
+)  # fmt: skip
+# Everything to the console, where the harness finds it, but for the loggers that say the same every second.
+_LOG = """<configuration>
+  <appender name="console" class="org.apache.rocketmq.logging.ch.qos.logback.core.ConsoleAppender">
+    <encoder><pattern>%d{HH:mm:ss.SSS} %-5p %c{0} %m%n</pattern></encoder>
+  </appender>
+  <logger name="RocketmqRemoting" level="WARN"/>
+  <logger name="RocketmqPop" level="WARN"/>
+  <logger name="RocketmqPopLite" level="WARN"/>
+  <logger name="RocketmqWaterMark" level="OFF"/>
+  <logger name="RocketmqNamesrvWaterMark" level="OFF"/>
+  <logger name="RocketmqProxyWatermark" level="OFF"/>
+  <logger name="RocketmqTraffic" level="OFF"/>
+  <logger name="RocketmqStats" level="OFF"/>
+  <root level="INFO"><appender-ref ref="console"/></root>
+</configuration>
+"""
+
+
+def broker_settings(topology: str, node: str, addresses: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The broker's configuration file as a mapping, the plan's settings last."""
+    brokers = BROKERS[topology]
+    first = brokers[0]
+    made: dict[str, Any] = {
+        **_BROKER, "brokerName": first, "brokerId": brokers.index(node),
+        "namesrvAddr": f"{addresses[NAME_SERVER]}:{PORTS[NAME_SERVER]}",
+        "brokerIP1": addresses[node], "brokerIP2": addresses[node],
+    }  # fmt: skip
+    made.update({name: value for name, value in settings.items() if "." not in name})
+    if node != first:
+        # Not haMasterAddress: 5.5.0 reads it before its replication service exists, and then never connects.
+        made["brokerRole"] = "SLAVE"
+    made.update(_own(node, settings))
+    return made
+
+
+def proxy_settings(addresses: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The gRPC proxy's configuration file as a mapping."""
+    return {**_PROXY, "namesrvAddr": f"{addresses[NAME_SERVER]}:{PORTS[NAME_SERVER]}", **_own("proxy", settings)}
+
+
+def _own(node: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.partition(".")[2]: value for name, value in settings.items() if name.startswith(f"{node}.")}
+
+
+def text(settings: Mapping[str, Any]) -> str:
+    """A Java properties file."""
+    return "".join(f"{name}={_value(value)}\n" for name, value in settings.items())
+
+
+def _value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def name_server(image: str, version: str) -> NodeSpec:
+    return _spec(NAME_SERVER, image, version, heap_mb=96, memory_mb=400, main=["namesrv.NamesrvStartup"], files={})
+
+
+def broker(image: str, version: str, node: str, settings: Mapping[str, Any]) -> NodeSpec:
+    path = f"{_HOME}/broker.conf"
+    main = ["broker.BrokerStartup", "-c", path]
+    return _spec(node, image, version, heap_mb=512, memory_mb=1200, main=main, files={path: text(settings)})
+
+
+def gateway(image: str, version: str, settings: Mapping[str, Any]) -> NodeSpec:
+    path = f"{_HOME}/rmq-proxy.json"
+    main = ["proxy.ProxyStartup", "-pm", "cluster", "-pc", path]
+    return _spec(GATEWAY, image, version, heap_mb=256, memory_mb=700, main=main, files={path: json.dumps(settings)})
+
+
+def _spec(node: str, image: str, version: str, *, heap_mb: int, memory_mb: int, main: list[str],
+          files: Mapping[str, str]) -> NodeSpec:  # fmt: skip
+    home = f"{_HOME}/rocketmq-{version}"
+    command = [
+        *_JAVA, f"-Xms{heap_mb // 2}m", f"-Xmx{heap_mb}m", f"-XX:MaxDirectMemorySize={heap_mb}m",
+        "-cp", f"{home}/lib/*", f"org.apache.rocketmq.{main[0]}", *main[1:],
+    ]  # fmt: skip
+    return NodeSpec(
+        name=node, image=image, command=command, environment={"ROCKETMQ_HOME": home},
+        files={f"{_HOME}/log.xml": _LOG, **files}, memory_mb=memory_mb,
+    )  # fmt: skip

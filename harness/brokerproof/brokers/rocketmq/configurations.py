@@ -1,0 +1,24 @@
+"""What safe and unsafe mean for RocketMQ.
+
+Sources: rocketmq.apache.org/docs, "Normal Message" and "Send" (asynchronous, one-way), "SimpleConsumer".
+"""
+
+from __future__ import annotations
+
+from brokerproof.brokers.base import Configurations
+from brokerproof.plan import Destination
+
+CONFIGURATIONS = Configurations(
+    topology="master-slave",
+    destination=Destination(name="t", kind="queue", settings={"message.type": "NORMAL"}),
+    confirmed={"send": "async"},
+    unconfirmed={"send": "oneway"},
+    # The broker keeps no producer sequence; the message id is made by the client for each send call.
+    dedup={"send": "async"},
+    no_dedup={"send": "async"},
+    ack_after={"ack": "after"},
+    ack_first={"ack": "first"},
+    ack_auto={"ack": "auto"},
+    several={},
+    rate_per_s=150.0,
+)

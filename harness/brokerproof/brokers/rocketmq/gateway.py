@@ -1,0 +1,177 @@
+"""The few gRPC calls that set-up and health need, straight on the vendor's stubs: send one message, take it back.
+
+The library's producer and consumer bring a dozen threads and schedulers; a probe wants one call and its status.
+Source: apache/rocketmq-apis, apache/rocketmq/v2/service.proto.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+
+from brokerproof.brokers.rocketmq.library import grpc_protocol as api
+
+#: Bodies of probe messages start so; receivers and readers pass them over.
+PROBE_BODY = b"brokerproof-probe"
+#: HTTP/2's connection preface and an empty SETTINGS frame (RFC 9113 section 3.4); a server answers with its own.
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+
+class GatewayError(Exception):
+    """The gRPC proxy answered with a status that is not OK, or not at all."""
+
+
+class Gateway:
+    """A connection to the gRPC proxy. Raises GatewayError."""
+
+    def __init__(self, address: tuple[str, int], timeout_s: float = 3.0) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._id = f"brokerproof@{uuid.uuid4().hex}"
+        target = f"ipv4:{address[0]}:{address[1]}"
+        # A channel of its own subchannel pool: one that failed a moment ago is not waited for.
+        self._channel = grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
+        self._stub = api.MessagingServiceStub(self._channel)
+        self._commands: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def __enter__(self) -> Gateway:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._commands.put(None)
+        self._channel.close()
+
+    def pass_through(self, topic: str, message_type: str, group: str, tag: bytes = b"") -> None:
+        """Sends one probe message to the topic and receives it again as ``group``; acknowledges what it receives."""
+        body = PROBE_BODY + b"-" + uuid.uuid4().hex.encode() + tag
+        broker = self._route(topic)
+        self._settings(topic, group)
+        self._send(topic, body, message_type)
+        deadline = time.monotonic() + self._timeout_s + 5
+        while time.monotonic() < deadline:
+            if body in self._receive(topic, group, broker):
+                return
+        raise GatewayError(f"a probe message sent to {topic!r} was not received")
+
+    def _route(self, topic: str) -> str:
+        req = api.QueryRouteRequest()
+        req.topic.name = topic
+        req.endpoints.CopyFrom(self._endpoints())
+        answer = self._call(self._stub.QueryRoute, req)
+        return str(answer.message_queues[0].broker.name)
+
+    def _settings(self, topic: str, group: str) -> None:
+        # Without settings from the telemetry stream the proxy refuses to receive (50001).
+        command = api.TelemetryCommand()
+        command.settings.client_type = api.ClientType.SIMPLE_CONSUMER
+        command.settings.access_point.CopyFrom(self._endpoints())
+        command.settings.request_timeout.seconds = int(self._timeout_s)
+        command.settings.subscription.group.name = group
+        entry = command.settings.subscription.subscriptions.add()
+        entry.topic.name = topic
+        entry.expression.type = api.FilterType.TAG
+        entry.expression.expression = "*"
+        command.settings.user_agent.language = api.Language.PYTHON
+        command.settings.user_agent.version = "5.0.0"
+        self._commands.put(command)
+        try:
+            stream = self._stub.Telemetry(iter(self._commands.get, None), metadata=self._metadata(), timeout=60)
+            next(iter(stream))
+        except (grpc.RpcError, StopIteration) as exc:
+            raise GatewayError(f"telemetry: {_short(exc)}") from exc
+
+    def _send(self, topic: str, body: bytes, message_type: str) -> None:
+        req = api.SendMessageRequest()
+        message = req.messages.add()
+        message.topic.name = topic
+        message.body = body
+        words = message.system_properties
+        words.message_id = f"01{uuid.uuid4().hex.upper()}"
+        words.message_type = api.MessageType.Value(message_type)
+        words.body_encoding = api.Encoding.IDENTITY
+        words.born_timestamp.GetCurrentTime()
+        words.born_host = "127.0.0.1"
+        if message_type == "FIFO":
+            words.message_group = "probe"
+        if message_type == "DELAY":
+            words.delivery_timestamp.GetCurrentTime()
+        answer = self._call(self._stub.SendMessage, req)
+        if message_type == "TRANSACTION":
+            self._commit(topic, words.message_id, answer.entries[0].transaction_id)
+
+    def _commit(self, topic: str, message_id: str, transaction_id: str) -> None:
+        req = api.EndTransactionRequest()
+        req.topic.name = topic
+        req.message_id = message_id
+        req.transaction_id = transaction_id
+        req.resolution = api.TransactionResolution.COMMIT
+        req.source = api.TransactionSource.SOURCE_CLIENT
+        self._call(self._stub.EndTransaction, req)
+
+    def _receive(self, topic: str, group: str, broker: str) -> list[bytes]:
+        req = api.ReceiveMessageRequest()
+        req.group.name = group
+        req.message_queue.topic.name = topic
+        req.message_queue.broker.name = broker
+        req.filter_expression.type = api.FilterType.TAG
+        req.filter_expression.expression = "*"
+        req.batch_size = 32
+        req.invisible_duration.seconds = 10
+        req.long_polling_timeout.seconds = 1
+        bodies = []
+        try:
+            for answer in self._stub.ReceiveMessage(req, metadata=self._metadata(), timeout=self._timeout_s + 5):
+                if answer.HasField("message"):
+                    bodies.append(bytes(answer.message.body))
+                    self._ack(topic, group, answer.message.system_properties)
+                elif answer.HasField("status"):
+                    _check("ReceiveMessage", answer.status, api.Code.MESSAGE_NOT_FOUND)
+        except grpc.RpcError as exc:
+            raise GatewayError(f"ReceiveMessage: {_short(exc)}") from exc
+        return bodies
+
+    def _ack(self, topic: str, group: str, words: Any) -> None:
+        req = api.AckMessageRequest()
+        req.group.name = group
+        req.topic.name = topic
+        entry = req.entries.add()
+        entry.message_id = words.message_id
+        entry.receipt_handle = words.receipt_handle
+        self._call(self._stub.AckMessage, req)
+
+    def _call(self, method: Any, req: Any) -> Any:
+        name = type(req).__name__.removesuffix("Request")
+        try:
+            answer = method(req, metadata=self._metadata(), timeout=self._timeout_s)
+        except grpc.RpcError as exc:
+            raise GatewayError(f"{name}: {_short(exc)}") from exc
+        _check(name, answer.status)
+        return answer
+
+    def _metadata(self) -> Iterator[tuple[str, str]] | list[tuple[str, str]]:
+        return [
+            ("x-mq-client-id", self._id), ("x-mq-language", "PYTHON"), ("x-mq-protocol", "v2"),
+            ("x-mq-client-version", "5.0.0"), ("x-mq-request-id", uuid.uuid4().hex),
+        ]  # fmt: skip
+
+    def _endpoints(self) -> Any:
+        endpoints = api.Endpoints()
+        endpoints.scheme = api.AddressScheme.IPv4
+        address = endpoints.addresses.add()
+        address.host, address.port = self._address
+        return endpoints
+
+
+def _check(call: str, status: Any, *also: int) -> None:
+    if status.code not in (api.Code.OK, *also):
+        raise GatewayError(f"{call}: code {status.code} {status.message}")
+
+
+def _short(exc: BaseException) -> str:
+    code = getattr(exc, "code", None)
+    return f"{code().name}: {exc.details()}" if callable(code) else str(exc)  # type: ignore[attr-defined]  # an RpcError
