@@ -1,0 +1,1 @@
+"""RabbitMQ: clusters of one or three nodes, and clients by pika."""

@@ -1,0 +1,361 @@
+"""A RabbitMQ cluster: starts the nodes behind their links, knows who leads what, and when all is well again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from brokerproof.brokers.base import LINK_GROUPS, Json, Link, Node, PeerLinks
+from brokerproof.brokers.rabbitmq import admin, config, erlang
+from brokerproof.brokers.rabbitmq.queues import Shape, exchange_name, queue_name, shape
+from brokerproof.errors import DeadlineError, EnvironmentProblem, HarnessError, PlanError, ProvisionError
+from brokerproof.plan import Destination
+from brokerproof.runtime import images
+from brokerproof.runtime.ground import Ground, LinkSpec
+from brokerproof.runtime.node import NodeSpec
+from brokerproof.waiting import wait_until
+
+T = TypeVar("T")
+
+TOPOLOGIES = {
+    "cluster": "three nodes r1, r2, r3; quorum queues by default, led by r1 until a fault moves them",
+    "single": "one node r1; classic queues by default",
+}
+_NODES = {"cluster": ("r1", "r2", "r3"), "single": ("r1",)}
+#: AMQP 0-9-1's protocol header, which a node answers with connection.start.
+GREETING = b"AMQP\x00\x00\x09\x01"
+#: A queue that nothing but readiness and health use.
+PROBE_QUEUE = "brokerproof-probe"
+#: Queue argument that says where a queue belongs; RabbitMQ keeps arguments it does not know.
+_HOME_ARGUMENT = "x-brokerproof-node"
+_READY_S = 90.0
+_CREATE_S = 20.0
+_PASS_S = 5.0
+#: Longest heartbeat interval of clients: a connection that went silent is given up after twice that.
+HEARTBEAT_S = 5
+
+
+class RabbitCluster:
+    """``brokers.base.Cluster``. Made by ``RabbitBroker``."""
+
+    product = "rabbitmq"
+    in_process = False
+    #: A lost connection is noticed after two heartbeats at the latest, and its messages go to others.
+    redelivery_s = 3.0
+
+    def __init__(self, ground: Ground, *, version: str, topology: str, settings: Json) -> None:
+        self.version, self.topology = version, topology
+        self._ground = ground
+        self._settings = dict(settings)
+        self._names = _NODES[topology]
+        self.nodes: Mapping[str, Node] = ground.nodes
+        self.peers: PeerLinks | None = ground.peers() if len(self._names) > 1 else None
+
+    # -- addresses -----------------------------------------------------------------------------------------------------
+
+    def links(self, group: str) -> Sequence[Link]:
+        return self._ground.links_of(group)
+
+    def endpoint(self, group: str, name: str | None = None) -> Json:
+        """``addresses``: the group's links, the leader's first; clients try them in this order, again and again."""
+        first = ""
+        if name is not None:
+            with contextlib.suppress(EnvironmentProblem):
+                first = self.leader(name)
+        links = sorted(self._ground.links_of(group), key=lambda link: link.node != first)
+        return {
+            "addresses": [list(link.address) for link in links], "user": "guest", "password": "guest", "vhost": "/",
+            "heartbeat_s": HEARTBEAT_S,
+        }  # fmt: skip
+
+    # -- destinations --------------------------------------------------------------------------------------------------
+
+    def create(self, destination: Destination, name: str) -> None:
+        if destination.kind != "queue":
+            raise PlanError(f"destination {name!r} is a {destination.kind}; rabbitmq offers queues")
+        wanted = self._shape(destination, name)
+        queues = [queue_name(name, p) for p in range(destination.partitions)]
+        home = wanted.node or self._names[0]
+        if wanted.policy:
+            for queue in queues:
+                erlang.set_policy(self._ground.nodes[home], queue, json.dumps(wanted.policy))
+
+        def passed() -> bool:
+            with admin.channel(self._ground.link("admin", home).address) as ch:
+                for queue in queues:
+                    admin.declare(ch, queue, wanted)
+                    if not admin.pass_through(ch, queue, _PASS_S) and not _may_vanish(wanted):
+                        return False
+            return True
+
+        wait_until(
+            passed, _CREATE_S, f"a message through queue {name!r} of {self._ground.name!r} on {home} and back",
+            interval_s=0.2, retry_on=admin.NOT_YET,
+        )  # fmt: skip
+
+    def delete(self, destination: Destination, name: str) -> None:
+        for node in self._names:
+            with contextlib.suppress(*admin.NOT_YET), admin.channel(self._ground.link("admin", node).address) as ch:
+                for partition in range(destination.partitions):
+                    ch.queue_delete(queue_name(name, partition))
+                if destination.settings.get("exchange"):
+                    ch.exchange_delete(exchange_name(name))
+                break
+        if destination.settings.get("policy"):
+            with contextlib.suppress(EnvironmentProblem):
+                for partition in range(destination.partitions):
+                    erlang.clear_policy(self._ground.nodes[self._names[0]], queue_name(name, partition))
+
+    def leader(self, name: str, partition: int = 0) -> str:
+        """The node that leads at the highest term: one that was cut off still believes in the term of before."""
+        queue = queue_name(name, partition)
+        seen = self._ask(lambda node: erlang.replicas(node, [queue])[queue])
+        leading = [node for node, replica in seen.items() if replica.state == "leader"]
+        if not leading:
+            raise EnvironmentProblem(f"queue {queue!r} of {self._ground.name!r} has no leader; nodes say {_states(seen)}")
+        return max(leading, key=lambda node: seen[node].term)
+
+    # -- health --------------------------------------------------------------------------------------------------------
+
+    def wait_healthy(self, timeout_s: float) -> None:
+        """Besides what the contract says: leaders that a fault moved are moved back home, so that all lanes of the
+        next experiment are led by the node they were declared on."""
+        deadline = time.monotonic() + timeout_s
+        problem = "not looked yet"
+        commits: dict[str, int] = {}
+
+        def healthy() -> bool:
+            nonlocal problem
+            problem = self._unhealthy(commits) or self._away()
+            return not problem
+
+        wait_until(
+            healthy, timeout_s, f"rabbitmq cluster {self._ground.name!r} healthy", interval_s=0.2,
+            last_state=lambda: problem,
+        )  # fmt: skip
+        self._passes(max(2.0, deadline - time.monotonic()))
+
+    def _unhealthy(self, commits: dict[str, int]) -> str:
+        """What keeps the cluster from being healthy, in a sentence; "" when nothing does.
+
+        commits: commit index of each queue as its leader told it last time, for comparison; updated.
+        """
+        beliefs = self._ask(erlang.belief)
+        for name in self._names:
+            if name not in beliefs or not beliefs[name].up:
+                return f"rabbit does not run on {name}"
+            if missing := set(self._names) - beliefs[name].running:
+                return f"{name} does not see {', '.join(sorted(missing))}"
+            if beliefs[name].partitions:
+                return f"{name} says it was partitioned from {', '.join(sorted(beliefs[name].partitions))}"
+        if len(self._names) == 1:
+            return ""
+        held = self._ask(erlang.quorum_replicas)
+        for queue in sorted({queue for replicas in held.values() for queue in replicas}):
+            seen = {node: replicas[queue] for node, replicas in held.items() if queue in replicas}
+            if trouble := _lagging(seen, commits.get(queue)):
+                return f"queue {queue!r}: {trouble}; nodes say {_states(seen)}"
+            commits[queue] = max(replica.commit for replica in seen.values() if replica.state == "leader")
+        return ""
+
+    def _away(self) -> str:
+        """Asks leaders that are not at home to hand over; says so while there are any."""
+        if len(self._names) == 1:
+            return ""
+        moved = self._ask(lambda node: erlang.send_leaders_home(node, _HOME_ARGUMENT, self._names[0]))
+        away = [queue for queues in moved.values() for queue in queues]
+        return f"leaders of {', '.join(sorted(away)[:5])} are on their way home" if away else ""
+
+    def sync(self) -> None:
+        def one(name: str) -> None:
+            node = self._ground.nodes[name]
+            if node.state() == "running":
+                code, output = node.execute(["sync", "-f", config.DATA])
+                if code:
+                    raise EnvironmentProblem(f"sync of {config.DATA} on {name}: exit code {code}: {output.strip()!r}")
+
+        self._each(one)
+
+    # -- what is recorded ----------------------------------------------------------------------------------------------
+
+    def observe(self, names: Sequence[str]) -> Json:
+        """Per node whether rabbit runs, whom it counts in and whom it knows cut off; per queue the leader and every
+        replica's state and term, as each node believes."""
+        beliefs = self._ask(erlang.belief)
+        held = self._ask(lambda node: erlang.replicas(node, names))
+
+        def told(queue: str) -> Json:
+            seen = {node: replicas[queue] for node, replicas in held.items() if queue in replicas}
+            leading = [node for node in seen if seen[node].state == "leader"]
+            return {
+                "leader": max(leading, key=lambda node: seen[node].term, default=""),
+                "believes": sorted(leading),
+                "replicas": {
+                    node: {"state": r.state, "term": r.term, "commit": r.commit} for node, r in seen.items()
+                    if r.state != "none"
+                },
+            }  # fmt: skip
+
+        return {
+            "answering": sorted(beliefs),
+            "nodes": {
+                name: {"up": b.up, "running": sorted(b.running), "partitions": sorted(b.partitions)}
+                for name, b in beliefs.items()
+            },
+            "queues": {name: told(name) for name in names},
+        }
+
+    def settings(self) -> Json:
+        introduced = [admin.server(link.address) for link in self._ground.links_of("admin")]
+        return {
+            "broker": config.changed(self._names, self._settings),
+            "environment": {
+                k: v for k, v in config.environment("", "", self._settings).items()
+                if k not in ("RABBITMQ_NODENAME", "BROKERPROOF_COOKIE")
+            },
+            "heartbeat_s": HEARTBEAT_S,
+            "nodes": len(self._names),
+            "server": introduced[0],
+        }  # fmt: skip
+
+    def save_logs(self, folder: Path) -> None:
+        self._ground.save_logs(folder)
+
+    def close(self) -> None:
+        self._ground.close()
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def start_nodes(self, image: str, progress: Callable[[str], None]) -> None:
+        """Launches the nodes side by side and waits until a message went through each of them."""
+        doing = f"starting rabbitmq {self.version}"
+
+        def launch(name: str) -> None:
+            self._ground.launch(
+                NodeSpec(
+                    name=name, image=image, entrypoint=["/bin/sh", "-c"], command=[config.START],
+                    environment=config.environment(name, self._ground.name, self._settings),
+                    files=config.files(self._names, self._settings), memory_mb=config.MEMORY_MB,
+                )
+            )  # fmt: skip
+
+        begin = time.monotonic()
+        self._each(launch)
+        progress(f"rabbitmq {self.version}: waiting for {len(self._names)} node(s)")
+
+        def answering() -> bool:
+            for name in self._names:
+                self._ground.nodes[name].ensure_running(doing)
+            return all(link.greet(1.0).answered for link in self._ground.links_of("admin"))
+
+        wait_until(
+            answering, _READY_S, f"{doing}: the nodes of {self._ground.name!r} to answer", interval_s=0.1,
+            last_state=self._last_lines,
+        )  # fmt: skip
+        self.create(Destination(name=PROBE_QUEUE, kind="queue"), PROBE_QUEUE)
+        self.wait_healthy(_READY_S)
+        progress(f"rabbitmq {self.version}: ready after {time.monotonic() - begin:.1f} s")
+
+    def _last_lines(self) -> str:
+        return "\n".join(f"{name}: {line}" for name in self._names for line in self._ground.nodes[name].logs(tail=5).splitlines())
+
+    def _shape(self, destination: Destination, name: str) -> Shape:
+        defaults = {"x-queue-type": "quorum" if len(self._names) > 1 else "classic"}
+        if self.version.startswith("4.") and destination.settings.get("x-queue-type", defaults["x-queue-type"]) == "quorum":
+            # 20 by default since 4.0: a storm of redeliveries would drop messages, which is a claim of its own.
+            # https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+            defaults["x-delivery-limit"] = -1
+        if destination.settings.get("node"):
+            defaults[_HOME_ARGUMENT] = destination.settings["node"]
+        return shape(destination.settings, name=name, prefix=name.removesuffix(destination.name), defaults=defaults)
+
+    def _passes(self, timeout_s: float) -> None:
+        """A message through the probe queue and back, by way of each node."""
+
+        def passed(name: str) -> bool:
+            with admin.channel(self._ground.link("admin", name).address) as ch:
+                return admin.pass_through(ch, PROBE_QUEUE, _PASS_S)
+
+        # One after the other: two consumers of one queue would take each other's probe.
+        for name in self._names:
+            wait_until(
+                lambda name=name: passed(name), timeout_s, f"a message through {name} of {self._ground.name!r} and back",
+                interval_s=0.2, retry_on=admin.NOT_YET,
+            )  # fmt: skip
+
+    def _ask(self, question: Callable[..., T]) -> dict[str, T]:
+        """What each node answers, by name; nodes that do not answer are left out."""
+
+        def one(name: str) -> list[T]:
+            try:
+                return [question(self._ground.nodes[name])]
+            except HarnessError:
+                return []
+
+        return {name: answer[0] for name, answer in zip(self._names, self._each(one), strict=True) if answer}
+
+    def _each(self, do: Callable[[str], T]) -> list[T]:
+        with ThreadPoolExecutor(len(self._names)) as pool:
+            return list(pool.map(do, self._names))
+
+
+def _lagging(seen: Mapping[str, erlang.Replica], commit: int | None) -> str:
+    """What is wrong with a quorum queue; commit: the least that every replica must have applied."""
+    leaders = [replica for replica in seen.values() if replica.state == "leader"]
+    if len(leaders) != 1:
+        return f"{len(leaders)} leaders"
+    if absent := leaders[0].nodes - {node for node, r in seen.items() if r.state in ("leader", "follower")}:
+        return f"no replica in order on {', '.join(sorted(absent))}"
+    if len({replica.term for replica in seen.values()}) > 1:
+        return "replicas at different terms"
+    least = leaders[0].commit if commit is None else commit
+    return "" if all(replica.applied >= least for replica in seen.values()) else "a replica is behind"
+
+
+def _states(seen: Mapping[str, erlang.Replica]) -> str:
+    return ", ".join(f"{node} {r.state} at term {r.term} applied {r.applied}" for node, r in seen.items()) or "nothing"
+
+
+def _may_vanish(wanted: Shape) -> bool:
+    """Whether a message may be gone before it is consumed: the confirm alone is the proof then."""
+    return any(key in wanted.arguments for key in ("x-message-ttl", "x-max-length", "x-max-length-bytes"))
+
+
+class RabbitBroker:
+    """``brokers.base.Broker``."""
+
+    product = "rabbitmq"
+    versions = ("4.0.5", "3.10.8")
+    topologies: Mapping[str, str] = TOPOLOGIES
+    capabilities = frozenset(
+        {"leader", "peers", "confirm", "transactions", "several_consumers_per_lane", "exchanges"}
+    )  # fmt: skip
+
+    def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
+              progress: Callable[[str], None]) -> RabbitCluster:  # fmt: skip
+        image = images.ensure("rabbitmq", version, progress).tag
+        nodes = _NODES[topology]
+        links = [LinkSpec(group, node, config.AMQP_PORT) for group in LINK_GROUPS for node in nodes]
+        ground = Ground.open(name=name, run=run, nodes=nodes, links=links, greeting=GREETING)
+        try:
+            cluster = RabbitCluster(ground, version=version, topology=topology, settings=settings)
+            cluster.start_nodes(image, progress)
+        except DeadlineError as exc:
+            ground.close()
+            raise ProvisionError(f"starting rabbitmq {version} ({topology}): {exc}") from exc
+        except BaseException:
+            ground.close()
+            raise
+        return cluster
+
+    def attach(self, *, version: str, topology: str, settings: Json, name: str, run: str) -> RabbitCluster:
+        ground = Ground.attach(name=name, run=run, greeting=GREETING)
+        return RabbitCluster(ground, version=version, topology=topology, settings=settings)
+
+
+BROKER = RabbitBroker()
