@@ -9,7 +9,8 @@ This file owns the columns, the reader and the writer. Nothing here knows what a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import mmap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -53,6 +54,8 @@ COLUMNS: tuple[tuple[str, type[np.generic]], ...] = (
     ("error", np.int16),
 )
 ROW_BYTES = sum(np.dtype(kind).itemsize for _, kind in COLUMNS)
+#: How many error classes the int16 codes can tell apart.
+_TEXTS_MAX = 1 << 15
 _DICTIONARIES = {"f": pa.int8(), "outcome": pa.int8(), "error": pa.int16()}
 
 Array = npt.NDArray[Any]
@@ -104,10 +107,15 @@ class Meta:
             broker=str(data.get("broker", "")),
             version=str(data.get("version", "")),
             lanes=tuple(dict(lane) for lane in data.get("lanes", ())),
-            routes={str(k): tuple(dict(r) for r in v) for k, v in dict(data.get("routes", {})).items()},
+            routes={str(k): tuple(_route(r) for r in v) for k, v in dict(data.get("routes", {})).items()},
             processes=tuple(str(p) for p in data.get("processes", ())),
             groups=tuple(str(g) for g in data.get("groups", ())),
         )
+
+
+def _route(route: Any) -> dict[str, Any]:
+    """A bare lane number, as other writers put it, is a lane that messages may reach."""
+    return {"lane": route, "must": False} if isinstance(route, int) else dict(route)
 
 
 def arrow_schema(meta: Meta) -> pa.Schema:
@@ -163,6 +171,34 @@ class HistoryWriter:
         self.close()
 
 
+class Parts(Mapping[str, Array]):
+    """Columns that lie in pieces, one piece per batch, mapped from the file. A column is joined when it is asked for.
+
+    Whoever goes through the pieces itself copies only what it needs, and then lets go of the pages with ``release``:
+    a history of two gigabytes need not be in memory at once.
+    """
+
+    def __init__(self, parts: Sequence[Mapping[str, Array]], release: Callable[[], None]) -> None:
+        self.parts = tuple(parts)
+        self.release = release
+        self.rows = sum(len(part["process"]) for part in parts)
+        self._joined: dict[str, Array] = {}
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._joined:
+            pieces = [part[name] for part in self.parts]
+            if not pieces:
+                pieces = [np.empty(0, dtype=dict(COLUMNS)[name])]
+            self._joined[name] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return self._joined[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in COLUMNS)
+
+    def __len__(self) -> int:
+        return len(COLUMNS)
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """A whole history as numpy columns. Dictionary columns hold the codes of this file (``F``, ``OUTCOMES``);
@@ -174,48 +210,74 @@ class History:
     torn: str = ""
 
     def __len__(self) -> int:
-        return len(self.columns["process"])
+        return self.columns.rows if isinstance(self.columns, Parts) else len(self.columns["process"])
 
     def __getitem__(self, name: str) -> Array:
         return self.columns[name]
+
+    @property
+    def parts(self) -> tuple[Mapping[str, Array], ...]:
+        """The columns in the pieces in which they lie in memory."""
+        return self.columns.parts if isinstance(self.columns, Parts) else (self.columns,)
+
+    def release(self) -> None:
+        """Lets the system take back the pages of the file; they come back by themselves when they are touched."""
+        if isinstance(self.columns, Parts):
+            self.columns.release()
 
 
 def read_batches(path: Path) -> Iterator[Meta | tuple[dict[str, Array], tuple[str, ...]] | str]:
     """Yields the Meta, then (columns, error texts) per batch with codes translated to this file's, then, if the
     tail is torn, a sentence that says so. Raises HistoryError when not even the schema can be read."""
+    return _batches(_mapped(path), path)
+
+
+def _mapped(path: Path) -> mmap.mmap:
     try:
-        source = pa.memory_map(str(path))
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     except FileNotFoundError:
         raise HistoryError(f"no history at {str(path)!r}; a trial folder holds history.arrow") from None
+    except ValueError as exc:  # nothing can be mapped from a file without bytes
+        raise HistoryError(f"the history {str(path)!r} is an empty file; its recorder wrote not even a schema") from exc
     except OSError as exc:
         raise HistoryError(f"cannot open the history {str(path)!r}: {exc}") from exc
-    with source:
+
+
+def _batches(mapped: mmap.mmap, path: Path) -> Iterator[Meta | tuple[dict[str, Array], tuple[str, ...]] | str]:
+    try:
+        reader = pa.ipc.open_stream(pa.BufferReader(pa.py_buffer(mapped)))
+        schema = reader.schema
+    except (pa.ArrowException, OSError, ValueError) as exc:
+        raise HistoryError(
+            f"{str(path)!r} does not start with an Arrow IPC stream schema: {_line(exc)}; nothing could be read"
+        ) from exc
+    yield _meta_of(schema, path)
+    places = {name: schema.get_field_index(name) for name, _ in COLUMNS}
+    texts = _Texts()
+    while True:
         try:
-            reader = pa.ipc.open_stream(source)
-        except (pa.ArrowException, OSError) as exc:
-            raise HistoryError(
-                f"{str(path)!r} does not start with an Arrow IPC stream schema: {exc}; nothing could be read"
-            ) from exc
-        yield _meta_of(reader.schema, path)
-        while True:
-            try:
-                batch = reader.read_next_batch()
-                decoded = _decode(batch)
-            except StopIteration:
-                return
-            except (pa.ArrowException, OSError, ValueError, IndexError) as exc:
-                yield f"the tail of {path.name} is torn: {str(exc).splitlines()[0]}"
-                return
-            yield decoded
+            batch = reader.read_next_batch()
+            # Lengths of buffers and codes beyond a dictionary: without this a damaged file is a wild read.
+            batch.validate(full=True)
+            decoded = _decode(batch, places, texts)
+        except StopIteration:
+            return
+        except (pa.ArrowException, OSError, ValueError, IndexError) as exc:
+            yield f"the tail of {path.name} is torn: {_line(exc)}"
+            return
+        yield decoded
 
 
 def read_history(path: Path) -> History:
-    """The whole history in memory, about 70 bytes a row."""
+    """The whole history; its columns stay in the file until they are used."""
     meta = Meta()
     parts: list[dict[str, Array]] = []
     errors: list[str] = [""]
+    known: dict[str, int] = {"": 0}
     torn = ""
-    for item in read_batches(path):
+    mapped = _mapped(path)
+    for item in _batches(mapped, path):
         if isinstance(item, Meta):
             meta = item
         elif isinstance(item, str):
@@ -223,23 +285,25 @@ def read_history(path: Path) -> History:
         else:
             columns, texts = item
             if list(texts) != errors[: len(texts)]:
-                known = {text: code for code, text in enumerate(errors)}
                 for text in texts:
-                    if text not in known:
+                    if text not in known and len(errors) < _TEXTS_MAX:
                         known[text] = len(errors)
                         errors.append(text)
-                table = np.array([known[text] for text in texts], dtype=np.int16)
+                # Beyond what an int16 can number, error classes share the last one.
+                table = np.array([known.get(text, len(errors) - 1) for text in texts], dtype=np.int16)
                 columns["error"] = table[columns["error"]]
-            parts.append(columns)
-    whole = {
-        name: (
-            parts[0][name]
-            if len(parts) == 1
-            else np.concatenate([p[name] for p in parts]) if parts else np.empty(0, dtype=kind)
-        )
-        for name, kind in COLUMNS
-    }
-    return History(meta, whole, tuple(errors), torn)
+            if len(columns["process"]):
+                parts.append(columns)
+
+    def release() -> None:
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+    return History(meta, Parts(parts, release), tuple(errors), torn)
+
+
+def _line(exc: BaseException) -> str:
+    """The first line of what an exception says."""
+    return (str(exc).splitlines() or [type(exc).__name__])[0]
 
 
 def _meta_of(schema: pa.Schema, path: Path) -> Meta:
@@ -261,29 +325,43 @@ def _meta_of(schema: pa.Schema, path: Path) -> Meta:
         raise HistoryError(f"{str(path)!r}: the metadata under {METADATA_KEY.decode()!r} is not valid: {exc}") from exc
 
 
-def _decode(batch: pa.RecordBatch) -> tuple[dict[str, Array], tuple[str, ...]]:
+class _Texts:
+    """The texts of a dictionary; a batch mostly brings the same dictionary as the one before, so they are kept."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[pa.Array, tuple[str, ...]]] = {}
+
+    def of(self, name: str, dictionary: pa.Array) -> tuple[str, ...]:
+        last = self._last.get(name)
+        if last is None or not last[0].equals(dictionary):
+            last = dictionary, tuple(str(text) for text in dictionary.to_pylist())
+            self._last[name] = last
+        return last[1]
+
+
+def _decode(
+    batch: pa.RecordBatch, places: Mapping[str, int], known_texts: _Texts
+) -> tuple[dict[str, Array], tuple[str, ...]]:
     columns: dict[str, Array] = {}
     errors: tuple[str, ...] = ("",)
     for name, kind in COLUMNS:
-        column = batch.column(name)
+        column = batch.column(places[name])
         if column.null_count:
             raise ValueError(f"column {name!r} has {column.null_count} nulls; a history has none")
         if name not in _DICTIONARIES:
             columns[name] = column.to_numpy(zero_copy_only=False)
             continue
-        texts = [str(text) for text in column.dictionary.to_pylist()]
+        texts = known_texts.of(name, column.dictionary)
         codes = column.indices.to_numpy(zero_copy_only=False)
-        if len(codes) and (int(codes.min()) < 0 or int(codes.max()) >= len(texts)):
-            raise ValueError(f"column {name!r} points outside its dictionary")
         if name == "error":
-            errors = tuple(texts) if texts else ("",)
-            columns[name] = codes.astype(kind, copy=False)
+            errors = texts or ("",)
+            columns[name] = codes if len(texts) > _TEXTS_MAX else codes.astype(kind, copy=False)
             continue
-        known: Mapping[str, int] = F if name == "f" else OUTCOME
-        if tuple(texts) == (FUNCTIONS if name == "f" else OUTCOMES)[: len(texts)]:
+        ours = FUNCTIONS if name == "f" else OUTCOMES
+        if texts == ours[: len(texts)]:
             columns[name] = codes.astype(kind, copy=False)
         else:
             # A text that we do not know becomes -1: no checker selects it, so a newer function never misleads.
-            table = np.array([known.get(text, -1) for text in texts] or [-1], dtype=kind)
-            columns[name] = table[codes]
+            known: Mapping[str, int] = F if name == "f" else OUTCOME
+            columns[name] = np.array([known.get(text, -1) for text in texts] or [-1], dtype=kind)[codes]
     return columns, errors

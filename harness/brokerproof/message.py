@@ -20,6 +20,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +72,10 @@ class Bodies:
         self._template[HEADER_BYTES:] = np.frombuffer(filler(seed, size), np.uint8)
         plain = self._template.tobytes()
         self._constant, self._tables = _linear_tables(plain)
+        self._varying = np.dtype(
+            {"names": ["msg", "key", "crc"], "formats": ["<u8", "<i4", "<u4"], "offsets": [12, 24, _CRC_AT],
+             "itemsize": size}
+        )  # fmt: skip
 
     def make(self, first: int, keys: npt.NDArray[np.int32]) -> bytes:
         """Bodies of messages ``first``, ``first + 1``, … with these keys, end to end in one buffer."""
@@ -86,17 +91,25 @@ class Bodies:
         n = len(keys)
         out = np.empty((n, self.size), dtype=np.uint8)
         out[:] = self._template
-        number_bytes = np.ascontiguousarray(numbers, dtype="<u8").view(np.uint8).reshape(n, 8)
-        key_bytes = np.ascontiguousarray(keys, dtype="<i4").view(np.uint8).reshape(n, 4)
-        out[:, 12:20] = number_bytes
-        out[:, 24:28] = key_bytes
-        crc = np.full(n, self._constant, dtype=np.uint32)
-        for i in range(8):
-            crc ^= self._tables[i][number_bytes[:, i]]
-        for i in range(4):
-            crc ^= self._tables[8 + i][key_bytes[:, i]]
-        out[:, _CRC_AT : _CRC_AT + 4] = crc.astype("<u4").view(np.uint8).reshape(n, 4)
+        if n:
+            head = out.reshape(-1).view(self._varying)
+            head["msg"], head["key"] = numbers, keys
+            head["crc"] = self._crc_part(numbers.astype("<u8", copy=False), 0) ^ self._crc_part(
+                keys.astype("<i4", copy=False).view("<u4"), 8
+            )
         return out
+
+    def _crc_part(self, values: npt.NDArray[Any], first: int) -> npt.NDArray[np.uint32] | np.uint32:
+        """What these values contribute to each checksum. Of consecutive numbers most bytes are the same in all, and
+        need one look-up for the batch."""
+        width = values.itemsize
+        columns = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), width)
+        differ = int(np.bitwise_or.reduce(values ^ values[0]))
+        part: npt.NDArray[np.uint32] | np.uint32 = np.uint32(self._constant if first == 0 else 0)
+        for i in range(width):
+            table = self._tables[first + i]
+            part = part ^ (table[columns[:, i]] if differ >> 8 * i & 0xFF else table[columns[0, i]])
+        return part
 
     def one(self, msg: int, key: int) -> bytes:
         return self.make(msg, np.array([key], dtype=np.int32))

@@ -78,12 +78,16 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Injection:
-    """One fault of the schedule: at ``at_s`` seconds of load, for ``for_s`` seconds, on the role ``target``."""
+    """One fault of the schedule: at ``at_s`` seconds of load, for ``for_s`` seconds, on the role ``target``.
+
+    until_read: the fault stays on through the final read, which then sees what survives elsewhere (a lost disk).
+    """
 
     fault: str
     target: str = "leader"
     at_s: float = 1.0
     for_s: float = 3.0
+    until_read: bool = False
     options: Json = field(default_factory=dict)
 
 

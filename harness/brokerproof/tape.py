@@ -38,6 +38,8 @@ _HEADER_BYTES = 4096
 # The first segment is small, since most processes of a trial write little; later ones hold about 18 MB.
 _ROWS_FIRST, _ROWS_NEXT = 1 << 13, 1 << 18
 _ERRORS_MAX = 1000
+_HIDDEN = ".new"
+_BLANK = b"\xff" * (1 << 20)  # every column at -1
 _H_MAGIC, _H_ROWS, _H_FIRST, _H_HEAD, _H_FINISHED, _H_PID, _H_SLOT = range(7)
 
 __all__ = ["FAIL", "INFO", "INJECTOR", "OK", "OPEN", "Segment", "Tape", "errors_of"]
@@ -61,13 +63,19 @@ class Segment:
         self.cells = {name: memoryview(column) for name, column in self.columns.items()}  # type: ignore[arg-type]
 
     @classmethod
-    def create(cls, path: Path, *, rows: int, first: int, slot: int) -> Segment:
+    def prepare(cls, path: Path, *, rows: int, first: int, slot: int) -> Segment:
+        """A segment that readers do not see yet; ``publish`` shows it."""
         size = _HEADER_BYTES + rows * ROW_BYTES
-        hidden = path.with_suffix(".new")
+        hidden = path.with_suffix(_HIDDEN)
         with hidden.open("w+b") as file:
             try:
-                # A sparse file on a full disk would be a SIGBUS in the hot path; reserve the blocks now.
+                # A sparse file on a full disk would be a SIGBUS in the hot path; reserve the blocks now. Writing the
+                # pages as well costs a quarter of what faulting them in one by one does, and since they are written
+                # with -1 (OPEN, "none"), a row's absent columns need not be.
                 os.posix_fallocate(file.fileno(), 0, size)
+                at = _HEADER_BYTES  # the header stays zero
+                while at < size:
+                    at += os.pwrite(file.fileno(), _BLANK[: size - at], at)
             except OSError as exc:
                 hidden.unlink(missing_ok=True)
                 what = "the disk is full" if exc.errno == errno.ENOSPC else str(exc)
@@ -79,8 +87,15 @@ class Segment:
         header[_H_ROWS], header[_H_FIRST], header[_H_SLOT], header[_H_PID] = rows, first, slot, os.getpid()
         header[_H_MAGIC] = _MAGIC
         del header
-        hidden.rename(path)  # the reader never sees a segment without its header
         return cls(path, buffer)
+
+    def publish(self) -> Segment:
+        self.path.with_suffix(_HIDDEN).rename(self.path)  # the reader never sees a segment without its header
+        return self
+
+    def discard(self) -> None:
+        """Of a prepared segment that is not going to be published."""
+        self.path.with_suffix(_HIDDEN).unlink(missing_ok=True)
 
     @classmethod
     def open(cls, path: Path) -> Segment:
@@ -138,7 +153,8 @@ class Tape:
         self._segments: list[Segment] = []
         self._firsts: list[int] = []
         self._next = 0
-        self._grow(_ROWS_FIRST)
+        self._ahead: _Ahead | None = None
+        self._add(Segment.prepare(self._path(0), rows=_ROWS_FIRST, first=0, slot=slot))
 
     def now(self) -> int:
         """Nanoseconds since the trial's start."""
@@ -187,14 +203,14 @@ class Tape:
 
     # -- many rows at a time -----------------------------------------------------------------------------------------
 
-    def open_sends(self, first_msg: int, keys: Array, lanes: Array | int, due_ns: Array | int = -1) -> int:
+    def open_sends(self, first_msg: int, keys: Array, lanes: Array | int, due_ns: Array | int = -1,
+                   batch: int = -1) -> int:  # fmt: skip
         """Intents of messages ``first_msg``, ``first_msg + 1``, … that start now; returns the first row number."""
         n = len(keys)
-        now = self.now()
         msgs = np.arange(first_msg, first_msg + n, dtype=np.int64)
         fill = {
-            "process": self.process, "f": F["send"], "outcome": OPEN, "start_ns": now, "end_ns": -1, "due_ns": due_ns,
-            "msg": msgs, "key": keys, "lane": lanes, "pos": -1, "attempt": -1, "batch": -1, "value": -1, "error": 0,
+            "process": self.process, "f": F["send"], "start_ns": self.now(), "due_ns": due_ns, "msg": msgs,
+            "key": keys, "lane": lanes, "batch": batch, "error": 0,
         }  # fmt: skip
         return self._put_many(n, fill)
 
@@ -216,9 +232,7 @@ class Tape:
 
     def rows(self, f: str, outcome: int, n: int, **columns: Array | int) -> int:
         """Writes ``n`` complete rows; columns not given are -1. Returns the first row number."""
-        fill: dict[str, Array | int] = {name: -1 for name, _ in COLUMNS}
-        fill.update(process=self.process, f=F[f], outcome=outcome, error=0)
-        fill.update(columns)
+        fill = {"process": self.process, "f": F[f], "outcome": outcome, "error": 0, **columns}
         return self._put_many(n, fill)
 
     # -- ends --------------------------------------------------------------------------------------------------------
@@ -240,16 +254,38 @@ class Tape:
 
     def finish(self) -> None:
         """Says that nothing more will come; open rows are closed by the recorder as ``info``."""
-        for segment in self._segments:
-            segment.header[_H_FINISHED] = 1
+        with self._lock:
+            if self._ahead is not None:
+                self._ahead.discard()
+                self._ahead = None
+            for segment in self._segments:
+                segment.header[_H_FINISHED] = 1
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _grow(self, rows: int) -> None:
-        path = self._folder / f"{self._name}-{len(self._segments)}.seg"
-        segment = Segment.create(path, rows=rows, first=self._next, slot=self.slot)
-        self._segments.append(segment)
+    def _path(self, n: int) -> Path:
+        return self._folder / f"{self._name}-{n}.seg"
+
+    def _add(self, segment: Segment) -> None:
+        self._segments.append(segment.publish())
         self._firsts.append(segment.first)
+
+    def _grow(self) -> None:
+        """Goes on in the next segment."""
+        ahead = self._ahead or self._prepare_next()
+        self._ahead = None
+        self._add(ahead.result())
+
+    def _prepare_next(self) -> _Ahead:
+        last = self._segments[-1]
+        return _Ahead(self._path(len(self._segments)), first=last.first + last.rows, slot=self.slot)
+
+    def _opened(self, segment: Segment, head: int) -> None:
+        """The row count is written last. Past half of a segment the next one is made by a thread of its own, so that
+        the sender does not wait for the disk."""
+        segment.head = head
+        if 2 * head > segment.rows and self._ahead is None:
+            self._ahead = self._prepare_next()
 
     def _segment_of(self, row: int) -> Segment:
         last = self._segments[-1]
@@ -262,7 +298,7 @@ class Tape:
             row = self._next
             i = row - segment.first
             if i == segment.rows:
-                self._grow(_ROWS_NEXT)
+                self._grow()
                 segment, i = self._segments[-1], 0
             cells = segment.cells
             cells["process"][i] = self.process
@@ -280,10 +316,11 @@ class Tape:
             cells["value"][i] = value
             cells["error"][i] = error
             self._next = row + 1
-            segment.head = i + 1
+            self._opened(segment, i + 1)
             return row
 
     def _put_many(self, n: int, fill: Mapping[str, Array | int]) -> int:
+        """Writes ``n`` rows; columns that are not given stay -1."""
         with self._lock:
             first, done = self._next, 0
             while done < n:
@@ -291,33 +328,76 @@ class Tape:
                 i = self._next - segment.first
                 take = min(n - done, segment.rows - i)
                 if take == 0:
-                    self._grow(_ROWS_NEXT)
+                    self._grow()
                     continue
-                for name, column in segment.columns.items():
-                    value = fill[name]
-                    column[i : i + take] = value[done : done + take] if isinstance(value, np.ndarray) else value
+                for name, value in fill.items():
+                    if isinstance(value, np.ndarray):
+                        segment.columns[name][i : i + take] = value[done : done + take]
+                    elif value != -1:  # which is what an unwritten segment holds
+                        segment.columns[name][i : i + take] = value
                 self._next += take
                 done += take
-                segment.head = i + take
+                self._opened(segment, i + take)
             return first
 
-    def _split(self, rows: Array) -> Iterator[tuple[Segment, Array | slice, Array]]:
+    def _split(self, rows: Array) -> Iterator[tuple[Segment, Array | slice, Array | slice]]:
         """(segment, which of ``rows`` lie in it, their places in it), skipping rows that are closed already."""
         rest = np.asarray(rows)
-        last = self._segments[-1]
-        if len(rest) and int(rest.min()) >= last.first:
-            groups: list[tuple[Segment, Array | slice]] = [(last, slice(None))]
-        else:
-            which = np.searchsorted(np.array(self._firsts), rest, side="right") - 1
-            groups = [(self._segments[s], np.flatnonzero(which == s)) for s in np.unique(which)]
-        for segment, chosen in groups:
-            i = rest[chosen] - segment.first
+        for segment, chosen, i in self._by_segment(rest):
             closed = segment.columns["outcome"][i] != OPEN
             if closed.any():
                 kept = np.flatnonzero(~closed)
-                chosen = kept if isinstance(chosen, slice) else chosen[kept]
-                i = i[kept]
+                chosen = kept + chosen.start if isinstance(chosen, slice) else chosen[kept]
+                i = rest[chosen] - segment.first
             yield segment, chosen, i
+
+    def _by_segment(self, rows: Array) -> Iterator[tuple[Segment, Array | slice, Array | slice]]:
+        n = len(rows)
+        if n == 0:
+            return
+        if int(rows[-1]) - int(rows[0]) == n - 1 and bool((rows[1:] - rows[:-1] == 1).all()):
+            # Answers mostly come in the order of the sends; slices are several times as fast as lists of places.
+            at = 0
+            while at < n:
+                segment = self._segment_of(int(rows[at]))
+                i = int(rows[at]) - segment.first
+                take = min(n - at, segment.rows - i)
+                yield segment, slice(at, at + take), slice(i, i + take)
+                at += take
+            return
+        which = np.searchsorted(np.array(self._firsts), rows, side="right") - 1
+        for s in np.unique(which):
+            chosen = np.flatnonzero(which == s)
+            yield self._segments[s], chosen, rows[chosen] - self._segments[s].first
+
+
+class _Ahead:
+    """A segment that a thread of its own prepares while the one before it is filled."""
+
+    def __init__(self, path: Path, *, first: int, slot: int) -> None:
+        self._made: Segment | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(path, first, slot), name="tape", daemon=True)
+        self._thread.start()
+
+    def _run(self, path: Path, first: int, slot: int) -> None:
+        try:
+            self._made = Segment.prepare(path, rows=_ROWS_NEXT, first=first, slot=slot)
+        except BaseException as exc:  # told to whoever needs the segment
+            self._error = exc
+
+    def result(self) -> Segment:
+        """Raises what the preparation raised, in the thread that needs the segment."""
+        self._thread.join()
+        if self._made is None:
+            assert self._error is not None
+            raise self._error
+        return self._made
+
+    def discard(self) -> None:
+        self._thread.join()
+        if self._made is not None:
+            self._made.discard()
 
 
 def errors_of(folder: Path, name: str) -> list[str]:

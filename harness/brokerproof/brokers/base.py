@@ -329,3 +329,45 @@ class Meaning:
     outcome: str
     because: str
 
+
+
+# -- what safe and unsafe mean for a product ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configurations:
+    """``brokers/<product>/configurations.py``: the settings that claims speak of, in the product's own words.
+
+    A claim that names no setting of one product ("an acknowledged message survives") is written once, and takes what
+    is meant from here: ``CONFIGURATIONS``.
+
+    topology: the one whose nodes faults break.  destination: the safest queue or topic it offers.
+    confirmed: a sender that hears of each message.  unconfirmed: fire and forget, one setting different.
+    dedup: what the product offers so that a message sent twice is kept once; equal to ``confirmed`` where nothing is.
+    no_dedup: the same sender without it.
+    ack_after, ack_first, ack_auto: receivers that acknowledge after the work, before it, or not themselves.
+    several: what is laid over destination, senders and receivers so that several consumers serve one queue.
+    rate_per_s: a load that one client can hold without effort.  pace: factor on every duration of a plan.
+    """
+
+    topology: str
+    destination: Destination
+    confirmed: Json
+    unconfirmed: Json
+    dedup: Json
+    no_dedup: Json
+    ack_after: Json
+    ack_first: Json
+    ack_auto: Json
+    several: Json
+    rate_per_s: float
+    pace: float = 1.0
+
+
+def configurations(product: str) -> Configurations:
+    """Imports the product's configurations; no client library and no engine comes with them."""
+    if product not in products():
+        raise unknown("broker", product, products())
+    module: Any = importlib.import_module(f"brokerproof.brokers.{product}.configurations")
+    found: Configurations = module.CONFIGURATIONS
+    return found

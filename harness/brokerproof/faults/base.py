@@ -15,12 +15,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from brokerproof.brokers.base import Cluster
+from brokerproof.brokers.base import LINK_GROUPS, Cluster, Greeted, Link, Node
 from brokerproof.errors import DeadlineError, HarnessError, unknown
 from brokerproof.waiting import wait_until
 
@@ -42,17 +43,30 @@ class Probe:
         return {"bites": self.bites, "seen": self.seen}
 
 
+class Clients(Protocol):
+    """The load processes of the trials that share an injection."""
+
+    def kill(self, role: str) -> Sequence[int]:
+        """SIGKILLs the clients of that role (``producer`` or ``consumer``); returns their process ids."""
+
+    def replace(self, role: str) -> None:
+        """Starts a new client, under a new process number, for every one of that role that was killed."""
+
+    def killed(self, role: str) -> Sequence[str]:
+        """What those are that were killed and not replaced."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Where a fault acts: the cluster, the destinations of the trials that share it, and the load processes.
+    """Where a fault acts: the cluster, the destinations of the trials that share the injection, the load processes.
 
-    links: names of the client groups that link faults break.  pids: role -> process ids of load processes.
+    link_groups: the client groups whose links are broken.
     """
 
     cluster: Cluster
     destinations: tuple[str, ...] = ()
     link_groups: tuple[str, ...] = ("producer",)
-    kill_clients: Callable[[str], Sequence[int]] | None = None
+    clients: Clients | None = None
 
 
 class Fault(Protocol):
@@ -201,3 +215,133 @@ def make(name: str, options: Mapping[str, Any] | None = None) -> Fault:
         bad = next((key for key in options or {} if key not in have), "")
         raise unknown(f"setting of fault {name}", bad, have) from exc
     return made
+
+
+# -- what faults of one plane have in common ---------------------------------------------------------------------------
+
+
+class LinkFault:
+    """A fault of client links: toxics or a switched-off proxy, and what a fresh connection then sees.
+
+    Targets: ``all`` links of the scene's groups, ``leader`` (those to the destinations' leaders), or a node's name.
+    """
+
+    plane: Plane = "link"
+    #: How long the probe's fresh connection waits for an answer.
+    greet_s = 1.0
+
+    def break_(self, link: Link) -> None:
+        raise NotImplementedError
+
+    def mend(self, link: Link) -> None:
+        link.clear_toxics()
+
+    def bites(self, seen: Greeted) -> bool:
+        """Whether this is what a fresh connection sees while the fault is on."""
+        raise NotImplementedError
+
+    def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
+        links = [link for group in scene.link_groups for link in scene.cluster.links(group)]
+        nodes = {link.node for link in links}
+        if target == "leader":
+            leaders = {scene.cluster.leader(name) for name in scene.destinations}
+            # A gateway stands for every node behind it.
+            chosen = leaders & nodes or nodes
+        elif target == "all":
+            chosen = nodes
+        elif target in nodes:
+            chosen = {target}
+        else:
+            raise unknown("target of a link fault", target, {"all", "leader", *nodes})
+        return tuple(link.name for link in links if link.node in chosen)
+
+    @contextmanager
+    def inject(self, scene: Scene, targets: Sequence[str]) -> Iterator[None]:
+        links = _links(scene, targets)
+        try:
+            for link in links:
+                self.break_(link)
+            yield
+        finally:
+            for link in links:
+                self.mend(link)
+
+    def probe(self, scene: Scene, targets: Sequence[str]) -> Probe:
+        links = _links(scene, targets)
+        with ThreadPoolExecutor(max(1, len(links))) as pool:
+            seen = list(pool.map(lambda link: link.greet(self.greet_s), links))
+        said = "; ".join(f"{link.name}: {_sentence(saw)}" for link, saw in zip(links, seen, strict=True))
+        biting = [self.bites(saw) for saw in seen]
+        if all(biting) and biting:
+            return Probe(True, said)
+        # Healed means that every link answers, not merely that this fault's own sign is gone.
+        return Probe(False if all(saw.answered for saw in seen) and not any(biting) else None, said)
+
+
+def _links(scene: Scene, names: Sequence[str]) -> list[Link]:
+    return [link for group in LINK_GROUPS for link in scene.cluster.links(group) if link.name in names]
+
+
+def _sentence(seen: Greeted) -> str:
+    if not seen.connected:
+        return "connection refused"
+    if seen.answered:
+        return f"answered after {seen.rtt_ms:.1f} ms"
+    return {"rst": "connected, then reset", "fin": "connected, then closed"}.get(seen.ended, "connected, no answer")
+
+
+class NodeFault:
+    """A fault of nodes. Targets: ``leader``, ``all``, ``one``, ``minority``, ``majority``, or a node's name."""
+
+    plane: Plane = "node"
+    #: The engine's word for a node that this fault has hit.
+    hit = "exited"
+
+    def break_(self, node: Node) -> None:
+        raise NotImplementedError
+
+    def mend(self, node: Node) -> None:
+        if node.state() == "exited":
+            node.start()
+
+    def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
+        return resolve_nodes(scene, target)
+
+    @contextmanager
+    def inject(self, scene: Scene, targets: Sequence[str]) -> Iterator[None]:
+        nodes = [scene.cluster.nodes[name] for name in targets]
+        try:
+            # All at once, as near as the engine allows: one after the other is another fault (rolling).
+            with ThreadPoolExecutor(max(1, len(nodes))) as pool:
+                list(pool.map(self.break_, nodes))
+            yield
+        finally:
+            for node in nodes:
+                self.mend(node)
+
+    def probe(self, scene: Scene, targets: Sequence[str]) -> Probe:
+        states = {name: scene.cluster.nodes[name].state() for name in targets}
+        said = "; ".join(f"{name}: {state}" for name, state in states.items())
+        if all(state == self.hit for state in states.values()):
+            return Probe(True, said)
+        return Probe(False if all(state == "running" for state in states.values()) else None, said)
+
+
+def resolve_nodes(scene: Scene, target: str) -> tuple[str, ...]:
+    """The nodes that a role means now. Nodes are asked in name order, so equal states resolve equally."""
+    nodes = sorted(scene.cluster.nodes)
+    leaders = sorted({scene.cluster.leader(name) for name in scene.destinations}) if target not in ("all", *nodes) else []
+    rest = [name for name in nodes if name not in leaders]
+    roles = {
+        "leader": leaders,
+        "one": nodes[:1],
+        "follower": rest[:1],
+        "all": nodes,
+        "minority": (leaders + rest)[: (len(nodes) - 1) // 2],
+        "majority": (leaders + rest)[: len(nodes) // 2 + 1],
+    }
+    if target in nodes:
+        return (target,)
+    if target not in roles:
+        raise unknown("target of a node fault", target, {*roles, *nodes})
+    return tuple(roles[target])

@@ -71,7 +71,7 @@ class Ground:
         nodes: names; each gets a fixed address and is known by its name on the network.
         greeting: the protocol's first octets, which a node answers; probes send them.
         """
-        sweep.register(run, name)
+        sweep.register(run)
         with _published_ports(len(links) + 1) as ports:
             subnet = _make_network(name, run)
             addresses = {node: f"{subnet}.{10 + i}" for i, node in enumerate(nodes)}

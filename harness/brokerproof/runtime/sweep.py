@@ -39,11 +39,12 @@ def state_folder() -> Path:
     return folder
 
 
-def register(run: str, cluster: str = "") -> None:
-    """Says that this process (or the run's owner, when it is registered already) lives for ``run``."""
+def register(run: str, owner: int | None = None) -> None:
+    """Says that the process ``owner`` (this one by default) lives for ``run``; the first word counts."""
     file = state_folder() / "runs" / f"{run}.json"
     if not file.exists():
-        _write(file, {"run": run, "owner": os.getpid(), "started": _started(os.getpid()), "processes": []})
+        owner = os.getpid() if owner is None else owner
+        _write(file, {"run": run, "owner": owner, "started": _started(owner)})
 
 
 def register_process(run: str, pid: int) -> None:

@@ -1,0 +1,144 @@
+"""Clients of the memory broker: the same loops as the real ones', in threads."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from typing import Any
+
+from brokerproof.brokers.base import ReadJob, ReceiveJob, SendJob
+from brokerproof.history import FAIL, INFO, OK
+
+_consumers = itertools.count(1)
+_IDLE_S = 0.002
+
+
+def send(job: SendJob) -> None:
+    """settings: ``confirm`` (default true): without it a send is ``ok`` when it was handed to the link."""
+    cluster, tape = job.endpoint["cluster"], job.tape
+    link = cluster.link(job.endpoint["group"])
+    confirm = bool(job.sender.settings.get("confirm", True))
+    timeout_ns = int(job.sender.timeout_s * 1e9)
+    epoch = link.epoch
+    retries: list[tuple[int, int]] = []  # (when, message) that the application will send again
+
+    def lane_of(msg: int, key: int) -> int:
+        by = key if job.sender.spread == "key" and key >= 0 else msg
+        return by % job.partitions
+
+    def attempt(msg: int, due: int) -> None:
+        nonlocal epoch
+        if link.epoch != epoch:
+            epoch = link.epoch
+            tape.reconnected()
+        key = job.pace.key(msg)
+        partition = lane_of(msg, key)
+        lane = job.lane + partition
+        body = job.bodies.one(msg, key)
+        row = tape.open("send", msg=msg, key=key, lane=lane, due_ns=due)
+        passage = link.passage()
+
+        def act() -> None:
+            position = cluster.store(job.destination, partition, body)
+            tape.close(row, OK, pos=position if job.kind == "log" else -1)
+
+        if passage == "passes":
+            act()
+        elif not confirm and passage != "refused":
+            tape.close(row, OK)  # written to the socket: that is all it knows
+            if passage == "unanswered":
+                cluster.store(job.destination, partition, body)
+            elif passage == "held":
+                link.hold(lambda: cluster.store(job.destination, partition, body))
+        elif passage == "refused":
+            tape.close(row, FAIL, error="ConnectionRefused")
+        elif passage == "reset":
+            tape.close(row, INFO, error="ConnectionReset")
+        elif passage == "held":
+            link.hold(act)
+        elif passage == "unanswered":
+            cluster.store(job.destination, partition, body)
+        if job.sender.resend and tape.now() and passage not in ("passes", "held"):
+            heapq.heappush(retries, (tape.now() + (timeout_ns if passage in ("unanswered", "swallowed") else 10_000_000), msg))
+
+    while not job.stopping():
+        now = tape.now()
+        first = job.pace.sent
+        due = job.pace.take(now, 64)
+        for msg in range(first, first + due):
+            attempt(msg, job.pace.due_ns(msg))
+        while retries and retries[0][0] <= now:
+            attempt(heapq.heappop(retries)[1], -1)
+        if not due:
+            if job.pace.over(now) and not retries:
+                break
+            time.sleep(_IDLE_S)
+
+
+def receive(job: ReceiveJob) -> None:
+    """settings: ``ack`` = ``after``, ``first`` or ``auto``."""
+    cluster, tape = job.endpoint["cluster"], job.tape
+    link = cluster.link(job.endpoint["group"])
+    verifier = job.verifier()
+    mode = job.receiver.settings.get("ack", "after")
+    me = next(_consumers)
+    epoch = link.epoch
+    try:
+        while not job.stopping():
+            if link.epoch != epoch:
+                epoch = link.epoch
+                cluster.release(me)
+                me = next(_consumers)
+                tape.reconnected()
+            if link.passage() != "passes" or not _one(job, cluster, verifier, mode, me):
+                time.sleep(_IDLE_S)
+    finally:
+        cluster.release(me)  # a closed connection, or a killed consumer: the broker gives its messages to others
+
+
+def _one(job: ReceiveJob, cluster: Any, verifier: Any, mode: str, me: int) -> bool:
+    tape = job.tape
+    for partition in range(job.partitions):
+        got = cluster.fetch(job.destination, partition, me)
+        if got is None:
+            continue
+        tag, message = got
+        read = verifier.read(message.body)
+        lane, now = job.lane + partition, tape.now()
+        tape.row("receive", OK, start_ns=now, end_ns=now, msg=read.msg, key=read.key, lane=lane, attempt=message.attempt,
+                 pos=tag if job.kind == "queue" else -1, error=read.problem)  # fmt: skip
+
+        def settle() -> None:
+            row = tape.open("settle", msg=read.msg, key=read.key, lane=lane, pos=tag)
+            tape.close(row, OK if cluster.settle(job.destination, partition, tag) else FAIL)
+
+        if mode in ("auto", "first"):
+            settle()
+        if job.work is not None:
+            job.work(read.msg, read.key, lane)
+        if mode == "after":
+            settle()
+        return True
+    return False
+
+
+def read(job: ReadJob) -> None:
+    """Everything that is still there; a lane that is gone is *definition_lost*."""
+    cluster, tape, verifier = job.endpoint["cluster"], job.tape, job.verifier()
+    me = next(_consumers)
+    for partition in range(job.partitions):
+        lane = job.lane + partition
+        if (job.destination, partition) not in cluster.lanes:
+            now = tape.now()
+            tape.row("control", OK, start_ns=now, end_ns=now, lane=lane, error="definition_lost")
+            continue
+        while (got := cluster.fetch(job.destination, partition, me)) is not None:
+            tag, message = got
+            read = verifier.read(message.body)
+            now = tape.now()
+            tape.row("receive", OK, start_ns=now, end_ns=now, msg=read.msg, key=read.key, lane=lane,
+                     attempt=message.attempt, pos=tag if job.kind == "queue" else -1, error=read.problem)  # fmt: skip
+            cluster.settle(job.destination, partition, tag)
+        now = tape.now()
+        tape.row("control", OK, start_ns=now, end_ns=now, lane=lane, error="drained")

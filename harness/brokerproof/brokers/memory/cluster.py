@@ -1,0 +1,319 @@
+"""``memory``: a broker in this process, sound or with one bug, that takes every fault the real ones take.
+
+    --broker memory=sound              keeps its promises
+    --broker memory=loses-acknowledged forgets some of what it acknowledged            ... see ``BUGS``
+
+One node, ``m1``; queues and topic-partitions are lists. What is confirmed is durable; a kill loses what is not.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from brokerproof.brokers.base import LINK_GROUPS, Broker, Greeted, Link
+from brokerproof.errors import EnvironmentProblem, unknown
+from brokerproof.plan import Destination
+
+SOUND = "sound"
+#: Bug -> what a broker with it does. Every so many messages, so that a short trial shows it.
+BUGS: Mapping[str, str] = {
+    "loses-acknowledged": "drops every 29th message it acknowledged",
+    "doubles": "stores every 31st message twice",
+    "reorders": "swaps every 23rd message with the one before it",
+    "acks-early": "acknowledges 20 ms before a message is durable",
+    "forgets-on-restart": "comes back without half of what it had",
+    "wrong-lane": "puts every 19th message into another lane",
+    "corrupts": "changes a byte of every 37th message",
+    "matches-too-little": "matches # in a topic binding with one or more words",
+}
+_EARLY_S = 0.02
+
+
+@dataclass(slots=True)
+class Stored:
+    """A message that lies in a lane. attempt: deliveries before this one."""
+
+    body: bytes
+    durable_at: float
+    attempt: int = 0
+
+
+@dataclass(slots=True)
+class Lane:
+    """A queue or topic-partition: what is ready, what consumers hold, and (for logs) where it starts."""
+
+    ready: deque[Stored] = field(default_factory=deque)
+    held: dict[int, tuple[int, Stored]] = field(default_factory=dict)  # tag -> (consumer, message)
+    log: list[bytes] = field(default_factory=list)
+    committed: int = 0
+
+
+class MemoryNode:
+    """The one node."""
+
+    name = "m1"
+
+    def __init__(self, cluster: MemoryCluster) -> None:
+        self._cluster = cluster
+        self._state = "running"
+
+    def kill(self) -> None:
+        self._state = "exited"
+        self._cluster.crash()
+
+    def stop(self) -> None:
+        self._state = "exited"
+        self._cluster.crash(orderly=True)
+
+    def start(self) -> None:
+        self._state = "running"
+
+    def pause(self) -> None:
+        self._state = "paused"
+
+    def unpause(self) -> None:
+        if self._state == "paused":
+            self._state = "running"
+            self._cluster.flush_links()
+
+    def state(self) -> str:
+        return self._state
+
+    def logs(self) -> str:
+        return ""
+
+
+class MemoryLink:
+    """A client link whose toxics are answered at once: what passes is decided by the state at that moment."""
+
+    def __init__(self, cluster: MemoryCluster, group: str) -> None:
+        self.group, self.node, self.name = group, "m1", f"{group}-m1"
+        self.address = ("memory", 0)
+        self._cluster = cluster
+        self._enabled = True
+        self._toxics: dict[tuple[str, str], Mapping[str, int]] = {}
+        self._stalled: list[Callable[[], None]] = []
+        self.epoch = 0  # rises when connections through the link are closed
+
+    def disable(self) -> None:
+        self._enabled = False
+        self.epoch += 1
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def add_toxic(self, kind: str, stream: str, **attributes: int) -> None:
+        if kind == "reset_peer":
+            self.epoch += 1
+        self._toxics[kind, stream] = attributes
+
+    def clear_toxics(self) -> None:
+        if any(kind == "timeout" for kind, _ in self._toxics):
+            self.epoch += 1  # Toxiproxy closes what a timeout toxic held
+        self._toxics.clear()
+        self.flush()
+
+    def flush(self) -> None:
+        stalled, self._stalled = self._stalled, []
+        for act in stalled:
+            act()
+
+    def passage(self) -> str:
+        """What happens to a request now: ``passes``, ``refused``, ``reset``, ``swallowed``, ``unanswered``, ``held``."""
+        state = self._cluster.nodes["m1"].state()
+        kinds = {kind for kind, _ in self._toxics}
+        if not self._enabled or state == "exited":
+            return "refused"
+        if "reset_peer" in kinds:
+            return "reset"
+        if ("timeout", "upstream") in self._toxics:
+            return "swallowed"
+        if ("timeout", "downstream") in self._toxics:
+            return "unanswered"
+        if state == "paused" or any(kind == "latency" and a["latency"] >= 60_000 for (kind, _), a in self._toxics.items()):
+            return "held"
+        return "passes"
+
+    def hold(self, act: Callable[[], None]) -> None:
+        """Keeps a request until the stall is over."""
+        self._stalled.append(act)
+
+    def delay_s(self) -> float:
+        return sum(a["latency"] for (kind, _), a in self._toxics.items() if kind == "latency") / 1000
+
+    def greet(self, timeout_s: float) -> Greeted:
+        passage = self.passage()
+        if passage == "refused":
+            return Greeted(False, False, "", None)
+        if passage == "passes":
+            return Greeted(True, True, "", self.delay_s() * 1000)
+        return Greeted(True, False, "rst" if passage == "reset" else "", None)
+
+
+class MemoryCluster:
+    """``brokers.base.Cluster`` in this process."""
+
+    product = "memory"
+    topology = "single"
+    in_process = True
+    peers = None
+    redelivery_s = 0.1
+
+    def __init__(self, version: str, settings: Mapping[str, Any]) -> None:
+        self.version = version
+        self.bug = "" if version == SOUND else version
+        self._settings = dict(settings)
+        self.nodes: Mapping[str, MemoryNode] = {"m1": MemoryNode(self)}
+        self._links = {group: MemoryLink(self, group) for group in LINK_GROUPS}
+        self.lock = threading.RLock()
+        self.lanes: dict[tuple[str, int], Lane] = {}
+        self._stored = 0
+        self._tag = 0
+
+    # -- what clients do -----------------------------------------------------------------------------------------------
+
+    def store(self, name: str, partition: int, body: bytes) -> int:
+        """Takes a message; returns its position. The bugs of the storing side live here."""
+        with self.lock:
+            self._stored += 1
+            n, bug = self._stored, self.bug
+            if bug == "wrong-lane" and n % 19 == 0:
+                partition = self._other(name, partition)
+            if bug == "corrupts" and n % 37 == 0:
+                body = body[:40] + bytes([body[40] ^ 1]) + body[41:]
+            lane = self.lanes[name, partition]
+            durable = time.monotonic() + (_EARLY_S if bug == "acks-early" else 0.0)
+            if bug == "loses-acknowledged" and n % 29 == 0:
+                return len(lane.log)
+            for _ in range(2 if bug == "doubles" and n % 31 == 0 else 1):
+                lane.ready.append(Stored(body, durable))
+                lane.log.append(body)
+            if bug == "reorders" and n % 23 == 0 and len(lane.log) > 1:
+                lane.log[-1], lane.log[-2] = lane.log[-2], lane.log[-1]
+                if len(lane.ready) > 1:
+                    lane.ready[-1], lane.ready[-2] = lane.ready[-2], lane.ready[-1]
+            return len(lane.log) - 1
+
+    def fetch(self, name: str, partition: int, consumer: int) -> tuple[int, Stored] | None:
+        """Hands the next message to a consumer; it is held until ``settle`` or ``release``."""
+        with self.lock:
+            lane = self.lanes[name, partition]
+            if not lane.ready:
+                return None
+            message = lane.ready.popleft()
+            self._tag += 1
+            lane.held[self._tag] = (consumer, message)
+            return self._tag, message
+
+    def settle(self, name: str, partition: int, tag: int) -> bool:
+        with self.lock:
+            return self.lanes[name, partition].held.pop(tag, None) is not None
+
+    def release(self, consumer: int) -> None:
+        """The consumer is gone: what it held is ready again, in its old place."""
+        with self.lock:
+            for lane in self.lanes.values():
+                mine = [tag for tag, (owner, _) in lane.held.items() if owner == consumer]
+                for tag in sorted(mine, reverse=True):
+                    _, message = lane.held.pop(tag)
+                    message.attempt += 1
+                    lane.ready.appendleft(message)
+
+    def crash(self, *, orderly: bool = False) -> None:
+        """The node dies: what is not durable is gone; what consumers held is ready again."""
+        with self.lock:
+            now = time.monotonic() + (_EARLY_S if orderly else 0.0)
+            for lane in self.lanes.values():
+                for tag in sorted(lane.held, reverse=True):
+                    _, message = lane.held.pop(tag)
+                    message.attempt += 1
+                    lane.ready.appendleft(message)
+                lane.ready = deque(m for m in lane.ready if m.durable_at <= now)
+                if self.bug == "forgets-on-restart":
+                    lane.ready = deque(list(lane.ready)[len(lane.ready) // 2 :])
+                lane.log = [m.body for m in lane.ready]
+            for link in self._links.values():
+                link.epoch += 1
+
+    def flush_links(self) -> None:
+        for link in self._links.values():
+            link.flush()
+
+    def _other(self, name: str, partition: int) -> int:
+        mine = sorted(p for n, p in self.lanes if n == name)
+        return mine[(mine.index(partition) + 1) % len(mine)]
+
+    # -- brokers.base.Cluster ------------------------------------------------------------------------------------------
+
+    def links(self, group: str) -> Sequence[Link]:
+        return [self._links[group]]
+
+    def link(self, group: str) -> MemoryLink:
+        return self._links[group]
+
+    def endpoint(self, group: str, name: str | None = None) -> Mapping[str, Any]:
+        return {"cluster": self, "group": group}
+
+    def create(self, destination: Destination, name: str) -> None:
+        with self.lock:
+            for partition in range(destination.partitions):
+                self.lanes[name, partition] = Lane()
+
+    def delete(self, destination: Destination, name: str) -> None:
+        with self.lock:
+            for partition in range(destination.partitions):
+                self.lanes.pop((name, partition), None)
+
+    def leader(self, name: str, partition: int = 0) -> str:
+        return "m1"
+
+    def wait_healthy(self, timeout_s: float) -> None:
+        if self.nodes["m1"].state() != "running":
+            raise EnvironmentProblem(f"the memory broker is {self.nodes['m1'].state()}; start it before waiting for it")
+
+    def sync(self) -> None:
+        pass
+
+    def observe(self, names: Sequence[str]) -> Mapping[str, Any]:
+        return {"leaders": {name: "m1" for name in names}}
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"bug": self.bug or "none", **self._settings}
+
+    def save_logs(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def close(self) -> None:
+        self.lanes.clear()
+
+
+class MemoryBroker:
+    """The product."""
+
+    product = "memory"
+    versions = (SOUND, *BUGS)
+    topologies: Mapping[str, str] = {"single": "one node in this process"}
+    capabilities = frozenset({"confirm", "several_consumers_per_lane", "exchanges", "in_process"})
+
+    def start(self, *, version: str, topology: str, settings: Mapping[str, Any], name: str, run: str,
+              progress: Callable[[str], None]) -> MemoryCluster:  # fmt: skip
+        if version not in self.versions:
+            raise unknown("version of memory", version, self.versions)
+        _living[name] = MemoryCluster(version, settings)
+        return _living[name]
+
+    def attach(self, *, version: str, topology: str, settings: Mapping[str, Any], name: str, run: str) -> MemoryCluster:
+        try:
+            return _living[name]
+        except KeyError:
+            raise EnvironmentProblem(f"no memory broker {name!r} in this process; it cannot be shared") from None
+
+
+_living: dict[str, MemoryCluster] = {}
+BROKER: Broker = MemoryBroker()

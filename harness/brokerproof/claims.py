@@ -1,0 +1,76 @@
+"""How a claim is written down, and how the claims of a folder are found without pytest.
+
+    @claim("order/one-queue-one-consumer", revision=1, kind="promise", sentence=..., source=..., brokers=...,
+           deciding=("effect_out_of_order",), control="two consumers of unequal speed")
+    def test_one_queue_one_consumer(cell: Cell) -> Experiment: ...
+
+The function is pure: it says how the claim is decided in a cell, and does nothing itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from brokerproof.claim import Claim, Kind
+from brokerproof.errors import HarnessError
+from brokerproof.experiment import PROFILES, Cell, Experiment, PropertyExperiment
+
+Decides = Callable[[Cell], Experiment | PropertyExperiment]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """A claim with where it is decided.
+
+    brokers: product -> variants (``("",)`` where there is only one).  profiles: those that decide it; a race is not in
+    ``quick``.  needs: capabilities; a product that lacks one is UNSUPPORTED.
+    """
+
+    claim: Claim
+    brokers: Mapping[str, Sequence[str]]
+    profiles: Sequence[str]
+    needs: Sequence[str]
+    decide: Decides
+
+
+def claim(
+    id: str, *, revision: int, kind: Kind, sentence: str, source: str, brokers: Mapping[str, Sequence[str]],
+    deciding: Sequence[str] = (), control: str = "", always: bool = False, sharpens: str = "",
+    profiles: Sequence[str] = PROFILES, needs: Sequence[str] = (),
+) -> Callable[[Decides], Decides]:  # fmt: skip
+    """Marks a function as the experiment of a claim; the arguments are those of ``Claim`` and ``Declared``."""
+    made = Claim(
+        id=id, revision=revision, kind=kind, sentence=sentence, source=source, deciding=tuple(deciding),
+        control=control, always=always, sharpens=sharpens,
+    )  # fmt: skip
+
+    def mark(decide: Decides) -> Decides:
+        declared = Declared(claim=made, brokers=dict(brokers), profiles=tuple(profiles), needs=tuple(needs), decide=decide)
+        decide.brokerproof = declared  # type: ignore[attr-defined]  # functions take attributes; pytest's marks do so too
+        return decide
+
+    return mark
+
+
+def declared(folder: Path) -> list[Declared]:
+    """All claims of the ``test_*.py`` files of a folder, by id. Raises HarnessError when two have one id."""
+    found: dict[str, tuple[Declared, Path]] = {}
+    for file in sorted(folder.glob("test_*.py")):
+        name = f"brokerproof_claims_{file.stem}"
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        for thing in vars(module).values():
+            one = getattr(thing, "brokerproof", None)
+            if isinstance(one, Declared):
+                other = found.get(one.claim.id)
+                if other is not None:
+                    raise HarnessError(f"claim {one.claim.id} stands in {other[1].name} and in {file.name}; ids are unique")
+                found[one.claim.id] = (one, file)
+    return [one for _, (one, _) in sorted(found.items())]

@@ -1,0 +1,309 @@
+"""The command line. Commands import what they need when they are called, so that ``check`` starts fast."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from brokerproof import __version__
+from brokerproof.errors import HarnessError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from brokerproof.finding import Finding
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+    help="""Which delivery promises does a message broker keep? Breaks real brokers and says, with evidence.
+
+Start here:
+
+    brokerproof run --broker memory            the whole flow in a second, no container needed
+
+    brokerproof run                            RabbitMQ, Kafka and RocketMQ in containers, quick profile
+
+    brokerproof list claims                    what can be decided
+
+Exit codes: 0 all as expected · 1 an unexpected verdict · 2 wrong usage · 3 evidence missing · 4 the harness or its
+environment failed.""",
+)  # fmt: skip
+images_app = typer.Typer(no_args_is_help=True, help="The container images that brokers run in.")
+app.add_typer(images_app, name="images")
+
+Broker = Annotated[
+    list[str], typer.Option("--broker", metavar="PRODUCT[=VERSION]", help="Broker to test, repeatable, e.g. kafka=4.3.1.")
+]
+
+
+def main() -> None:
+    """Entry point: errors that are raised on purpose become one sentence and an exit code."""
+    try:
+        app(standalone_mode=False)
+    except HarnessError as exc:
+        print(f"brokerproof: {exc}", file=sys.stderr)
+        sys.exit(exc.exit_code)
+    except typer.Exit as exc:
+        sys.exit(exc.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as exc:
+        # Click's own usage errors know how to show themselves; their exit code is the fixed 2.
+        if hasattr(exc, "show") and hasattr(exc, "exit_code"):
+            exc.show()
+            sys.exit(2)
+        raise
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False
+) -> None:  # fmt: skip
+    if version:
+        print(f"brokerproof {__version__}")
+        raise typer.Exit(0)
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def run(
+    broker: Broker = [],
+    select: Annotated[list[str], typer.Option(help="Claim or section to decide, repeatable; see `list claims`.")] = [],
+    profile: Annotated[str, typer.Option(help="quick (deterministic, once), standard or thorough.")] = "quick",
+    variant: Annotated[list[str], typer.Option(help="Only this variant of a cell, repeatable.")] = [],
+    seed: Annotated[int | None, typer.Option(help="Seed of the plans. Default: random, and named in the report.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Run folder; must not exist. Default: runs/<utc>-<seed>.")] = None,
+    expected: Annotated[Path | None, typer.Option(help="Folder of expected results. Default: the suite's own.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that decide cells. Default: one per broker.")] = None,
+) -> None:
+    """Decides claims on real brokers: breaks them, checks the history, prints verdicts, writes the report.
+
+    Without --broker: kafka, rabbitmq and rocketmq, side by side. Examples:
+
+        brokerproof run --broker memory=doubles
+
+        brokerproof run --broker rabbitmq=4.0.5 --select order --profile standard --seed 7
+    """
+    from brokerproof.claims import declared
+    from brokerproof.experiment import PROFILES
+    from brokerproof.pytest_plugin import run_pytest, targets
+    from brokerproof.suites import suites
+
+    chosen = targets(broker)
+    if profile not in PROFILES:
+        raise unknown("profile", profile, PROFILES)
+    claims = [d.claim for d in declared(suites() / "claims")]
+    known = {c.id for c in claims} | {c.section for c in claims}
+    for name in select:
+        if name not in known:
+            raise unknown("claim", name, known)
+    if run_dir is not None and run_dir.exists():
+        raise UsageError(f"run folder {str(run_dir)!r} exists; name another, or `brokerproof check {run_dir}`")
+    raise typer.Exit(
+        run_pytest(
+            brokers=[f"{p}={v}" for p, v in chosen], select=select, profile=profile, variant=variant, seed=seed,
+            run_dir=run_dir, expected=expected, workers=len(chosen) if workers is None else workers,
+        )
+    )  # fmt: skip
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run folder, or a folder that holds history.arrow.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    replace: Annotated[bool, typer.Option(help="Write a run's new verdicts into its results.json and report.")] = False,
+) -> None:
+    """Judges what a run left, again: no engine, no broker, no client library.
+
+    A folder with only a history.arrow: prints every anomaly and observation; exit 0 clean, 1 anomalies, 3 evidence
+    missing. A run: judges all of it and writes rechecks/<version>/results.json, or, with --replace, results.json.
+    """
+    if (path / "run.json").exists():
+        raise typer.Exit(_check_run(path, as_json=as_json, replace=replace))
+    raise typer.Exit(_check_folder(path, as_json=as_json))
+
+
+def _check_folder(path: Path, *, as_json: bool) -> int:
+    from brokerproof.checkers.base import check as check_history
+    from brokerproof.history import read_history
+
+    file = path / "history.arrow" if path.is_dir() else path
+    finding = check_history(read_history(file))
+    if as_json:
+        brief = {k: v for k, v in finding.to_json().items() if k in ("operations", "anomalies", "observations", "missing")}
+        print(json.dumps(brief))
+    else:
+        _print_finding(finding)
+    if any(c.count for c in finding.anomalies.values()):
+        return 1
+    return 3 if finding.missing or finding.observations["undrained"].count else 0
+
+
+def _print_finding(finding: Finding) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{finding.operations:,} operations", title_justify="left")
+    for column in ("class", "kind", "count", "first messages"):
+        table.add_column(column, justify="right" if column == "count" else "left")
+    for kind, classes in (("anomaly", finding.anomalies), ("observation", finding.observations)):
+        for key, count in classes.items():
+            style = "bold red" if kind == "anomaly" and count.count else "" if count.count else "dim"
+            first = ", ".join(map(str, count.messages[:5])) + (" …" if count.count > 5 else "")
+            table.add_row(key, kind, f"{count.count:,}", first, style=style)
+    console = Console()
+    console.print(table)
+    for sentence in finding.missing:
+        console.print(f"evidence missing: {sentence}", style="yellow", highlight=False, markup=False)
+
+
+def _check_run(path: Path, *, as_json: bool, replace: bool) -> int:
+    from rich.console import Console
+
+    from brokerproof.render import render_all
+    from brokerproof.results import exit_code, load_json, open_run, write_json
+    from brokerproof.run import recheck
+    from brokerproof.show import print_results
+
+    folder = open_run(path)
+    entries = recheck(folder)
+    if replace:
+        for entry in entries:
+            folder.write_cell(entry["slug"], entry)
+        results = folder.fold()
+        render_all(folder.path)
+    else:
+        old = folder.path / "results.json"
+        results = {**(load_json(old) if old.exists() else folder.fold()), "claims": entries}
+        out = folder.path / "rechecks" / __version__
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "results.json", results)
+    if as_json:
+        print(json.dumps(results))
+    else:
+        print_results(Console(), results, folder.path)
+    return exit_code(results)
+
+
+@app.command()
+def replay(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder whose trials are repeated.")],
+    trial: Annotated[list[str], typer.Option(help="Trial to repeat, repeatable. Default: all.")] = [],
+    targets: Annotated[str, typer.Option(help="resolve: find leaders anew; recorded: the nodes of the old run.")] = "resolve",
+    run_dir: Annotated[Path | None, typer.Option(help="Folder of the new run. Default: runs/<utc>-<seed>.")] = None,
+) -> None:
+    """Runs the recorded plans again: same seed, same messages, same faults at the same offsets.
+
+    The seed repeats the plan, not the interleaving; the history is the evidence.
+    """
+    from brokerproof.replaying import replay_run
+
+    if targets not in ("resolve", "recorded"):
+        raise unknown("value of --targets", targets, ("resolve", "recorded"))
+    raise typer.Exit(replay_run(path, trial, recorded_targets=targets == "recorded", run_dir=run_dir))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="claims, faults, checkers or brokers.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Lists what there is: claims, faults, checkers, brokers."""
+    from brokerproof import listing
+
+    listings = {
+        "claims": listing.claims, "faults": listing.faults, "checkers": listing.checkers, "brokers": listing.brokers,
+    }  # fmt: skip
+    if what not in listings:
+        raise unknown("list", what, listings)
+    rows = listings[what]()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    _print_rows(rows)
+
+
+def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        print("none")
+        return
+    table = Table()
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(", ".join(v) if isinstance(v, (list, tuple)) else str(v) for v in row.values()))
+    Console().print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Says what is there, what is missing, and the next step."""
+    from rich.console import Console
+
+    from brokerproof.runtime.doctor import diagnose
+
+    console = Console()
+    look = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "missing": ("✘", "red")}
+    checks = diagnose()
+    for one in checks:
+        symbol, style = look[one.status]
+        console.print(f"[{style}]{symbol} {one.status:<8}[/] [bold]{one.name}[/]: ", end="", highlight=False)
+        console.print(one.seen, highlight=False, markup=False, soft_wrap=True)
+        if one.status != "ok" and one.next_step:
+            console.print(f"             next: {one.next_step}", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(4 if any(one.status == "missing" for one in checks) else 0)
+
+
+@app.command()
+def clean(
+    run: Annotated[str | None, typer.Argument(help="Only this run, even if it still lives. Default: all dead runs.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+) -> None:
+    """Removes what killed runs left behind: containers, networks, load processes. Living runs are not touched."""
+    from brokerproof.runtime import sweep
+
+    if dry_run:
+        for item in sweep.leftovers(run):
+            print(f"{item.kind} {item.name} of run {item.run}")
+        return
+    gone = sweep.clean(run, progress=print)
+    print(f"removed {len(gone)} thing{'' if len(gone) == 1 else 's'}" if gone else "nothing to clean")
+
+
+@images_app.command("list")
+def images_list() -> None:
+    """Lists every image: version, where it comes from, whether it is here."""
+    from brokerproof.runtime import images
+
+    _print_rows([dict(row) for row in images.list_images()])
+
+
+@images_app.command("build")
+def images_build(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[PRODUCT[=VERSION]]...", help="Default: all defaults.")] = None,
+) -> None:
+    """Builds images from packages; what is built already is left alone."""
+    from brokerproof.runtime import images
+
+    images.build(names or [])
+
+
+@images_app.command("pull")
+def images_pull(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[PRODUCT[=VERSION]]...", help="Default: all defaults.")] = None,
+) -> None:
+    """Pulls the official images from their registry."""
+    from brokerproof.runtime import images
+
+    images.pull(names or [])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""What cells are expected to show: ``suites/expected/<product>-<version>.toml``, each line with its measured reason.
+
+    [[cell]]
+    claim = "dup/broker-inner-id"
+    variant = ""                      # "*" any
+    profile = "*"
+    verdict = "VIOLATED"
+    reason = "what was measured, and when"
+
+A cell without a line is expected to hold (a hazard: to show) and is marked ``unlisted``. UNKNOWN is never expected.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from brokerproof.errors import UsageError
+
+_WORDS = ("HOLDS", "VIOLATED", "UNSUPPORTED")
+_KEYS = {"claim", "variant", "profile", "verdict", "reason"}
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The word, and why it is expected; ``unlisted`` when nothing says so."""
+
+    verdict: str
+    reason: str
+    unlisted: bool
+
+
+def expected(folder: Path, *, broker: str, version: str, claim: str, variant: str, profile: str) -> Expected:
+    """The line for this cell. Raises UsageError for a file that cannot be read as what it should be."""
+    for line in _lines(folder / f"{broker}-{version}.toml"):
+        if (
+            line["claim"] == claim
+            and line["variant"] in ("*", variant)
+            and line["profile"] in ("*", profile)
+        ):  # fmt: skip
+            return Expected(line["verdict"], line["reason"], False)
+    return Expected("HOLDS", "", True)
+
+
+@lru_cache(maxsize=32)
+def _lines(file: Path) -> tuple[dict[str, str], ...]:
+    try:
+        data = tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        return ()
+    except (OSError, tomllib.TOMLDecodeError) as exc:
+        raise UsageError(f"expected results {str(file)!r} cannot be read: {exc}") from exc
+    lines = []
+    for i, cell in enumerate(data.get("cell", ())):
+        line = {"variant": "*", "profile": "*", **cell}
+        if set(line) != _KEYS or line["verdict"] not in _WORDS or not line["reason"]:
+            raise UsageError(
+                f"{str(file)!r}, cell {i + 1}: needs claim, verdict ({', '.join(_WORDS)}) and a measured reason, "
+                f"may have variant and profile; has {cell}"
+            )
+        lines.append(line)
+    return tuple(lines)

@@ -1,0 +1,133 @@
+"""How a claim is decided in one cell: arms, the faults that hit all of them, how often.
+
+A cell is claim x broker x version x variant. Its arms run side by side under the same injections:
+
+    treatment   the guarantee as the claim states it
+    control     the guarantee taken away (promise) or kept (hazard: the safe arm); one setting different
+    sham        the control's settings with no fault; it must be clean
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from brokerproof.claim import Claim
+from brokerproof.plan import Injection, Plan, Workload
+
+Mode = Literal["deterministic", "race", "property"]
+PROFILES = ("quick", "standard", "thorough")
+#: Trials per arm. A race needs four of each for Fisher's test to get below 0.05 at all.
+TRIALS: Mapping[Mode, Mapping[str, int]] = {
+    "deterministic": {"quick": 1, "standard": 3, "thorough": 10},
+    "race": {"quick": 0, "standard": 6, "thorough": 20},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """Claim x target x variant x profile: what one pytest item decides."""
+
+    claim: Claim
+    broker: str
+    version: str
+    variant: str = ""
+    profile: str = "quick"
+    seed: int = 0
+    node_id: str = ""
+
+    @property
+    def slug(self) -> str:
+        """A name for files: of this cell only."""
+        parts = (self.claim.id.replace("/", "."), self.broker, self.version, self.variant)
+        return "-".join(p for p in parts if p)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """schedule: injections that hit treatment and control.  link_groups: client groups whose links link faults break.
+
+    settings, control_settings: of the broker, in the vendor's words; ``None``: the same for both.
+    sham_s: how long the sham arm is loaded, at most the workload's own time; 0 no sham (an experiment without a fault
+        has nothing to sham).
+    """
+
+    topology: str
+    treatment: Workload
+    control: Workload
+    schedule: tuple[Injection, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    control_settings: Mapping[str, Any] | None = None
+    mode: Mode = "deterministic"
+    link_groups: tuple[str, ...] = ("producer",)
+    sham_s: float = 3.0
+
+    @property
+    def shares_injection_with_sham(self) -> bool:
+        """Whether the sham can run beside the others: its links are its own, so link and client faults miss it."""
+        return all(i.fault in LINK_AND_LOAD for i in self.schedule)
+
+    def trials(self, profile: str) -> int:
+        return TRIALS[self.mode][profile]
+
+    def plans(self, cell: Cell, n: int) -> dict[str, Plan]:
+        """The plans of trial ``n``, by arm."""
+        base = Plan(
+            product=cell.broker, version=cell.version, topology=self.topology, workload=self.treatment,
+            schedule=self.schedule, settings=dict(self.settings), seed=cell.seed, claim=cell.claim.id,
+            variant=cell.variant, arm="treatment", trial=f"{cell.slug}-treatment-{n}",
+        )  # fmt: skip
+        control_settings = self.settings if self.control_settings is None else self.control_settings
+        control = replace(
+            base, workload=self.control, arm="control", trial=f"{cell.slug}-control-{n}", settings=dict(control_settings)
+        )
+        plans = {"treatment": base, "control": control}
+        if self.schedule and self.sham_s > 0:
+            plans["sham"] = replace(
+                control, workload=_sham(self.control, self.sham_s), arm="sham", trial=f"{cell.slug}-sham-{n}",
+                schedule=(Injection(fault="noop", target="all", at_s=self.sham_s / 3, for_s=self.sham_s / 3),),
+            )  # fmt: skip
+        return plans
+
+
+#: Faults that act on client links or load processes, never on a node.
+LINK_AND_LOAD = frozenset(
+    {"link_down", "black_hole", "stall", "reset", "latency", "lost_ack", "client_kill", "noop"}
+)  # fmt: skip
+
+
+def _sham(workload: Workload, sham_s: float) -> Workload:
+    return replace(
+        workload,
+        senders=tuple(replace(s, link="sham") for s in workload.senders),
+        receivers=tuple(replace(r, link="sham") for r in workload.receivers),
+        load_s=min(workload.load_s, sham_s),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PropertyResult:
+    """What a property check found. counterexample: shrunk, JSON-able, None when all cases agreed."""
+
+    cases: int
+    counterexample: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"cases": self.cases, "counterexample": None if self.counterexample is None else dict(self.counterexample)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PropertyExperiment:
+    """A claim over generated cases: the real broker and the claim's model must agree on every one.
+
+    check: (cluster, seed, cases) -> PropertyResult; runs on the real cluster, and again on a memory broker with the
+        bug ``mutant``, which it must find.
+    """
+
+    topology: str
+    check: Callable[[Any, int, int], PropertyResult]
+    mutant: str
+    cases: Mapping[str, int] = field(default_factory=lambda: {"quick": 200, "standard": 1000, "thorough": 5000})
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    mode: Mode = "property"

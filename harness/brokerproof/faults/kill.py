@@ -1,0 +1,20 @@
+"""``kill``: SIGKILL to a node, started again when it is healed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from brokerproof.brokers.base import Node
+from brokerproof.faults.base import NodeFault, fault
+
+
+@fault("kill")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill(NodeFault):
+    """Evidence: the engine's word for the node's state."""
+
+    name: ClassVar[str] = "kill"
+
+    def break_(self, node: Node) -> None:
+        node.kill()

@@ -1,0 +1,197 @@
+"""A load process: one client of a trial, started fresh, driven by lines on stdin.
+
+    python -m brokerproof.loadprocess PRODUCT
+
+    stdin   {"do": "send"|"receive"|"read", ...}     one part of one trial (see ``LoadSpec``)
+            {"stop": true}                           end the part in hand in an orderly way
+    stdout  {"ready": pid}   {"report": {...}}   {"done": {...}}   {"failed": text}
+
+It imports the product's client library once and then serves part after part, so that the start of a process is not
+paid for in every trial. It ends when stdin does: a load process never outlives the harness by more than its part.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from brokerproof.brokers.base import ClientModule, Pace, ReadJob, ReceiveJob, SendJob, client
+from brokerproof.history import OK
+from brokerproof.message import Bodies
+from brokerproof.plan import Receiver, Sender
+from brokerproof.tape import Tape
+
+#: How long a load process may go on after its harness is gone.
+ORPHAN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSpec:
+    """One part of one trial, as it goes over the pipe.
+
+    slot, slots, generation: who records (process = slot + generation x slots).  zero_ns: the trial's clock zero.
+    start_ns: when the load is due to start, on that clock.  ledger: file that effects are appended to.
+    """
+
+    do: Literal["send", "receive", "read"]
+    folder: str
+    slot: int
+    slots: int
+    zero_ns: int
+    seed: int
+    trial_number: int
+    endpoint: Mapping[str, Any]
+    destination: str
+    destination_settings: Mapping[str, Any]
+    kind: str
+    lane: int
+    partitions: int
+    generation: int = 0
+    start_ns: int = 0
+    load_s: float = 0.0
+    deadline_s: float = 60.0
+    sender: Mapping[str, Any] | None = None
+    receiver: Mapping[str, Any] | None = None
+    ledger: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Ledger:
+    """The outside world that consumers change: a file that they append to, one line an effect.
+
+    An append is atomic and totally ordered by the file, so it is the judge of which effect came first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def append(self, msg: int, key: int, process: int) -> int:
+        """Has the effect; returns its place in the file."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            os.write(self._file, b"%d %d %d\n" % (msg, key, process))
+            return os.lseek(self._file, 0, os.SEEK_CUR)
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def perform(
+    spec: LoadSpec, module: ClientModule, stopping: Callable[[], bool], report: Callable[..., None],
+    still_alive: Callable[[], None] = lambda: None,
+) -> None:  # fmt: skip
+    """Runs one part with the product's client module. Used by the process below and by threads (memory broker).
+
+    still_alive: raises in a thread that has been "killed"; a process needs no such question.
+    """
+    tape = Tape(
+        Path(spec.folder) / "tape", slot=spec.slot, slots=spec.slots, zero_ns=spec.zero_ns, generation=spec.generation
+    )
+    common: dict[str, Any] = {
+        "endpoint": spec.endpoint, "destination": spec.destination, "kind": spec.kind, "lane": spec.lane,
+        "partitions": spec.partitions, "tape": tape, "seed": spec.seed, "trial_number": spec.trial_number,
+        "stopping": stopping, "report": report, "destination_settings": spec.destination_settings,
+    }  # fmt: skip
+    try:
+        if spec.do == "send":
+            sender = Sender(**(spec.sender or {}))
+            pace = Pace(
+                rate_per_s=sender.rate_per_s, count=sender.count, load_ns=int(spec.load_s * 1e9), keys=sender.keys,
+                first_due_ns=spec.start_ns,
+            )  # fmt: skip
+            bodies = Bodies(trial=spec.trial_number, sender=spec.slot, seed=spec.seed, size=sender.size_bytes)
+            module.send(SendJob(**common, sender=sender, pace=pace, bodies=bodies))
+        elif spec.do == "receive":
+            receiver = Receiver(**(spec.receiver or {}))
+            ledger = Ledger(Path(spec.ledger)) if receiver.work_ms is not None else None
+            work = None if ledger is None else _work(tape, ledger, receiver.work_ms or 0.0, still_alive)
+            module.receive(ReceiveJob(**common, receiver=receiver, work=work))
+            if ledger is not None:
+                ledger.close()
+        else:
+            module.read(ReadJob(**common, deadline_s=spec.deadline_s))
+    finally:
+        tape.finish()
+
+
+def _work(
+    tape: Tape, ledger: Ledger, work_ms: float, still_alive: Callable[[], None]
+) -> Callable[[int, int, int], None]:  # fmt: skip
+    def work(msg: int, key: int, lane: int) -> None:
+        start = tape.now()
+        if work_ms > 0:
+            time.sleep(work_ms / 1000)  # the work itself: this is load, nothing is waited for
+        still_alive()
+        place = ledger.append(msg, key, tape.process)
+        tape.row("effect", OK, start_ns=start, end_ns=tape.now(), msg=msg, key=key, lane=lane, value=place)
+
+    return work
+
+
+def main() -> None:
+    """Serves parts until stdin ends."""
+    product = sys.argv[1]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the harness asks for an orderly end itself
+    # Client libraries print; stdout is ours alone, so what they print goes to stderr, which the harness keeps.
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def say(**what: Any) -> None:
+        with lock:
+            out.write(json.dumps(what) + "\n")
+            out.flush()
+
+    module = client(product)
+    arrived = threading.Condition()
+    parts: list[dict[str, Any]] = []
+    state = {"stop": False, "over": False}
+
+    def listen() -> None:
+        for line in sys.stdin:
+            command = json.loads(line)
+            with arrived:
+                if command.get("stop"):
+                    state["stop"] = True
+                else:
+                    state["stop"] = False
+                    parts.append(command)
+                arrived.notify()
+        with arrived:
+            state["stop"] = state["over"] = True
+            arrived.notify()
+        # The harness is gone. The part in hand gets a moment to end; the recorder closes what stays open.
+        threading.Timer(ORPHAN_S, lambda: os._exit(3)).start()
+
+    threading.Thread(target=listen, daemon=True).start()
+    say(ready=os.getpid())
+    while True:
+        with arrived:
+            arrived.wait_for(lambda: parts or state["over"])
+            if state["over"]:
+                os._exit(0)  # client libraries leave threads behind that a normal exit would wait for
+            command = parts.pop(0)
+        try:
+            perform(LoadSpec(**command), module, lambda: state["stop"], lambda **facts: say(report=facts))
+            say(done={"slot": command["slot"]})
+        except Exception as exc:  # whatever it is, the harness has to hear of it; the process goes on
+            traceback.print_exc()
+            say(failed=f"{type(exc).__name__}: {exc}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,339 @@
+"""The pytest surface: claims become items, one per cell; a test fails if and only if its verdict is not the expected.
+
+    pytest suites/claims --broker kafka=4.3.1 --profile quick -k order --seed 7
+
+A claim is a plain function with ``@claim(...)`` that takes a ``Cell`` and returns how it is decided (``Experiment``).
+The controlling process names the run folder and hands it to xdist workers; each item writes its own verdict file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brokerproof.brokers.base import broker, products
+from brokerproof.claims import Declared
+from brokerproof.errors import HarnessError, UsageError, unknown
+from brokerproof.experiment import PROFILES, Cell, Experiment, PropertyExperiment
+from brokerproof.plan import Plan
+from brokerproof.results import RunFolder, new_run_id
+
+#: The brokers of a run that names none.
+REAL = ("kafka", "rabbitmq", "rocketmq")
+
+
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("brokerproof", "brokerproof: which delivery promises does a broker keep")
+    group.addoption(
+        "--broker", action="append", default=[], metavar="PRODUCT[=VERSION]",
+        help="Broker to test, repeatable: kafka=4.3.1, rabbitmq, memory=doubles. Default: kafka, rabbitmq and rocketmq, "
+        "each in its default version. `brokerproof list brokers` shows all.",
+    )  # fmt: skip
+    group.addoption(
+        "--profile", default="quick", choices=PROFILES,
+        help="How much: quick decides what is deterministic, once; standard repeats, and takes races; thorough more so.",
+    )
+    group.addoption("--seed", type=int, default=None, help="Seed of the plans; the report names it. Default: random.")
+    group.addoption("--variant", action="append", default=[], help="Only cells of this variant, e.g. quorum. Repeatable.")
+    group.addoption(
+        "--select", action="append", default=[], metavar="CLAIM",
+        help="Only this claim, by id or by section, e.g. order/one-queue-one-consumer or order. Repeatable.",
+    )
+    group.addoption("--run-dir", default=None, metavar="DIR", help="Run folder; must not exist. Default: runs/<utc>-<seed>.")
+    group.addoption(
+        "--expected", default=None, metavar="DIR", help="Expected results. Default: the suite's own, suites/expected."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker, meaning in {
+        "container": "needs a container engine",
+        "browser": "needs a headless Chromium",
+        "cell": "a claim on one broker, version and variant",
+        "xdist_group": "items that one worker runs",
+    }.items():
+        config.addinivalue_line("markers", f"{marker}: {meaning}")
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        config.option.seed = worker["brokerproof_seed"]
+        config.option.run_dir = worker["brokerproof_run"]
+        config.option.run_owner = worker["brokerproof_owner"]
+        config.option.run_command = worker["brokerproof_command"]
+    else:
+        config.option.run_owner = os.getpid()
+        config.option.run_command = "pytest " + " ".join(str(a) for a in config.invocation_params.args)
+        if config.option.seed is None:
+            config.option.seed = random.SystemRandom().randrange(1, 100_000)
+        if config.option.run_dir is None:
+            config.option.run_dir = str(Path("runs", new_run_id(config.option.seed)).absolute())
+        elif Path(config.option.run_dir).exists():
+            raise pytest.UsageError(
+                f"run folder {config.option.run_dir!r} exists; name another, or `brokerproof check` it"
+            )
+    config.pluginmanager.register(_Cells(config), "brokerproof-cells")
+
+
+def targets(named: Sequence[str]) -> list[tuple[str, str]]:
+    """(product, version) of each ``--broker``. Raises UsageError for what does not exist."""
+    found = []
+    for text in named or REAL:
+        product, _, version = text.partition("=")
+        if product not in products():
+            raise unknown("broker", product, products())
+        versions = broker(product).versions
+        if version and version not in versions:
+            raise unknown(f"version of {product}", version, versions)
+        found.append((product, version or versions[0]))
+    return found
+
+
+# -- items -------------------------------------------------------------------------------------------------------------
+
+
+def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: Any) -> list[pytest.Item] | None:
+    found = getattr(obj, "brokerproof", None)
+    if not isinstance(found, Declared):
+        return None
+    return list(_cells_of(collector, name, found))
+
+
+def _cells_of(collector: Any, name: str, found: Declared) -> Iterator[pytest.Item]:
+    option = collector.config.option
+    if option.select and not any(s in (found.claim.id, found.claim.section) for s in option.select):
+        return
+    if option.profile not in found.profiles:
+        return
+    try:
+        chosen = targets(option.broker)
+    except UsageError as exc:
+        raise pytest.UsageError(str(exc)) from exc
+    for product, version in chosen:
+        for variant in found.brokers.get(product, ()):
+            if option.variant and variant not in option.variant:
+                continue
+            tail = "-".join(p for p in (product, version, variant) if p)
+            item = CellItem.from_parent(collector, name=f"{name}[{tail}]")
+            item.prepare(found, product, version, variant)
+            yield item
+
+
+class UnexpectedVerdict(Exception):
+    """A cell's verdict is not the expected one; the text is the report's."""
+
+
+class CellItem(pytest.Item):
+    """One cell. ``runtest`` decides it."""
+
+    cell: Cell
+    entry: dict[str, Any] | None = None
+
+    def prepare(self, found: Declared, product: str, version: str, variant: str) -> None:
+        option = self.config.option
+        self._decide = found.decide
+        self.missing = sorted(set(found.needs) - broker(product).capabilities)
+        self.cell = Cell(
+            claim=found.claim, broker=product, version=version, variant=variant, profile=option.profile,
+            seed=option.seed, node_id=self.nodeid,
+        )  # fmt: skip
+        self.add_marker(pytest.mark.cell)
+        # One worker per broker: its cells share that worker's clusters, and the brokers run side by side.
+        self.add_marker(pytest.mark.xdist_group(f"{product}-{version}"))
+        self.extra_keyword_matches.update({product, found.claim.id, found.claim.kind, variant or "default"})
+
+    def experiment(self) -> Experiment | PropertyExperiment:
+        found = self._decide(self.cell)
+        if not isinstance(found, (Experiment, PropertyExperiment)):
+            raise HarnessError(f"{self.nodeid}: a claim returns an Experiment, this one {type(found).__name__}")
+        return found
+
+    def runtest(self) -> None:
+        from brokerproof import run  # imports the drivers only when a cell is decided
+
+        session = _Cells.of(self.config).session(self.session)
+        if self.missing:
+            self.entry = run.unsupported(session, self.cell, f"{self.cell.broker} has no {', '.join(self.missing)}")
+            pytest.skip(f"UNSUPPORTED: {self.entry['reason']}")
+        try:
+            self.entry = run.decide(session, self.cell, self.experiment())
+        except Exception as exc:
+            # Ours or a bug: either way the run has a hole, and results.json must say so.
+            what = str(exc) if isinstance(exc, HarnessError) else f"{type(exc).__name__}: {exc}"
+            session.folder.write_error(self.cell.slug, what)
+            session.say(self.cell.slug, f"harness error: {what}")
+            raise
+        if not self.entry["as_expected"]:
+            raise UnexpectedVerdict(
+                f"{self.cell.claim.id} on {self.cell.broker} {self.cell.version} {self.cell.variant}: "
+                f"{self.entry['verdict']}, expected {self.entry['expected']}"
+                f"{' (unlisted)' if self.entry['unlisted'] else ''}\n  {self.entry['reason']}\n  again: {self.entry['command']}"
+            )
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        if isinstance(excinfo.value, (UnexpectedVerdict, HarnessError)):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, self.name
+
+
+class _Cells:
+    """What this process holds for its cells; the controller folds the results and writes the report."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._session: Any = None
+        self.folder = RunFolder(Path(config.option.run_dir))
+        self.results: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> _Cells:
+        found = config.pluginmanager.get_plugin("brokerproof-cells")
+        assert isinstance(found, cls)
+        return found
+
+    def session(self, session: pytest.Session) -> Any:
+        if self._session is None:
+            from brokerproof import run
+            from brokerproof.runtime import sweep
+
+            self.folder.create(seed=self._config.option.seed, command=self._config.option.run_command)
+            sweep.register(self.folder.id, owner=self._config.option.run_owner)
+            sweep.clean()  # what killed runs left; a living one is never touched
+            self._session = run.Session(
+                self.folder, expected_in=self._expected(), progress=self._say, upcoming=list(_plans(session.items))
+            )
+        return self._session
+
+    def _expected(self) -> Path:
+        if self._config.option.expected:
+            return Path(self._config.option.expected)
+        from brokerproof.suites import suites
+
+        return suites() / "expected"
+
+    def _say(self, cell: str, what: str) -> None:
+        self.folder.progress(t=time.time(), pid=os.getpid(), cell=cell, what=what)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Controller of pytest-xdist: every worker belongs to this run."""
+        option = self._config.option
+        node.workerinput["brokerproof_seed"] = option.seed
+        node.workerinput["brokerproof_run"] = option.run_dir
+        node.workerinput["brokerproof_owner"] = option.run_owner
+        node.workerinput["brokerproof_command"] = option.run_command
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._session is not None:
+            self._session.close()
+        if self._config.option.run_owner != os.getpid() or not (self.folder.path / "run.json").exists():
+            return
+        from brokerproof.render import render_all
+        from brokerproof.runtime import sweep
+
+        sweep.clean(self.folder.id)
+        if any(self.folder.path.joinpath("cells").glob("*.json")):
+            self.results = self.folder.fold()
+            render_all(self.folder.path)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.results is not None:
+            terminalreporter.write_line(f"report: {self.folder.path / 'report' / 'index.html'}")
+
+
+def _plans(items: Iterable[pytest.Item]) -> Iterator[Plan]:
+    """The plans of all cells among the items, in order: their lanes are made ahead of time."""
+    for item in items:
+        if isinstance(item, CellItem) and not item.missing:
+            experiment = item.experiment()
+            if isinstance(experiment, Experiment):
+                for n in range(experiment.trials(item.cell.profile)):
+                    yield from experiment.plans(item.cell, n).values()
+
+
+# -- ``brokerproof run`` -----------------------------------------------------------------------------------------------
+
+
+def run_pytest(
+    *, brokers: Sequence[str], select: Sequence[str], profile: str, variant: Sequence[str], seed: int | None,
+    run_dir: Path | None, expected: Path | None, workers: int,
+) -> int:  # fmt: skip
+    """Runs the claims with pytest and shows the run in our own way; returns the exit code of its results."""
+    from rich.console import Console
+
+    from brokerproof.results import EXIT_HARNESS, EXIT_USAGE, exit_code, load_json
+    from brokerproof.show import Watch, print_results
+    from brokerproof.suites import suites
+
+    console = Console(file=sys.__stdout__)
+    seed = random.SystemRandom().randrange(1, 100_000) if seed is None else seed
+    path = (Path("runs", new_run_id(seed)) if run_dir is None else run_dir).absolute()
+    folder = RunFolder(path)
+    claims = suites() / "claims"
+    # An ini file of the suite's own: the caller's pytest settings are about the caller's tests.
+    args = [str(claims), "-c", str(claims / "pytest.ini"), "-p", "no:cacheprovider", "-s", "--run-dir", str(path)]
+    args += ["--profile", profile, "--seed", str(seed)]
+    for option, values in (("--broker", brokers), ("--select", select), ("--variant", variant)):
+        for value in values:
+            args += [option, value]
+    if expected is not None:
+        args += ["--expected", str(expected)]
+    if workers > 1:
+        args += ["-n", str(workers), "--dist", "loadgroup"]
+    if "brokerproof.pytest_plugin" not in {p.value for p in _installed_plugins()}:
+        args += ["-p", "brokerproof.pytest_plugin"]
+    console.print(f"run {folder.id}: {', '.join(brokers)}, profile {profile}, seed {seed}", highlight=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = path.parent / f".{path.name}.pytest.log"
+    # A polite kill is an interrupt: everything that was started goes through the same way out.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with log.open("w") as file, contextlib.redirect_stdout(file), Watch(console, folder):
+            code = pytest.main(args)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    said = log.read_text()
+    log.unlink()
+    if path.is_dir():
+        (path / "logs").mkdir(exist_ok=True)
+        (path / "logs" / "pytest.log").write_text(said)
+    if not (path / "results.json").exists():
+        if code == pytest.ExitCode.INTERRUPTED:
+            console.print("interrupted; nothing was decided yet, everything that was started is removed")
+            return 130
+        nothing = code in (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR)
+        tail = "\n".join(said.strip().splitlines()[-25:])
+        reason = "no cell matches: `brokerproof list claims` shows brokers, variants and profiles" if nothing else tail
+        console.print(f"brokerproof: nothing was decided: {reason}", highlight=False, markup=False)
+        return EXIT_USAGE if nothing else EXIT_HARNESS
+    results = load_json(path / "results.json")
+    print_results(console, results, _shown(path))
+    if code == pytest.ExitCode.INTERRUPTED:
+        console.print("interrupted; what was decided until then is above, everything that was started is removed")
+        return 130
+    return exit_code(results)
+
+
+def _installed_plugins() -> Iterable[Any]:
+    from importlib.metadata import entry_points
+
+    return entry_points(group="pytest11")
+
+
+def _shown(path: Path) -> Path:
+    """The path as a person would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

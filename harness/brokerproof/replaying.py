@@ -1,0 +1,58 @@
+"""``brokerproof replay``: runs recorded plans again and sets what is found beside what was found then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from brokerproof import run
+from brokerproof.errors import UsageError
+from brokerproof.results import EXIT_MISSING, EXIT_OK, EXIT_UNEXPECTED, RunFolder, load_json, new_run_id, open_run
+from brokerproof.runtime import sweep
+from brokerproof.suites import suites
+
+
+def replay_run(path: Path, trials: list[str], *, recorded_targets: bool, run_dir: Path | None) -> int:
+    """Exit code 0: every trial shows the same anomalies as then; 1: one differs; 3: evidence missing."""
+    old = open_run(path)
+    known = sorted(t.name for t in old.trials.iterdir() if (t / "plan.json").exists())
+    for trial in trials:
+        if trial not in known:
+            raise UsageError(f"run {old.id} has no trial {trial!r}; it has: {', '.join(known) or 'none'}")
+    seed = int(load_json(old.path / "run.json")["seed"])
+    new = RunFolder((run_dir or Path("runs", new_run_id(seed))).absolute())
+    if new.path.exists():
+        raise UsageError(f"run folder {str(new.path)!r} exists; name another")
+    new.create(seed=seed, command=f"brokerproof replay {path}")
+    sweep.register(new.id)
+    console = Console()
+    session = run.Session(
+        new, expected_in=suites() / "expected",
+        progress=lambda cell, what: console.print(f"  {cell}: {what}", highlight=False, markup=False),
+    )  # fmt: skip
+    table = Table("trial", "then", "now", title=f"replay of {old.id}", title_justify="left")
+    code = EXIT_OK
+    try:
+        for trial in trials or known:
+            (now,) = run.replay(session, old, [trial], recorded_targets=recorded_targets)
+            then = load_json(old.trial(trial) / "findings.json")
+            before = {k: c["count"] for k, c in then["anomalies"].items() if c["count"]}
+            after = {k: c.count for k, c in now.finding.anomalies.items() if c.count}
+            table.add_row(trial, _words(before), _words(after))
+            if now.finding.missing and code == EXIT_OK:
+                code = EXIT_MISSING
+            # Counts depend on the interleaving; which classes appear is what a replay is about.
+            if set(before) != set(after):
+                code = EXIT_UNEXPECTED
+    finally:
+        session.close()
+        sweep.clean(new.id)
+    console.print(table)
+    console.print(f"histories of the replay: {new.path}", highlight=False, soft_wrap=True)
+    return code
+
+
+def _words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n} {key}" for key, n in counts.items()) or "clean"

@@ -1,0 +1,163 @@
+"""A run's folder and its ``results.json`` (design section 6, fixed), and the exit code that follows from it.
+
+Each cell writes its own verdict file when it is decided, so a run that is killed keeps what it had; ``fold`` makes
+``results.json`` of them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brokerproof import __version__
+from brokerproof.errors import EnvironmentProblem, UsageError
+
+SCHEMA = 1
+#: Exit codes (fixed), the first that applies: wrong usage, harness failed, unexpected verdict, evidence missing, all well.
+EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, EXIT_MISSING, EXIT_HARNESS = 0, 1, 2, 3, 4
+
+
+def utc_now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def new_run_id(seed: int) -> str:
+    """``<utc>-<seed>``, sortable."""
+    return f"{datetime.datetime.now(datetime.UTC).strftime('%Y%m%dT%H%M%SZ')}-{seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run on disk."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def trials(self) -> Path:
+        return self.path / "trials"
+
+    def trial(self, trial: str) -> Path:
+        return self.trials / trial
+
+    def create(self, *, seed: int, command: str) -> None:
+        """Makes the folder with its ``run.json``, once; several processes may call it."""
+        try:
+            self.trials.mkdir(parents=True, exist_ok=True)
+            (self.path / "cells").mkdir(exist_ok=True)
+            facts = {
+                "schema": SCHEMA, "run": self.id, "tool": __version__, "suites": __version__, "seed": seed,
+                "command": command, "started": utc_now(),
+                "host": {
+                    "os": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count(),
+                    "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+                },
+                "engine": {}, "images": {}, "brokers": {},
+            }  # fmt: skip
+            with (self.path / "run.json").open("x") as file:
+                json.dump(facts, file, indent=1)
+        except FileExistsError:
+            pass  # another worker of the run was first
+        except OSError as exc:
+            raise EnvironmentProblem(f"making the run folder {str(self.path)!r}: {exc}; is the disk full, or not ours?") from exc
+
+    def note_cluster(self, slug: str, facts: Mapping[str, Any]) -> None:
+        """What ``run.json`` will say of a cluster: version, settings, images."""
+        folder = self.path / "clusters"
+        folder.mkdir(exist_ok=True)
+        write_json(folder / f"{slug}.json", facts)
+
+    def write_cell(self, slug: str, entry: Mapping[str, Any]) -> None:
+        write_json(self.path / "cells" / f"{slug}.json", entry)
+
+    def write_error(self, where: str, error: str) -> None:
+        folder = self.path / "cells"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{where}.error.json", {"where": where, "error": error})
+
+    def progress(self, **what: Any) -> None:
+        """One line for whoever watches the run."""
+        with (self.path / "progress.jsonl").open("a") as file:
+            file.write(json.dumps(what) + "\n")
+
+    def cells(self) -> list[dict[str, Any]]:
+        return [load_json(f) for f in sorted((self.path / "cells").glob("*.json")) if not f.name.endswith(".error.json")]
+
+    def fold(self) -> dict[str, Any]:
+        """Writes ``results.json`` and completes ``run.json`` from what the cells left; returns the results."""
+        facts = load_json(self.path / "run.json")
+        errors = [load_json(f) for f in sorted((self.path / "cells").glob("*.error.json"))]
+        results = {
+            "schema": SCHEMA, "run": self.id, "seed": facts.get("seed", 0), "finished": utc_now(), "errors": errors,
+            "claims": self.cells(), "cases": [],
+        }  # fmt: skip
+        for file in sorted((self.path / "clusters").glob("*.json")):
+            cluster = load_json(file)
+            facts["brokers"][file.stem] = {k: v for k, v in cluster.items() if k not in ("engine", "images")}
+            facts["engine"] = cluster.get("engine") or facts["engine"]
+            facts["images"].update(cluster.get("images", {}))
+        facts["finished"] = results["finished"]
+        write_json(self.path / "run.json", facts)
+        write_json(self.path / "results.json", results)
+        return results
+
+
+def open_run(path: Path) -> RunFolder:
+    """An existing run. Raises UsageError with what was found instead."""
+    if not (path / "run.json").exists():
+        what = "does not exist" if not path.exists() else "holds no run.json"
+        raise UsageError(f"{str(path)!r} {what}; a run folder is what `brokerproof run` names at its end, e.g. runs/<utc>-<seed>")
+    return RunFolder(path)
+
+
+def exit_code(results: Mapping[str, Any]) -> int:
+    """The exit code that ``results.json`` means."""
+    if results["errors"]:
+        return EXIT_HARNESS
+    words = [(c["verdict"], c["expected"]) for c in results["claims"]]
+    if not words and not results["cases"]:
+        return EXIT_HARNESS  # a run that decided nothing proves nothing
+    if any(v not in ("UNKNOWN", "UNSUPPORTED") and v != e for v, e in words):
+        return EXIT_UNEXPECTED
+    if any(c["verdict"] != c["expected"] for c in results["cases"]):
+        return EXIT_UNEXPECTED
+    return EXIT_MISSING if any(v == "UNKNOWN" for v, _ in words) else EXIT_OK
+
+
+def matrix(results: Mapping[str, Any]) -> tuple[list[str], list[str], dict[tuple[str, str], list[Mapping[str, Any]]]]:
+    """(claims, brokers, entries by both): the table that every surface shows."""
+    table: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for entry in results["claims"]:
+        table.setdefault((entry["claim"], f"{entry['broker']} {entry['version']}"), []).append(entry)
+    return sorted({c for c, _ in table}), sorted({b for _, b in table}), table
+
+
+def write_json(file: Path, data: Any) -> None:
+    """Written beside, then renamed: a kill leaves the old file or the new one, never half."""
+    new = file.with_suffix(".new")
+    try:
+        new.write_text(json.dumps(data, indent=1, sort_keys=False))
+        new.rename(file)
+    except OSError as exc:
+        raise EnvironmentProblem(f"writing {str(file)!r}: {exc}; is the disk full?") from exc
+
+
+def load_json(file: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(file.read_text())
+        return data
+    except (OSError, ValueError) as exc:
+        raise UsageError(f"cannot read {str(file)!r}: {exc}") from exc
+
+
+def unexpected(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [e for e in entries if not e["as_expected"]]

@@ -1,0 +1,526 @@
+"""The order of things, and the only file that knows it:
+
+    plan -> provision -> drive + break -> history -> check -> verdict -> report
+
+``decide`` takes one cell through it. Each arrow is a file of the run, so ``recheck`` can start again at the history.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brokerproof.brokers.base import Cluster
+from brokerproof.checkers.base import check
+from brokerproof.claim import Claim
+from brokerproof.errors import HarnessError, HistoryError, PlanError
+from brokerproof.experiment import LINK_AND_LOAD, Cell, Experiment, PropertyExperiment
+from brokerproof.expected import expected
+from brokerproof.faults.base import Applied, Scene, apply, make
+from brokerproof.finding import Finding
+from brokerproof.history import FAIL, OK, F, History, read_history
+from brokerproof.plan import Injection, Plan
+from brokerproof.results import RunFolder, load_json, utc_now, write_json
+from brokerproof.runtime import sweep
+from brokerproof.runtime.pool import ClusterKey, Pool
+from brokerproof.verdict import ArmResult, TrialResult, Verdict, judge, judge_property
+from brokerproof.waiting import wait_until
+from brokerproof.workloads.crew import Crew, ProcessScribe, Scribe, ThreadScribe
+from brokerproof.workloads.stream import Block
+
+#: A lane is loaded only when it is this old and its file system was synced: young lanes are a claim of their own.
+LANE_AGE_S = 10.0
+HEALTHY_S = 90.0
+#: Lanes of coming cells are made ahead, so that they age while others are decided; at most so many.
+AHEAD_MAX = 120
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    at: float
+    synced: bool
+
+
+class Session:
+    """One harness process of a run: its load processes, its recorder, its clusters, the lanes it has made."""
+
+    def __init__(
+        self, folder: RunFolder, *, expected_in: Path, progress: Callable[[str, str], None], upcoming: Sequence[Plan] = ()
+    ) -> None:  # fmt: skip
+        """upcoming: plans of all cells that this process may decide, in order; their lanes are made ahead."""
+        self.folder = folder
+        self.expected_in = expected_in
+        self.upcoming = list(upcoming)
+        self._progress = progress
+        self.pool = Pool(run=folder.id, folder=folder.path / "pool")
+        self._crew: Crew | None = None
+        self._scribes: dict[bool, Scribe] = {}
+        self._lanes: dict[tuple[str, str], _Made] = {}
+
+    def say(self, cell: str, what: str) -> None:
+        self._progress(cell, what)
+
+    def _registered(self, pid: int) -> None:
+        sweep.register_process(self.folder.id, pid)
+
+    @property
+    def crew(self) -> Crew:
+        if self._crew is None:
+            self._crew = Crew(self.folder.path / "logs", self._registered)
+        return self._crew
+
+    def scribe(self, in_process: bool) -> Scribe:
+        if in_process not in self._scribes:
+            log = self.folder.path / "logs" / f"recorder-{os.getpid()}.log"
+            self._scribes[in_process] = ThreadScribe() if in_process else ProcessScribe(log, self._registered)
+        return self._scribes[in_process]
+
+    @contextlib.contextmanager
+    def cluster(self, key: ClusterKey, cell: str) -> Iterator[Cluster]:
+        """Leases a cluster; one that a trial left unhealthy is replaced."""
+        self.say(cell, f"waiting for {key.product} {key.version} {key.topology}")
+        with self.pool.lease(key, progress=lambda what: self.say(cell, what)) as cluster:
+            facts = self.folder.path / "clusters" / f"{key.slug}.json"
+            if not facts.exists():
+                self.folder.note_cluster(key.slug, _cluster_facts(cluster))
+            yield cluster
+
+    def lanes_ready(self, plans: Sequence[Plan], cluster: Cluster, key: ClusterKey, cell: str) -> float:
+        """Makes the lanes of these plans, and of coming ones on the same cluster, and lets them age. Returns the
+        age in seconds of the youngest lane of ``plans``."""
+        id_ = str(id(cluster)) if cluster.in_process else json.dumps(cluster.endpoint("admin"), sort_keys=True)
+        wanted = [(p, d) for p in plans for d in range(len(p.workload.destinations))]
+        ahead = [
+            (p, d)
+            for p in self.upcoming
+            if ClusterKey.of(p.product, p.version, p.topology, p.settings) == key
+            for d in range(len(p.workload.destinations))
+        ]
+        fresh = [
+            (p, d) for p, d in {(p.destination_name(d), 0): (p, d) for p, d in [*wanted, *ahead[:AHEAD_MAX]]}.values()
+            if (id_, p.destination_name(d)) not in self._lanes
+        ]  # fmt: skip
+        if fresh and any((id_, p.destination_name(d)) not in self._lanes for p, d in wanted):
+            self.say(cell, f"declaring {len(fresh)} queues and topics")
+
+            def make_lane(item: tuple[Plan, int]) -> None:
+                plan, d = item
+                cluster.create(plan.workload.destinations[d], plan.destination_name(d))
+                self._lanes[id_, plan.destination_name(d)] = _Made(time.monotonic(), False)
+
+            with ThreadPoolExecutor(1 if cluster.in_process else 4) as several:
+                list(several.map(make_lane, fresh))
+        if cluster.in_process:
+            return 0.0
+        mine = [(id_, p.destination_name(d)) for p, d in wanted]
+        youngest = max(self._lanes[name].at for name in mine)
+        if (rest := LANE_AGE_S - (time.monotonic() - youngest)) > 0.5:
+            self.say(cell, f"letting new lanes age for {rest:.0f} s")
+        wait_until(lambda: time.monotonic() - youngest >= LANE_AGE_S, LANE_AGE_S + 5, "lanes to age")
+        if any(not self._lanes[name].synced for name in mine):
+            cluster.sync()
+            for name, made in self._lanes.items():
+                if name[0] == id_:
+                    self._lanes[name] = _Made(made.at, True)
+        return time.monotonic() - youngest
+
+    def close(self) -> None:
+        if self._crew is not None:
+            self._crew.close()
+        for scribe in self._scribes.values():
+            scribe.close()
+        self.pool.close()
+
+
+# -- one cell ----------------------------------------------------------------------------------------------------------
+
+
+def decide(session: Session, cell: Cell, experiment: Experiment | PropertyExperiment) -> dict[str, Any]:
+    """Decides one cell and writes its verdict file; returns its entry of ``results.json``."""
+    started, clock = utc_now(), time.monotonic()
+    if isinstance(experiment, PropertyExperiment):
+        entry = _decide_property(session, cell, experiment)
+    else:
+        arms = _run_trials(session, cell, experiment)
+        verdict = judge(cell.claim, experiment.mode, arms, has_faults=bool(experiment.schedule))
+        entry = _entry(session, cell, experiment.mode, verdict)
+        entry |= {name: arm.to_json(cell.claim) for name, arm in arms.items()}
+        entry |= {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
+    entry |= {"started": started, "duration_s": round(time.monotonic() - clock, 1)}
+    session.folder.write_cell(cell.slug, entry)
+    session.say(cell.slug, f"{entry['verdict']}: {entry['reason']}")
+    return entry
+
+
+def unsupported(session: Session, cell: Cell, missing: str) -> dict[str, Any]:
+    """The entry of a cell whose product lacks a declared capability."""
+    entry = _entry(session, cell, "deterministic", Verdict(word="UNSUPPORTED", reason=missing))
+    entry |= {"started": utc_now(), "duration_s": 0.0}
+    session.folder.write_cell(cell.slug, entry)
+    return entry
+
+
+def _run_trials(session: Session, cell: Cell, experiment: Experiment) -> dict[str, ArmResult]:
+    results: dict[str, list[TrialResult]] = {}
+    for n in range(experiment.trials(cell.profile)):
+        plans = experiment.plans(cell, n)
+        # Arms that can share an injection run side by side; interleaving comes from taking all arms trial by trial.
+        for together in _blocks(experiment, plans):
+            key = ClusterKey.of(cell.broker, cell.version, experiment.topology, together[0].settings)
+            found = run_block(
+                session, cell.slug, together, key, link_groups=experiment.link_groups, deciding=cell.claim.deciding
+            )
+            for plan, result in zip(together, found, strict=True):
+                results.setdefault(plan.arm, []).append(result)
+    return {arm: ArmResult(trials=tuple(trials)) for arm, trials in results.items()}
+
+
+def _blocks(experiment: Experiment, plans: Mapping[str, Plan]) -> list[list[Plan]]:
+    treatment, control, sham = plans["treatment"], plans["control"], plans.get("sham")
+    blocks = [[treatment, control]] if treatment.settings == control.settings else [[treatment], [control]]
+    if sham is not None:
+        if experiment.shares_injection_with_sham:
+            blocks[-1].append(sham)
+        else:
+            blocks.insert(0, [sham])  # before the node has been through anything
+    return blocks
+
+
+def run_block(
+    session: Session, cell: str, plans: Sequence[Plan], key: ClusterKey, *, link_groups: tuple[str, ...],
+    deciding: Sequence[str], recorded: Mapping[str, Sequence[str]] | None = None,
+) -> list[TrialResult]:  # fmt: skip
+    """Runs trials side by side under one set of injections, and evaluates each from its files.
+
+    deciding: keys of the anomalies whose witnesses are looked for among what was in flight.
+    recorded: fault -> nodes, to inject into these again instead of resolving roles (``replay --targets recorded``).
+    """
+    for plan in plans:
+        plan.validate()
+    with session.cluster(key, cell) as cluster:
+        lane_age_s = session.lanes_ready(plans, cluster, key, cell)
+        block = Block(plans, cluster, lambda p: session.folder.trial(p.trial), session.crew, session.scribe(cluster.in_process))
+        broken = tuple(p for p in plans if p.arm != "sham") or tuple(plans)
+        scene = Scene(
+            cluster=cluster,
+            destinations=tuple(p.destination_name(d) for p in broken for d in range(len(p.workload.destinations))),
+            link_groups=link_groups, clients=block,
+        )  # fmt: skip
+        healthy = True
+        try:
+            session.say(cell, f"load on {', '.join(p.arm for p in plans)}")
+            applied, healthy = _drive(session, cell, block, scene, broken[0].schedule, recorded)
+            block.finish()
+        except BaseException:
+            block.abandon()
+            session.pool.spoil(key)
+            raise
+        for plan in plans:
+            folder = session.folder.trial(plan.trial)
+            faults = applied if plan in broken else [_noop(i) for i in plan.schedule]
+            write_json(
+                folder / "faults.json",
+                {"schema": 1, "lane_age_s": round(lane_age_s, 1), "clients": _facts(block, plan),
+                 "injections": [a.to_json() for a in faults]},
+            )  # fmt: skip
+            cluster.save_logs(folder / "logs")
+        if healthy:
+            for plan, d in ((p, d) for p in plans for d in range(len(p.workload.destinations))):
+                with contextlib.suppress(HarnessError):
+                    cluster.delete(plan.workload.destinations[d], plan.destination_name(d))
+        else:
+            session.pool.spoil(key)
+    session.say(cell, "checking")
+    return [evaluate(session.folder.trial(plan.trial), deciding) for plan in plans]
+
+
+def _drive(
+    session: Session, cell: str, block: Block, scene: Scene, schedule: Sequence[Injection],
+    recorded: Mapping[str, Sequence[str]] | None,
+) -> tuple[list[Applied], bool]:  # fmt: skip
+    """Load, faults, heal, drain, final read. Returns the injections and whether the cluster came back healthy."""
+    start_s = block.start()
+    moments = sorted(
+        [(i.at_s, 0, n) for n, i in enumerate(schedule)]
+        + [(i.at_s + i.for_s, 1, n) for n, i in enumerate(schedule) if not i.until_read]
+    )
+    load_s = max(t.plan.workload.load_s for t in block.trials)
+    open_: dict[int, contextlib.ExitStack] = {}
+    applied: dict[int, Applied] = {}
+    problem: list[str] = []
+
+    def end(n: int) -> None:
+        stack = open_.pop(n)
+        block.note("fault", f"heal {schedule[n].fault}", block.now_s())
+        stack.close()
+
+    try:
+        for at_s, ending, n in moments:
+            _until(block, start_s + at_s)
+            injection = schedule[n]
+            if ending:
+                session.say(cell, f"healing {injection.fault}")
+                end(n)
+                continue
+            stack = contextlib.ExitStack()
+            targets = (recorded or {}).get(injection.fault)
+            record = stack.enter_context(
+                apply(
+                    make(injection.fault, injection.options), scene, injection.target, now_s=block.now_s,
+                    targets=targets, options=injection.options,
+                )
+            )  # fmt: skip
+            open_[n] = stack
+            applied[n] = record
+            block.note("fault", f"inject {injection.fault} {','.join(record.targets)}", record.injected_s)
+            session.say(cell, f"{injection.fault} on {', '.join(record.targets)} for {injection.for_s:g} s")
+        _until(block, start_s + load_s)
+        session.say(cell, "senders end")
+        block.stop_senders()
+        if not any(i.until_read for i in schedule) and any(i.fault not in LINK_AND_LOAD for i in schedule):
+            session.say(cell, "waiting for health")
+            problem += _health(scene.cluster)
+        session.say(cell, "draining, final read")
+        block.drain()
+        for n in list(open_):
+            end(n)
+        if any(i.until_read for i in schedule):
+            problem += _health(scene.cluster)
+    finally:
+        for n in list(open_):
+            end(n)
+    for what in problem:
+        block.note("control", "unhealthy", block.now_s(), FAIL)
+        for trial in block.trials:
+            trial.problems.append(what)
+    return [applied[n] for n in sorted(applied)], not problem
+
+
+def _until(block: Block, at_s: float) -> None:
+    wait_until(lambda: block.now_s() >= at_s, max(0.0, at_s - block.now_s()) + 5, "the next moment of the schedule",
+               interval_s=0.005 if block.cluster.in_process else 0.01)  # fmt: skip
+
+
+def _health(cluster: Cluster) -> list[str]:
+    try:
+        cluster.wait_healthy(HEALTHY_S)
+    except HarnessError as exc:
+        return [f"the cluster did not come back healthy: {exc}"]
+    return []
+
+
+def _noop(injection: Injection) -> Applied:
+    return Applied(injection.fault, injection.target, dict(injection.options), evidence="no_effect")
+
+
+def _facts(block: Block, plan: Plan) -> Mapping[str, Any]:
+    return next(t.facts for t in block.trials if t.plan is plan)
+
+
+# -- from the files of a trial to its part of the verdict --------------------------------------------------------------
+
+
+def evaluate(folder: Path, deciding: Sequence[str]) -> TrialResult:
+    """History -> finding, with the exposure of each fault; writes ``findings.json`` and completes ``faults.json``."""
+    try:
+        history = read_history(folder / "history.arrow")
+        finding = check(history)
+    except HistoryError as exc:
+        history, finding = None, Finding(missing=(str(exc),))
+    faults = _load_faults(folder)
+    injections = faults.get("injections", [])
+    windows = [(i["injected_s"], i["healed_s"]) for i in injections if i["injected_s"] >= 0]
+    witnesses = 0
+    if history is not None:
+        for injection in injections:
+            if injection["injected_s"] >= 0:
+                injection["in_flight"] = _in_flight(history, injection["injected_s"], injection["healed_s"])
+            # A fault may name what the history has to show for it; without that it did not do what it is for.
+            sign = getattr(make(injection["fault"], injection["options"]), "witnessed_by", "")
+            if sign and injection["evidence"] == "took_effect" and not finding.observations[sign].count:
+                injection["evidence"] = "no_effect"
+                injection["error"] = f"no send was {sign}: nothing passed while replies were dropped"
+        witnesses = _witnesses_in_flight(history, finding, deciding, windows)
+        problems = _problems(folder)
+        if problems:
+            finding = _with_missing(finding, problems)
+    write_json(folder / "findings.json", finding.to_json())
+    if injections:
+        write_json(folder / "faults.json", faults)
+    return TrialResult(
+        trial=folder.name, finding=finding,
+        faults=tuple((i["fault"], i["evidence"], i["in_flight"]) for i in injections), witnesses_in_flight=witnesses,
+    )  # fmt: skip
+
+
+def _load_faults(folder: Path) -> dict[str, Any]:
+    file = folder / "faults.json"
+    return load_json(file) if file.exists() else {"schema": 1, "injections": []}
+
+
+def _overlaps(history: History, from_s: float, to_s: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Rows whose operation was open at some moment of the window."""
+    start, end = history["start_ns"], history["end_ns"]
+    return (start <= to_s * 1e9) & ((end >= from_s * 1e9) | (end < 0)) & (history["process"] >= 0)
+
+
+def _in_flight(history: History, from_s: float, to_s: float) -> int:
+    work = np.isin(history["f"], [F["send"], F["receive"], F["settle"], F["effect"], F["commit"]])
+    return int(np.count_nonzero(_overlaps(history, from_s, to_s) & work))
+
+
+def _witnesses_in_flight(
+    history: History, finding: Finding, deciding: Sequence[str], windows: Sequence[tuple[float, float]]
+) -> int:  # fmt: skip
+    messages = np.array(
+        sorted({m for key in deciding if key in finding.anomalies for m in finding.anomalies[key].messages}), dtype=np.int64
+    )
+    if not len(messages) or not windows:
+        return 0
+    mine = np.isin(history["msg"], messages)
+    hit = np.zeros(len(history), dtype=bool)
+    for from_s, to_s in windows:
+        hit |= _overlaps(history, from_s, to_s)
+    return len(np.unique(history["msg"][mine & hit]))
+
+
+def _problems(folder: Path) -> list[str]:
+    file = folder / "errors.jsonl"
+    if not file.exists():
+        return []
+    return [str(json.loads(line)["error"]) for line in file.read_text().splitlines() if line.strip()]
+
+
+def _with_missing(finding: Finding, problems: Sequence[str]) -> Finding:
+    data = finding.to_json()
+    return Finding.from_json({**data, "missing": [*data["missing"], *problems]})
+
+
+# -- entries of results.json -------------------------------------------------------------------------------------------
+
+
+def _entry(session: Session, cell: Cell, mode: str, verdict: Verdict) -> dict[str, Any]:
+    claim = cell.claim
+    want = expected(
+        session.expected_in, broker=cell.broker, version=cell.version, claim=claim.id, variant=cell.variant,
+        profile=cell.profile,
+    )  # fmt: skip
+    return {
+        "slug": cell.slug, "claim": claim.id, "revision": claim.revision, "kind": claim.kind, "broker": cell.broker,
+        "version": cell.version, "variant": cell.variant, "profile": cell.profile,
+        "verdict": verdict.word, "expected": want.verdict, "reason": verdict.reason,
+        "treatment": None, "control": None, "sham": None, "comparison": None, "metrics": dict(verdict.metrics),
+        "cell": cell.node_id, "sentence": claim.sentence, "source": claim.source, "control_is": claim.control,
+        "sharpens": claim.sharpens, "mode": mode, "deciding": list(claim.deciding), "always": claim.always,
+        "unlisted": want.unlisted, "expected_because": want.reason,
+        "as_expected": verdict.word == want.verdict or verdict.word == "UNSUPPORTED",
+        "p": verdict.p, "configuration": {},
+        "command": f"brokerproof run --broker {cell.broker}={cell.version} --select {claim.id}"
+        + (f" --variant {cell.variant}" if cell.variant else "") + f" --profile {cell.profile} --seed {cell.seed}",
+    }  # fmt: skip
+
+
+def _configuration(cell: Cell, experiment: Experiment) -> dict[str, Any]:
+    arms = experiment.plans(cell, 0)
+    return {
+        arm: {
+            "senders": [dict(s.settings) | {"resend": s.resend} for s in plan.workload.senders],
+            "receivers": [dict(r.settings) | {"work_ms": r.work_ms} for r in plan.workload.receivers],
+            "destinations": [dict(d.settings) | {"partitions": d.partitions} for d in plan.workload.destinations],
+            "broker": dict(plan.settings),
+        }
+        for arm, plan in arms.items()
+    }  # fmt: skip
+
+
+def _decide_property(session: Session, cell: Cell, experiment: PropertyExperiment) -> dict[str, Any]:
+    cases = experiment.cases[cell.profile]
+    memory = ClusterKey.of("memory", experiment.mutant, "single", {})
+    key = ClusterKey.of(cell.broker, cell.version, experiment.topology, experiment.settings)
+    with session.cluster(key, cell.slug) as cluster:
+        session.say(cell.slug, f"{cases} generated cases")
+        real = experiment.check(cluster, cell.seed, cases)
+    with session.cluster(memory, cell.slug) as mutant:
+        on_mutant = experiment.check(mutant, cell.seed, cases)
+    verdict = judge_property(cell.claim, real, experiment.mutant, on_mutant)
+    entry = _entry(session, cell, experiment.mode, verdict)
+    entry["property"] = {
+        **real.to_json(),
+        "mutant": {"name": experiment.mutant, "failed": on_mutant.counterexample is not None},
+    }
+    entry["configuration"] = {"treatment": {"broker": dict(experiment.settings)}}
+    return entry
+
+
+def _cluster_facts(cluster: Cluster) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "broker": cluster.product, "version": cluster.version, "topology": cluster.topology,
+        "settings": dict(cluster.settings()),
+    }  # fmt: skip
+    if not cluster.in_process:
+        from brokerproof.runtime import engine
+
+        facts |= engine.facts()
+    return facts
+
+
+# -- again, from what a run left ---------------------------------------------------------------------------------------
+
+
+def recheck(folder: RunFolder) -> list[dict[str, Any]]:
+    """Judges every cell of a run again from its histories, with today's checkers; returns the new entries.
+
+    Properties have no history; their entries stay as they are.
+    """
+    entries = []
+    for old in folder.cells():
+        if old["treatment"] is None:
+            entries.append(old)
+            continue
+        claim = Claim(
+            id=old["claim"], revision=old["revision"], kind=old["kind"], sentence=old["sentence"], source=old["source"],
+            deciding=tuple(old["deciding"]), control=old["control_is"], always=old["always"], sharpens=old["sharpens"],
+        )  # fmt: skip
+        arms = {
+            arm: ArmResult(trials=tuple(evaluate(folder.trial(t), claim.deciding) for t in old[arm]["trial_ids"]))
+            for arm in ("treatment", "control", "sham")
+            if old[arm] is not None
+        }
+        has_faults = any(t.faults for t in arms["treatment"].trials)
+        verdict = judge(claim, old["mode"], arms, has_faults=has_faults)
+        new = {**old, "verdict": verdict.word, "reason": verdict.reason, "metrics": dict(verdict.metrics), "p": verdict.p}
+        new |= {arm: result.to_json(claim) for arm, result in arms.items()}
+        new["as_expected"] = verdict.word == old["expected"]
+        entries.append(new)
+    return entries
+
+
+def replay(session: Session, folder: RunFolder, trials: Sequence[str], *, recorded_targets: bool) -> list[TrialResult]:
+    """Runs the plans of these trials of an old run again, one by one; roles are resolved anew unless
+    ``recorded_targets``. The seed repeats the plan, not the interleaving."""
+    results = []
+    for trial in trials:
+        old = folder.trial(trial)
+        if not (old / "plan.json").exists():
+            raise PlanError(f"trial {trial!r} of {folder.id} has no plan.json; its trials are in {str(folder.trials)!r}")
+        plan = Plan.from_json(load_json(old / "plan.json"))
+        recorded = {i["fault"]: i["targets"] for i in _load_faults(old)["injections"]} if recorded_targets else None
+        entry = next((c for c in folder.cells() for arm in ("treatment", "control", "sham")
+                      if trial in (c[arm] or {}).get("trial_ids", ())), None)  # fmt: skip
+        deciding = tuple(entry["deciding"]) if entry else ()
+        groups = tuple(sorted({s.link for s in plan.workload.senders} | {r.link for r in plan.workload.receivers}))
+        key = ClusterKey.of(plan.product, plan.version, plan.topology, plan.settings)
+        results += run_block(
+            session, f"replay of {trial}", [plan], key,
+            link_groups=tuple(entry["link_groups"]) if entry else groups, deciding=deciding, recorded=recorded,
+        )  # fmt: skip
+    return results

@@ -1,0 +1,105 @@
+"""Clusters that outlive a cell: keyed by what they are, kept up between cells, leased one cell at a time.
+
+The pool is a folder of the run: a lock file and a state file per cluster. Any worker process of the run that leases a
+key takes the lock, then attaches to the cluster that is up or starts it. So the pool has no process that could die,
+and two runs, which have two folders, never meet.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brokerproof.brokers.base import Cluster, broker
+from brokerproof.errors import HarnessError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterKey:
+    """What makes two clusters the same."""
+
+    product: str
+    version: str
+    topology: str
+    settings: str  # JSON, keys sorted
+
+    @classmethod
+    def of(cls, product: str, version: str, topology: str, settings: Mapping[str, Any]) -> ClusterKey:
+        return cls(product=product, version=version, topology=topology, settings=json.dumps(settings, sort_keys=True))
+
+    @property
+    def slug(self) -> str:
+        digest = hashlib.sha256(f"{self.version}/{self.topology}/{self.settings}".encode()).hexdigest()
+        return f"{self.product}-{digest[:6]}"
+
+
+class Pool:
+    """run: id of the run, part of every container's name.  folder: where locks and states lie."""
+
+    def __init__(self, *, run: str, folder: Path) -> None:
+        self._run = run
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._attached: dict[ClusterKey, Cluster] = {}
+
+    @contextmanager
+    def lease(self, key: ClusterKey, *, progress: Callable[[str], None]) -> Iterator[Cluster]:
+        """The cluster, alone, until the block ends. One that was spoilt (``spoil``) is replaced at the next lease."""
+        with (self._folder / f"{key.slug}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield self._up(key, progress)
+
+    def spoil(self, key: ClusterKey) -> None:
+        """The cluster did not pass its health check: it is removed, and the next lease starts another."""
+        cluster = self._attached.pop(key, None)
+        self._state(key).unlink(missing_ok=True)
+        if cluster is not None:
+            cluster.close()
+
+    def close_others(self, key: ClusterKey) -> None:
+        """Removes this process's other clusters of the same product: two cores do not carry several of each."""
+        for other in [k for k in self._attached if k.product == key.product and k != key]:
+            self.spoil(other)
+
+    def close(self) -> None:
+        for key in list(self._attached):
+            self.spoil(key)
+
+    def _up(self, key: ClusterKey, progress: Callable[[str], None]) -> Cluster:
+        if key in self._attached and self._state(key).exists():
+            return self._attached[key]
+        self.close_others(key)
+        product = broker(key.product)
+        settings = json.loads(key.settings)
+        try:
+            name = str(json.loads(self._state(key).read_text())["name"])
+        except (OSError, ValueError, KeyError):
+            name = ""
+        if name:
+            cluster = product.attach(
+                version=key.version, topology=key.topology, settings=settings, name=name, run=self._run
+            )
+        else:
+            # Every start has a name of its own: what is left of a spoilt cluster can not be taken for the new one.
+            name = f"bp-{self._run[-9:].lower()}-{key.slug}-{int(time.time() * 10) % 46656:x}"
+            started = time.monotonic()
+            cluster = product.start(
+                version=key.version, topology=key.topology, settings=settings, name=name, run=self._run,
+                progress=progress,
+            )  # fmt: skip
+            if not isinstance(cluster, Cluster):
+                raise HarnessError(f"{key.product}: start returned {type(cluster).__name__}, which is no Cluster")
+            progress(f"{key.product} {key.version} {key.topology} up after {time.monotonic() - started:.1f} s")
+            self._state(key).write_text(json.dumps({"name": name}))
+        self._attached[key] = cluster
+        return cluster
+
+    def _state(self, key: ClusterKey) -> Path:
+        return self._folder / f"{key.slug}.json"

@@ -1,0 +1,137 @@
+"""What a terminal shows of a run: progress while it goes, the verdict table at its end. Computes nothing new."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from brokerproof.results import RunFolder, matrix, unexpected
+
+#: Word -> (symbol, style). The word always stands beside the colour.
+LOOK: Mapping[str, tuple[str, str]] = {
+    "HOLDS": ("✔", "green"),
+    "VIOLATED": ("✘", "red"),
+    "UNKNOWN": ("?", "yellow"),
+    "UNSUPPORTED": ("–", "dim"),
+}
+
+
+class Watch:
+    """Follows ``progress.jsonl`` of a run: a line per verdict, and what each worker is at right now.
+
+    On a terminal the workers' lines are live; elsewhere (CI) every step is a line of its own.
+    """
+
+    def __init__(self, console: Console, folder: RunFolder) -> None:
+        self._console = console
+        self._file = folder.path / "progress.jsonl"
+        self._start = time.time()
+        self._stop = threading.Event()
+        self._at: dict[int, tuple[float, str, str]] = {}
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Watch:
+        if self._live is not None:
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(5)
+        if self._live is not None:
+            self._live.stop()
+
+    def _follow(self) -> None:
+        offset = 0
+        while True:
+            last = self._stop.is_set()
+            offset = self._take(offset)
+            if self._live is not None:
+                self._live.update(self._now())
+            if last:
+                return
+            self._stop.wait(0.25)
+
+    def _take(self, offset: int) -> int:
+        try:
+            with self._file.open() as file:
+                file.seek(offset)
+                for line in iter(file.readline, ""):
+                    if not line.endswith("\n"):
+                        break
+                    offset = file.tell()
+                    self._one(json.loads(line))
+        except FileNotFoundError:
+            pass
+        return offset
+
+    def _one(self, said: Mapping[str, Any]) -> None:
+        cell, what, at = str(said["cell"]), str(said["what"]), float(said["t"])
+        self._at[int(said["pid"])] = (at, cell, what)
+        word = what.split(":", 1)[0]
+        if word in LOOK:
+            symbol, style = LOOK[word]
+            line = Text(f"{at - self._start:6.1f} s  ").append(f"{symbol} {word:<11}", style=f"bold {style}")
+            self._console.print(line.append(f" {cell}"), highlight=False)
+        elif what.startswith("harness error") or self._live is None:
+            self._console.print(f"{at - self._start:6.1f} s    {cell}: {what}", highlight=False, markup=False)
+
+    def _now(self) -> Group:
+        lines = [Text(f"{time.time() - self._start:6.1f} s", style="bold")]
+        for at, cell, what in self._at.values():
+            lines.append(Text(f"          ▸ {cell}: {what} ", style="cyan").append(f"{time.time() - at:.0f} s", style="dim"))
+        return Group(*lines)
+
+
+def verdict_table(results: Mapping[str, Any]) -> Table:
+    """Claims down, brokers across; a variant in brackets, an unexpected verdict with an exclamation mark."""
+    claims, brokers, cells = matrix(results)
+    table = Table(title=f"verdicts of run {results['run']}", title_justify="left", show_lines=False)
+    table.add_column("claim", overflow="fold")
+    for broker in brokers:
+        table.add_column(broker)
+    for claim in claims:
+        row: list[Text] = []
+        for broker in brokers:
+            text = Text()
+            for entry in cells.get((claim, broker), ()):
+                symbol, style = LOOK[entry["verdict"]]
+                if text:
+                    text.append("\n")
+                text.append(f"{symbol} {entry['verdict']}", style=style)
+                if entry["variant"]:
+                    text.append(f" ({entry['variant']})", style="dim")
+                if not entry["as_expected"]:
+                    text.append(f" ! expected {entry['expected']}", style="bold red")
+            row.append(text or Text("·", style="dim"))
+        table.add_row(claim, *row)
+    return table
+
+
+def print_results(console: Console, results: Mapping[str, Any], folder: Path) -> None:
+    """The table, then every unexpected verdict with its reason and the command to repeat it, then where things lie."""
+    console.print()
+    console.print(verdict_table(results))
+    for entry in unexpected(results["claims"]):
+        console.print(
+            f"\n[bold]{entry['claim']}[/] on {entry['broker']} {entry['version']} {entry['variant']}: "
+            f"{entry['verdict']}, expected {entry['expected']}{' (unlisted)' if entry['unlisted'] else ''}",
+            highlight=False,
+        )
+        console.print(f"  {entry['reason']}", highlight=False, markup=False)
+        console.print(f"  again: {entry['command']}", highlight=False, markup=False)
+    for error in results["errors"]:
+        console.print(f"\nharness error in {error['where']}: {error['error']}", style="red", highlight=False, markup=False)
+    console.print(f"\nreport   {folder / 'report' / 'index.html'}", highlight=False, soft_wrap=True)
+    console.print(f"results  {folder / 'results.json'}", highlight=False, soft_wrap=True)

@@ -1,0 +1,246 @@
+"""From findings to a verdict: one rule per kind of claim, and every reason in a sentence (design sections 2 and 7).
+
+    VIOLATED > UNKNOWN > HOLDS     the worst of what was seen; UNSUPPORTED stands outside
+
+Pure: nothing here reads a file, and the same findings give the same verdict on any machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from brokerproof.claim import Claim
+from brokerproof.experiment import Mode, PropertyResult
+from brokerproof.finding import Finding
+
+Word = Literal["HOLDS", "VIOLATED", "UNKNOWN", "UNSUPPORTED"]
+SEPARATED_P = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
+    """One trial as the verdict sees it.
+
+    faults: (fault, evidence, in_flight) of each injection; in_flight: operations open while it was on, -1 not counted.
+    witnesses_in_flight: of the deciding anomaly's messages, how many had an operation open during a fault.
+    """
+
+    trial: str
+    finding: Finding
+    faults: tuple[tuple[str, str, int], ...] = ()
+    witnesses_in_flight: int = 0
+
+    def shows(self, claim: Claim) -> bool:
+        return self.finding.shows(*claim.deciding)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmResult:
+    """All trials of one arm."""
+
+    trials: tuple[TrialResult, ...] = ()
+
+    def violated(self, claim: Claim) -> int:
+        return sum(t.shows(claim) for t in self.trials)
+
+    def to_json(self, claim: Claim) -> dict[str, Any]:
+        n, k = len(self.trials), self.violated(claim)
+        worst: dict[str, str] = {}
+        for trial in self.trials:
+            for fault, evidence, _ in trial.faults:
+                if worst.get(fault, "took_effect") == "took_effect":
+                    worst[fault] = evidence
+        return {
+            "trials": n,
+            "violated": k,
+            "rate": k / n if n else None,
+            "wilson95": list(wilson95(k, n)),
+            "trial_ids": [t.trial for t in self.trials],
+            "faults": [{"fault": f, "evidence": e} for f, e in sorted(worst.items())],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """word and reason; ``p`` is Fisher's one-sided p where arms were compared."""
+
+    word: Word
+    reason: str
+    p: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def wilson95(k: int, n: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of k successes in n trials; (0, 1) for none.
+
+    Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209; z = 1.959964.
+    """
+    if n == 0:
+        return (0.0, 1.0)
+    z = 1.959963984540054
+    p = k / n
+    denominator = 1 + z * z / n
+    centre = (p + z * z / (2 * n)) / denominator
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / denominator
+    # At the ends the bound is exact; floating point would leave 1e-17 there.
+    low = 0.0 if k == 0 else centre - half
+    high = 1.0 if k == n else centre + half
+    return (round(low, 6), round(high, 6))
+
+
+def fisher_one_sided(control: tuple[int, int], treatment: tuple[int, int]) -> float:
+    """P(the control shows it at least this much more often | it makes no difference), arms as (shown, trials).
+
+    Source: Fisher's exact test, hypergeometric upper tail.
+    """
+    a, n1 = control
+    b, n2 = treatment
+    shown, total = a + b, n1 + n2
+    if total == 0:
+        return 1.0
+    ways = math.comb(total, shown)
+    return sum(math.comb(n1, i) * math.comb(n2, shown - i) for i in range(a, min(n1, shown) + 1)) / ways
+
+
+def judge(claim: Claim, mode: Mode, arms: Mapping[str, ArmResult], *, has_faults: bool) -> Verdict:
+    """The verdict of a promise or a hazard. arms: ``treatment``, ``control`` and, with faults, ``sham``."""
+    treatment = arms.get("treatment", ArmResult())
+    control = arms.get("control", ArmResult())
+    sham = arms.get("sham", ArmResult())
+    words = " or ".join(claim.deciding)
+    if not treatment.trials or not control.trials:
+        return Verdict(word="UNKNOWN", reason="no trial of the treatment or of the control was completed")
+    if sham.violated(claim):
+        return Verdict(
+            word="UNKNOWN",
+            reason=f"the sham arm, without any fault, shows {words}: the drain or an offset is at fault, not the broker",
+        )
+    p = fisher_one_sided(
+        (control.violated(claim), len(control.trials)), (treatment.violated(claim), len(treatment.trials))
+    )
+    problem = _problem((*treatment.trials, *control.trials, *sham.trials))
+    rule = _promise if claim.kind == "promise" else _hazard
+    verdict = rule(claim, mode, treatment, control, problem, p, has_faults)
+    return Verdict(word=verdict.word, reason=verdict.reason, p=p, metrics=_metrics(treatment))
+
+
+def _promise(
+    claim: Claim, mode: Mode, treatment: ArmResult, control: ArmResult, problem: str, p: float, has_faults: bool
+) -> Verdict:  # fmt: skip
+    words = " or ".join(claim.deciding)
+    k, n = treatment.violated(claim), len(treatment.trials)
+    if k:
+        trial = next(t for t in treatment.trials if t.shows(claim))
+        also = f"; besides: {problem}" if problem else ""
+        return Verdict(word="VIOLATED", reason=f"{k} of {n} trials show {words}: {_counts(claim, trial.finding)}{also}")
+    if problem:
+        return Verdict(word="UNKNOWN", reason=problem)
+    shown, m = control.violated(claim), len(control.trials)
+    if shown == 0:
+        return Verdict(word="UNKNOWN", reason=f"arms not separated: the control shows no {words} either ({m} trials)")
+    if has_faults and not any(t.witnesses_in_flight for t in control.trials if t.shows(claim)):
+        return Verdict(
+            word="UNKNOWN", reason=f"arms not separated: no {words} of the control was in flight during the fault"
+        )
+    if mode == "deterministic" and shown == m:
+        why = "the control shows it in every trial"
+    elif p < SEPARATED_P:
+        why = f"the control shows it in {shown} of {m} trials (Fisher p = {p:.3g})"
+    else:
+        return Verdict(
+            word="UNKNOWN",
+            reason=f"arms not separated: the control shows {words} in {shown} of {m} trials, the treatment in 0 of {n} "
+            f"(Fisher p = {p:.2g}, needs < {SEPARATED_P})",
+        )
+    first = next(t for t in control.trials if t.shows(claim))
+    return Verdict(word="HOLDS", reason=f"no {words} in {n} trials; {why}: {_counts(claim, first.finding)}")
+
+
+def _hazard(
+    claim: Claim, mode: Mode, treatment: ArmResult, control: ArmResult, problem: str, p: float, has_faults: bool
+) -> Verdict:  # fmt: skip
+    words = " or ".join(claim.deciding)
+    k, n = treatment.violated(claim), len(treatment.trials)
+    safe = control.violated(claim)
+    if safe:
+        return Verdict(
+            word="UNKNOWN",
+            reason=f"the safe arm shows {words} too, in {safe} of {len(control.trials)} trials: the fault is too strong to tell",
+        )
+    if problem:
+        return Verdict(word="UNKNOWN", reason=problem)
+    if k:
+        trial = next(t for t in treatment.trials if t.shows(claim))
+        if has_faults and not any(t.witnesses_in_flight for t in treatment.trials if t.shows(claim)):
+            return Verdict(word="UNKNOWN", reason=f"no {words} was in flight during the fault")
+        return Verdict(
+            word="HOLDS",
+            reason=f"{k} of {n} trials show {words}: {_counts(claim, trial.finding)}; the safe arm stays clean",
+        )
+    if claim.always:
+        return Verdict(
+            word="VIOLATED", reason=f"it is said to happen every time, and none of {n} trials shows {words}"
+        )
+    return Verdict(word="UNKNOWN", reason=f"no witness: none of {n} trials shows {words}")
+
+
+def judge_property(claim: Claim, real: PropertyResult, mutant: str, on_mutant: PropertyResult) -> Verdict:
+    """The verdict of a property; the memory broker with the bug ``mutant`` must fail it, or it could not go red."""
+    if on_mutant.counterexample is None:
+        return Verdict(
+            word="UNKNOWN",
+            reason=f"the check could not go red: a broker that {mutant} passed all {on_mutant.cases} cases",
+        )
+    if real.counterexample is not None:
+        return Verdict(
+            word="VIOLATED", reason=f"a generated case disagrees with the claim, shrunk to {_brief(real.counterexample)}"
+        )
+    if real.cases == 0:
+        return Verdict(word="UNKNOWN", reason="no case was run")
+    return Verdict(
+        word="HOLDS",
+        reason=f"all {real.cases} generated cases agree; a broker that {mutant} fails it with {_brief(on_mutant.counterexample)}",
+    )
+
+
+def _problem(trials: Sequence[TrialResult]) -> str:
+    """The first reason why the evidence is not complete, or nothing."""
+    for trial in trials:
+        for fault, evidence, in_flight in trial.faults:
+            if fault == "noop":
+                continue
+            if evidence != "took_effect":
+                sentence = {
+                    "no_effect": "did not bite", "not_healed": "was not healed", "unproven": "has no evidence that it bit",
+                }[evidence]  # fmt: skip
+                return f"fault {fault} {sentence} in trial {trial.trial}"
+            if in_flight == 0:
+                return f"fault {fault} bit nothing in flight in trial {trial.trial}"
+        if trial.finding.missing:
+            return f"evidence missing in trial {trial.trial}: {trial.finding.missing[0]}"
+        if trial.finding.operations == 0:
+            return f"trial {trial.trial} has an empty history"
+    return ""
+
+
+def _counts(claim: Claim, finding: Finding) -> str:
+    shown = [(key, finding.anomalies[key]) for key in claim.deciding if finding.shows(key)]
+    first = [f"{c.count} {key} (first message {c.messages[0] if c.messages else '-'})" for key, c in shown]
+    sent = finding.exercised.get("send", {})
+    return f"{', '.join(first)} of {sent.get('ok', 0)} acknowledged"
+
+
+def _metrics(arm: ArmResult) -> dict[str, float]:
+    """The worst of each figure over the arm's trials."""
+    out: dict[str, float] = {}
+    for trial in arm.trials:
+        for name, value in trial.finding.metrics.items():
+            out[name] = max(out.get(name, value), value)
+    return out
+
+
+def _brief(example: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value!r}" for key, value in example.items())

@@ -1,0 +1,322 @@
+"""The workload ``stream``: senders and receivers on queues or topics, then a final read by fresh clients.
+
+    start receivers -> start senders -> (faults) -> senders end -> (heal, healthy) -> receivers go quiet -> final read
+
+Several trials (the arms of a cell) run side by side as one ``Block``: they share the clock and every injection, so
+that the same fault hits all of them at the same moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brokerproof.brokers.base import Cluster
+from brokerproof.errors import DeadlineError, HarnessError
+from brokerproof.history import FAIL, INJECTOR, OK, F, Meta
+from brokerproof.loadprocess import LoadSpec
+from brokerproof.plan import Plan
+from brokerproof.recorder import TAPES
+from brokerproof.tape import Segment, Tape
+from brokerproof.waiting import wait_until
+from brokerproof.workloads.crew import STOP_S, Crew, Scribe, Worker, wait_idle
+
+#: Load starts this long after its processes were told, so that all of them are connected by then.
+LEAD_S = 0.7
+
+
+@dataclass(slots=True)
+class _Client:
+    """One client slot: what it does, who does it now, and under which generation."""
+
+    slot: int
+    role: str
+    part: int  # index among the plan's senders or receivers
+    worker: Worker | None = None
+    generation: int = 0
+    killed: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class LiveTrial:
+    """One trial while it runs."""
+
+    def __init__(self, plan: Plan, cluster: Cluster, folder: Path, crew: Crew, scribe: Scribe, zero_ns: int) -> None:
+        self.plan, self.cluster, self.folder = plan, cluster, folder
+        self._crew, self._scribe, self._zero_ns = crew, scribe, zero_ns
+        w = plan.workload
+        self._clients = [
+            *(_Client(i, "producer", i) for i in range(len(w.senders))),
+            *(_Client(len(w.senders) + i, "consumer", i) for i in range(len(w.receivers))),
+        ]
+        self.problems: list[str] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "plan.json").write_text(plan.dumps())
+        scribe.open(folder, self._meta())
+        self.injector = Tape(folder / TAPES, slot=INJECTOR, slots=len(w.roles), zero_ns=zero_ns)
+
+    def _meta(self) -> Meta:
+        w = self.plan.workload
+        lanes = []
+        for d, p in w.lanes:
+            dest = w.destinations[d]
+            lanes.append({"name": f"{dest.name}-{p}" if dest.kind == "log" else dest.name, "kind": dest.kind})
+        routes: dict[str, list[dict[str, Any]]] = {}
+        for d, dest in enumerate(w.destinations):
+            # Which topic-partition a message lands in is the client's choice: any of the topic's is right.
+            if dest.partitions > 1:
+                mine = range(w.first_lane(d), w.first_lane(d) + dest.partitions)
+                for lane in mine:
+                    routes[str(lane)] = [{"lane": other, "must": False} for other in mine]
+        return Meta(
+            trial=self.plan.trial, seed=self.plan.seed, broker=self.plan.product, version=self.plan.version,
+            lanes=tuple(lanes), routes=routes, processes=w.roles,
+        )  # fmt: skip
+
+    # -- phases --------------------------------------------------------------------------------------------------------
+
+    def start(self, role: str, start_ns: int) -> None:
+        for client in self._clients:
+            if client.role == role:
+                client.worker = self._crew.take(self.plan.product, in_process=self.cluster.in_process)
+                client.worker.assign(self._spec(client, start_ns))
+
+    def stop(self, role: str) -> None:
+        """Asks the role's clients to end, and waits until they have."""
+        mine = [c for c in self._clients if c.role == role and c.worker is not None]
+        for client in mine:
+            assert client.worker is not None
+            client.worker.stop()
+        for client in mine:
+            self._release(client, STOP_S)
+
+    def _release(self, client: _Client, timeout_s: float) -> None:
+        worker = client.worker
+        if worker is None:
+            return
+        try:
+            wait_idle(worker, timeout_s, f"{client.role} {client.slot} of trial {self.plan.trial} to end")
+        except DeadlineError as exc:
+            worker.kill()
+            self.problems.append(f"{exc}; it was killed, what it had open is info")
+        else:
+            if worker.failed and not client.killed:
+                self.problems.append(f"{client.role} {client.slot}: {worker.failed}")
+        client.facts.update(worker.facts)
+        client.worker = None
+        self._crew.give_back(self.plan.product, worker)
+
+    def busy(self, role: str) -> bool:
+        return any(c.worker is not None and c.worker.busy for c in self._clients if c.role == role)
+
+    def kill(self, role: str) -> list[int]:
+        pids = []
+        for client in self._clients:
+            if client.role == role and client.worker is not None:
+                pids.append(client.worker.pid)
+                client.killed = True
+                client.worker.kill()
+        return pids
+
+    def replace(self, role: str, start_ns: int) -> None:
+        for client in self._clients:
+            if client.role == role and client.killed:
+                if client.worker is not None:
+                    self._release(client, 5)
+                client.killed = False
+                client.generation += 1
+                client.worker = self._crew.take(self.plan.product, in_process=self.cluster.in_process)
+                client.worker.assign(self._spec(client, start_ns))
+
+    def killed(self, role: str) -> list[str]:
+        return [f"{role} {c.slot} of {self.plan.trial}" for c in self._clients if c.role == role and c.killed]
+
+    def quiet(self) -> None:
+        """Until the receivers have worked off what was acknowledged, or nothing has moved for a redelivery time."""
+        if not any(c.role == "consumer" for c in self._clients):
+            return
+        patience_s = float(getattr(self.cluster, "redelivery_s", 3.0))
+        expected = self._acknowledged()
+        deadline = time.monotonic() + self.plan.workload.drain_s
+        seen, since = -1, time.monotonic()
+
+        def settled() -> bool:
+            nonlocal seen, since
+            done, rows = self._worked_off(), self._rows_of("consumer")
+            if rows != seen:
+                seen, since = rows, time.monotonic()
+            return done >= expected or time.monotonic() - since >= patience_s
+
+        try:
+            wait_until(settled, max(0.0, deadline - time.monotonic()), "receivers to go quiet", interval_s=0.1)
+        except DeadlineError as exc:
+            self.problems.append(str(exc))
+
+    def read(self) -> None:
+        """The final read: one fresh client per destination, until the product's own rule says drained."""
+        w = self.plan.workload
+        readers = []
+        for d in range(len(w.destinations)):
+            slot = len(w.senders) + len(w.receivers) + d
+            client = _Client(slot, "reader", d)
+            client.worker = self._crew.take(self.plan.product, in_process=self.cluster.in_process)
+            client.worker.assign(self._spec(client, 0))
+            readers.append(client)
+        for client in readers:
+            self._release(client, w.drain_s + STOP_S)
+
+    def finish(self) -> int:
+        """Ends the history; returns its rows. The recorder closes what is open as ``info``."""
+        self.injector.finish()
+        rows = self._scribe.finish(self.folder)
+        with (self.folder / "errors.jsonl").open("a") as file:
+            for problem in self.problems:
+                file.write(json.dumps({"trial": self.plan.trial, "error": problem}) + "\n")
+        return rows
+
+    def abandon(self) -> None:
+        """On the way out of an error: kills the clients, keeps what was recorded."""
+        for client in self._clients:
+            if client.worker is not None:
+                client.worker.kill()
+                self._crew.give_back(self.plan.product, client.worker)
+                client.worker = None
+        with contextlib.suppress(HarnessError):
+            self.finish()
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {str(c.slot): c.facts for c in self._clients if c.facts}
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _spec(self, client: _Client, start_ns: int) -> LoadSpec:
+        w = self.plan.workload
+        sender = receiver = None
+        if client.role == "producer":
+            s = w.senders[client.part]
+            destination, group, sender = s.destination, s.link, asdict(s)
+        elif client.role == "consumer":
+            r = w.receivers[client.part]
+            destination, group, receiver = r.destination, r.link, asdict(r)
+        else:
+            destination, group = client.part, "admin"
+        dest = w.destinations[destination]
+        name = self.plan.destination_name(destination)
+        do = {"producer": "send", "consumer": "receive", "reader": "read"}[client.role]
+        return LoadSpec(
+            do=do,  # type: ignore[arg-type]  # one of the three, by the table
+            folder=str(self.folder), slot=client.slot, slots=len(w.roles), generation=client.generation,
+            zero_ns=self._zero_ns, seed=self.plan.seed, trial_number=self.plan.trial_number,
+            endpoint=self.cluster.endpoint(group, name), destination=name, destination_settings=dict(dest.settings),
+            kind=dest.kind, lane=w.first_lane(destination), partitions=dest.partitions, start_ns=start_ns,
+            load_s=w.load_s, deadline_s=w.drain_s, sender=sender, receiver=receiver,
+            ledger=str(self.folder / "effects.txt"),
+        )  # fmt: skip
+
+    def _segments(self, role: str) -> Iterator[Segment]:
+        slots = {c.slot for c in self._clients if c.role == role}
+        for path in (self.folder / TAPES).glob("*.seg"):
+            with contextlib.suppress(FileNotFoundError, HarnessError):
+                segment = Segment.open(path)
+                if segment.slot in slots:
+                    yield segment
+
+    def _rows_of(self, role: str) -> int:
+        return sum(segment.first + segment.head for segment in self._segments(role))
+
+    def _acknowledged(self) -> int:
+        """At least how many messages the receivers are due to work off (a hint for ``quiet``, never a verdict)."""
+        total = 0
+        for segment in self._segments("producer"):
+            head = segment.head
+            mine = segment.columns["f"][:head] == F["send"]
+            total += len(np.unique(segment.columns["msg"][:head][mine & (segment.columns["outcome"][:head] != FAIL)]))
+        return total
+
+    def _worked_off(self) -> int:
+        if any(r.work_ms is not None for r in self.plan.workload.receivers):
+            with contextlib.suppress(FileNotFoundError):
+                lines = (self.folder / "effects.txt").read_bytes().splitlines()
+                return len({line.split(b" ", 1)[0] for line in lines})
+            return 0
+        messages: set[int] = set()
+        for segment in self._segments("consumer"):
+            head = segment.head
+            chosen = (segment.columns["f"][:head] == F["receive"]) & (segment.columns["outcome"][:head] == OK)
+            messages.update(np.unique(segment.columns["msg"][:head][chosen]).tolist())
+        return len(messages)
+
+
+class Block:
+    """Trials that run side by side on one cluster: one clock, the same injections. Implements ``faults.base.Clients``."""
+
+    def __init__(
+        self, plans: Sequence[Plan], cluster: Cluster, folder_of: Callable[[Plan], Path], crew: Crew, scribe: Scribe
+    ) -> None:  # fmt: skip
+        self.cluster = cluster
+        self.zero_ns = time.monotonic_ns()
+        self.trials: list[LiveTrial] = []
+        for plan in plans:
+            self.trials.append(LiveTrial(plan, cluster, folder_of(plan), crew, scribe, self.zero_ns))
+
+    def now_s(self) -> float:
+        return (time.monotonic_ns() - self.zero_ns) / 1e9
+
+    def start(self) -> float:
+        """Starts receivers, then senders; returns when the load is due to start, on the block's clock."""
+        for trial in self.trials:
+            trial.start("consumer", 0)
+        start_s = self.now_s() + (LEAD_S if not self.cluster.in_process else 0.02)
+        for trial in self.trials:
+            trial.start("producer", int(start_s * 1e9))
+        return start_s
+
+    def sending(self) -> bool:
+        return any(trial.busy("producer") for trial in self.trials)
+
+    def stop_senders(self) -> None:
+        for trial in self.trials:
+            trial.stop("producer")
+
+    def drain(self) -> None:
+        """Receivers work off what is there and end; then the final read."""
+        for trial in self.trials:
+            trial.quiet()
+        for trial in self.trials:
+            trial.stop("consumer")
+        for trial in self.trials:
+            trial.read()
+
+    def finish(self) -> None:
+        for trial in self.trials:
+            trial.finish()
+
+    def abandon(self) -> None:
+        for trial in self.trials:
+            trial.abandon()
+
+    def note(self, f: str, text: str, at_s: float, outcome: int = OK) -> None:
+        """A ``fault`` or ``control`` row in every trial's history."""
+        at_ns = int(at_s * 1e9)
+        for trial in self.trials:
+            trial.injector.row(f, outcome, start_ns=at_ns, end_ns=at_ns, error=text)
+
+    # -- faults.base.Clients -------------------------------------------------------------------------------------------
+
+    def kill(self, role: str) -> Sequence[int]:
+        return [pid for trial in self.trials if trial.plan.arm != "sham" for pid in trial.kill(role)]
+
+    def replace(self, role: str) -> None:
+        for trial in self.trials:
+            trial.replace(role, int(self.now_s() * 1e9))
+
+    def killed(self, role: str) -> Sequence[str]:
+        return [name for trial in self.trials for name in trial.killed(role)]

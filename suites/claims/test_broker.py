@@ -1,0 +1,31 @@
+"""Section *broker*: loss inside."""
+
+from __future__ import annotations
+
+from brokerproof.brokers.base import configurations
+from brokerproof.experiment import Cell, Experiment
+from brokerproof.plan import Injection, Sender, Workload
+from brokerproof.claims import claim
+
+
+@claim(
+    "broker/rocketmq-sync-replication", revision=1, kind="promise",
+    sentence="With a synchronous master, acknowledged means on the slave too: the master's loss loses nothing.",
+    source="(ours)",
+    brokers={"rocketmq": ("master-lost",)},
+    deciding=("lost",), control="inSyncReplicas=1: the master waits for nobody", needs=("peers", "slave"),
+)  # fmt: skip
+def test_rocketmq_sync_replication(cell: Cell) -> Experiment:
+    c = configurations(cell.broker)
+    sender = Sender(settings=c.confirmed, rate_per_s=c.rate_per_s, timeout_s=6.0)
+    arm = Workload(destinations=(c.destination,), senders=(sender,), load_s=8.0)
+    # The slave is cut off, then the master is gone for good as far as the final read can tell: its disk is never read.
+    return Experiment(
+        topology=c.topology, treatment=arm, control=arm,
+        settings={"brokerRole": "SYNC_MASTER", "inSyncReplicas": 2},
+        control_settings={"brokerRole": "SYNC_MASTER", "inSyncReplicas": 1},
+        schedule=(
+            Injection(fault="partition", target="leader", at_s=1.0, for_s=5.0),
+            Injection(fault="kill", target="leader", at_s=5.5, for_s=2.5, until_read=True),
+        ),
+    )  # fmt: skip

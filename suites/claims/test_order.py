@@ -1,0 +1,58 @@
+"""Section *order*: judged on effects, since each of several consumers may see a tidy sequence while the world does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from brokerproof.brokers.base import configurations
+from brokerproof.experiment import Cell, Experiment
+from brokerproof.plan import Receiver, Sender, Workload
+from brokerproof.claims import claim
+
+ONE = ("",)
+#: Milliseconds of work of a quick and of a slow consumer.
+QUICK_MS, SLOW_MS = 1.0, 12.0
+
+
+def _arms(cell: Cell) -> tuple[Workload, Workload]:
+    """(one consumer, several of unequal speed) on one queue with four keys, no fault."""
+    c = configurations(cell.broker)
+    sender = Sender(settings=c.confirmed, rate_per_s=min(c.rate_per_s, 150.0 / c.pace), keys=4)
+    receiver = Receiver(settings=c.ack_after, work_ms=QUICK_MS * c.pace, prefetch=10)
+    one = Workload(destinations=(c.destination,), senders=(sender,), receivers=(receiver,), load_s=3.0 * c.pace)
+    over = dict(c.several)
+    spread = over.pop("spread", sender.spread)
+    partitions = over.pop("partitions", c.destination.partitions)
+    several = replace(
+        one,
+        destinations=(replace(c.destination, partitions=partitions),),
+        senders=(replace(sender, spread=spread),),
+        receivers=tuple(
+            replace(receiver, work_ms=ms * c.pace, settings={**receiver.settings, **over}) for ms in (QUICK_MS, SLOW_MS)
+        ),
+    )
+    return one, several
+
+
+@claim(
+    "order/one-queue-one-consumer", revision=1, kind="promise",
+    sentence="One queue with one single-threaded consumer keeps the order of each key.",
+    source="S1 S4",
+    brokers={"rabbitmq": ONE, "kafka": ONE, "rocketmq": ONE, "memory": ONE},
+    deciding=("effect_out_of_order",), control="two consumers of unequal speed",
+)  # fmt: skip
+def test_one_queue_one_consumer(cell: Cell) -> Experiment:
+    one, several = _arms(cell)
+    return Experiment(topology=configurations(cell.broker).topology, treatment=one, control=several)
+
+
+@claim(
+    "order/many-consumers-break", revision=1, kind="hazard",
+    sentence="Several consumers on one queue break the order of a key.",
+    source="S1",
+    brokers={"rabbitmq": ONE, "kafka": ONE, "rocketmq": ONE, "memory": ONE},
+    deciding=("effect_out_of_order",), control="one consumer: the safe arm",
+)  # fmt: skip
+def test_many_consumers_break(cell: Cell) -> Experiment:
+    one, several = _arms(cell)
+    return Experiment(topology=configurations(cell.broker).topology, treatment=several, control=one)

@@ -1,0 +1,118 @@
+"""Section *producer*: loss and duplicates on the way in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from brokerproof.brokers.base import Configurations, configurations
+from brokerproof.experiment import Cell, Experiment
+from brokerproof.plan import Injection, Sender, Workload
+from brokerproof.claims import claim
+
+ONE = ("",)
+
+
+def _workload(c: Configurations, sender: Sender, *, load_s: float) -> Workload:
+    return Workload(
+        destinations=(c.destination,),
+        senders=(replace(sender, rate_per_s=c.rate_per_s, timeout_s=sender.timeout_s * c.pace),),
+        load_s=load_s * c.pace,
+    )
+
+
+def _link_cut(cell: Cell) -> tuple[Workload, Workload, Experiment]:
+    """(confirmed and resent, fire and forget, the experiment with the first as treatment).
+
+    The link swallows what is sent for two seconds and then closes: the sender's socket took it, nobody has it.
+    """
+    c = configurations(cell.broker)
+    confirmed = _workload(c, Sender(settings=c.confirmed, resend=True, timeout_s=2.0), load_s=5.0)
+    unconfirmed = _workload(c, Sender(settings=c.unconfirmed), load_s=5.0)
+    experiment = Experiment(
+        topology=c.topology, treatment=confirmed, control=unconfirmed, sham_s=3.0 * c.pace,
+        schedule=(Injection(fault="black_hole", target="all", at_s=1.0 * c.pace, for_s=2.0 * c.pace),),
+    )  # fmt: skip
+    return confirmed, unconfirmed, experiment
+
+
+@claim(
+    "producer/fire-and-forget-loses", revision=1, kind="hazard",
+    sentence="Without transaction or confirm, messages are lost when the link fails, and the producer does not know.",
+    source="S0; RabbitMQ without confirms, Kafka acks=0, RocketMQ one-way send",
+    brokers={"rabbitmq": ONE, "kafka": ONE, "rocketmq": ONE, "memory": ONE},
+    deciding=("lost",), control="confirms kept: the safe arm",
+)  # fmt: skip
+def test_fire_and_forget_loses(cell: Cell) -> Experiment:
+    confirmed, unconfirmed, experiment = _link_cut(cell)
+    return replace(experiment, treatment=unconfirmed, control=confirmed)
+
+
+@claim(
+    "producer/acknowledged-survives-link-cut", revision=1, kind="promise",
+    sentence="A message that was acknowledged is not lost when the client's link is cut.",
+    source="(ours), from S0 S1: keep what is not confirmed, and send it again",
+    brokers={"rabbitmq": ONE, "kafka": ONE, "rocketmq": ONE, "memory": ONE},
+    deciding=("lost",), control="no confirm: what the socket took counts as sent",
+)  # fmt: skip
+def test_acknowledged_survives_link_cut(cell: Cell) -> Experiment:
+    return _link_cut(cell)[2]
+
+
+@claim(
+    "producer/confirm-means-taken", revision=1, kind="promise",
+    sentence="A confirmed message is not lost by the death and restart of the broker that confirmed it.",
+    source="S0 S2 S3 S4; RocketMQ: (ours)",
+    brokers={"rabbitmq": ONE, "kafka": ONE, "rocketmq": ONE, "memory": ONE},
+    deciding=("lost",), control="no confirm", profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_confirm_means_taken(cell: Cell) -> Experiment:
+    c = configurations(cell.broker)
+    return Experiment(
+        topology=c.topology, mode="race",
+        treatment=_workload(c, Sender(settings=c.confirmed, timeout_s=10.0), load_s=15.0),
+        control=_workload(c, Sender(settings=c.unconfirmed), load_s=15.0),
+        schedule=(Injection(fault="kill", target="leader", at_s=2.0 * c.pace, for_s=5.0 * c.pace),),
+        sham_s=3.0 * c.pace,
+    )  # fmt: skip
+
+
+@claim(
+    "producer/kafka-acks-all", revision=1, kind="promise",
+    sentence="With acks=all no acknowledged message is lost, whatever happens to the leader.",
+    source="S2 S3; Kafka documentation, producer configuration acks",
+    brokers={"kafka": ("isolate-leader",)},
+    deciding=("lost",), control="acks=1", needs=("peers", "leader"),
+)  # fmt: skip
+def test_kafka_acks_all(cell: Cell) -> Experiment:
+    c = configurations(cell.broker)
+    # The isolated leader does not know: it goes on taking what its clients send until they hear of another.
+    arms = [
+        _workload(c, Sender(settings={**c.confirmed, "acks": acks}, timeout_s=10.0), load_s=12.0) for acks in ("all", "1")
+    ]
+    return Experiment(
+        topology=c.topology, treatment=arms[0], control=arms[1],
+        schedule=(Injection(fault="partition", target="leader", at_s=1.0, for_s=9.0),),
+    )  # fmt: skip
+
+
+def _lost_ack(cell: Cell) -> tuple[Workload, Workload, Experiment]:
+    """(resends, does not, the experiment with the first as treatment): replies are dropped for two seconds."""
+    c = configurations(cell.broker)
+    resends = _workload(c, Sender(settings=c.no_dedup, resend=True, timeout_s=1.0), load_s=5.0)
+    once = _workload(c, Sender(settings=c.no_dedup, timeout_s=1.0), load_s=5.0)
+    experiment = Experiment(
+        topology=c.topology, treatment=resends, control=once, sham_s=3.0 * c.pace,
+        schedule=(Injection(fault="lost_ack", target="all", at_s=1.0 * c.pace, for_s=2.0 * c.pace),),
+    )  # fmt: skip
+    return resends, once, experiment
+
+
+@claim(
+    "producer/resend-duplicates", revision=1, kind="hazard",
+    sentence="Resending after a lost acknowledgement doubles the message.",
+    source="(ours)",
+    brokers={"rabbitmq": ONE, "kafka": ONE, "rocketmq": ONE, "memory": ONE},
+    deciding=("duplicated",), control="the same lost acknowledgements, nothing sent again: the safe arm",
+)  # fmt: skip
+def test_resend_duplicates(cell: Cell) -> Experiment:
+    return _lost_ack(cell)[2]
