@@ -117,7 +117,11 @@ class RocketmqCluster:
         self._topics.add(name)
         # The gateway remembers for 20 s that a topic is not there: it is not asked before the name server knows.
         wait_until(
-            lambda: self._routed(name), 30, f"topic {name!r} known to the name server", interval_s=0.05, retry_on=_NOT_YET
+            lambda: self._routed(name),
+            30,
+            f"topic {name!r} known to the name server",
+            interval_s=0.05,
+            retry_on=_NOT_YET,
         )
         self._pass_through(name, message_type, 30)
 

@@ -69,7 +69,9 @@ _LOG = """<configuration>
 """
 
 
-def broker_settings(topology: str, node: str, addresses: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def broker_settings(
+    topology: str, node: str, addresses: Mapping[str, str], settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """The broker's configuration file as a mapping, the plan's settings last."""
     brokers = BROKERS[topology]
     first = brokers[0]

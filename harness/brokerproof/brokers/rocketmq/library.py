@@ -7,9 +7,12 @@ Source: rocketmq-python-client 5.1.2, rocketmq/v5/log/log_config.py.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import types
+from collections.abc import Mapping
+from typing import Any
 
 if "rocketmq" not in sys.modules:
     _log = types.ModuleType("rocketmq.v5.log")
@@ -24,4 +27,17 @@ if "rocketmq" not in sys.modules:
 import rocketmq
 from rocketmq import grpc_protocol
 
-__all__ = ["grpc_protocol", "rocketmq"]
+__all__ = ["configuration", "grpc_protocol", "rocketmq", "shut"]
+
+
+def configuration(endpoint: Mapping[str, Any], request_timeout_s: int) -> Any:
+    """The library's client configuration for the gRPC proxy of an endpoint (``Cluster.endpoint``)."""
+    host, port = endpoint["grpc"]
+    return rocketmq.ClientConfiguration(f"{host}:{port}", rocketmq.Credentials(), request_timeout=request_timeout_s)
+
+
+def shut(client: Any) -> None:
+    """Ends a producer or consumer that is of no further use; None is none."""
+    if client is not None:
+        with contextlib.suppress(Exception):  # the library raises whatever comes
+            client.shutdown()

@@ -1,0 +1,309 @@
+"""The sender: an open loop around the library's asynchronous send, which makes about 1,700 messages a second.
+
+The library tries a message three times by itself, at once and without telling. Every attempt is watched where it
+leaves, so that a failure is ``fail`` only when each attempt is known to have come to nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from brokerproof.brokers.base import SendJob
+from brokerproof.brokers.rocketmq import outcomes, remoting
+from brokerproof.brokers.rocketmq.library import configuration, rocketmq, shut
+from brokerproof.history import FAIL, INFO, OK
+
+_CHUNK = 50
+_WAIT_MAX_S = 0.005
+_RESEND_AFTER_NS = 100_000_000
+_RECONNECT_S = 0.2
+#: gRPC waits longer and longer between its own attempts to connect (up to 120 s); past this a new producer is made.
+_RENEW_AFTER_S = 1.0
+
+
+def send(job: SendJob) -> None:
+    """See ``brokers.base.SendJob``. Sender settings: ``send`` ("async", "sync", "oneway"), ``attempts`` (3),
+    ``request_timeout`` (3 s, of one attempt), ``delay_s`` (for a DELAY topic)."""
+    how = job.sender.settings.get("send", "async")
+    sending: _Sending = {"async": _Async, "sync": _Sync, "oneway": _Oneway}[how](job)
+    sending.run()
+
+
+class _Sending:
+    """The schedule, the cap, resends; how a message leaves is the subclasses' part."""
+
+    def __init__(self, job: SendJob) -> None:
+        self._job = job
+        self._fifo = job.destination_settings.get("message.type") == "FIFO"
+        self._lock = Lock()
+        self._unanswered = 0
+        self._capped = 0
+        self._resends: deque[tuple[int, int]] = deque()  # (number, not before this time)
+
+    def open(self) -> None:
+        """Connects, for as long as it takes."""
+        raise NotImplementedError
+
+    def post(self, row: int, number: int, key: int, body: bytes) -> None:
+        """Sends one message whose intent is written; ``done`` is called with what came of it, now or later."""
+        raise NotImplementedError
+
+    def tend(self) -> bool:
+        """Looks after the connection; whether sending makes sense now."""
+        return True
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def run(self) -> None:
+        job = self._job
+        self.open()
+        now = job.tape.now()
+        while not job.stopping() and not (job.pace.over(now) and not self._resends):
+            able = self.tend()
+            if not (able and self._send_due(now)):
+                time.sleep(self._wait_s(now))
+            now = job.tape.now()
+        self._finish()
+        self.close()
+        if self._capped:
+            job.report(capped=self._capped)
+
+    def _send_due(self, now: int) -> bool:
+        """Sends what is due, as far as the cap lets it; whether there is likely more to send at once."""
+        job = self._job
+        self._resend_due(now)
+        room = job.sender.in_flight_max - self._unanswered
+        if room <= 0:
+            self._capped += not job.pace.over(now)
+            return False
+        first = job.pace.sent
+        n = job.pace.take(now, min(_CHUNK, room))
+        if n == 0:
+            return False
+        keys = job.pace.keys(first, n)
+        buffer = job.bodies.make(first, keys)
+        size = job.bodies.size
+        row = job.tape.open_sends(first, keys, job.lane, job.pace.due_many(first, n))
+        with self._lock:
+            self._unanswered += n
+        for i, key in enumerate(keys.tolist()):
+            self.post(row + i, first + i, key, buffer[i * size : (i + 1) * size])
+        return True
+
+    def _resend_due(self, now: int) -> None:
+        """Sends again what came to ``fail`` or ``info``, under its own number, as a row of its own."""
+        job = self._job
+        while self._resends and self._resends[0][1] <= now and self._unanswered < job.sender.in_flight_max:
+            number, _ = self._resends.popleft()
+            key = job.pace.key(number)
+            row = job.tape.open("send", msg=number, key=key, lane=job.lane)
+            with self._lock:
+                self._unanswered += 1
+            self.post(row, number, key, job.bodies.one(number, key))
+
+    def done(self, row: int, number: int, outcome: int, error: str, value: int | None = None) -> None:
+        """May be called by any thread."""
+        job = self._job
+        job.tape.close(row, outcome, error=error, value=value)
+        with self._lock:
+            self._unanswered -= 1
+        if outcome != OK and job.sender.resend:
+            self._resends.append((number, job.tape.now() + _RESEND_AFTER_NS))
+
+    def _wait_s(self, now: int) -> float:
+        due = self._job.pace.due_ns(self._job.pace.sent)
+        return min(_WAIT_MAX_S, max(0.0002, (due - now) / 1e9)) if due >= 0 else 0.001
+
+    def _finish(self) -> None:
+        """Waits for the answers; what has none by then stays open, and the recorder makes it ``info``."""
+        job = self._job
+        deadline = job.tape.now() + int(job.sender.timeout_s * 1e9)
+        now = job.tape.now()
+        while (self._unanswered or self._resends) and now < deadline:
+            if self.tend():
+                self._resend_due(now)
+            time.sleep(_WAIT_MAX_S)
+            now = job.tape.now()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    row: int
+    number: int
+    message: Any
+    due_ns: int
+
+
+class _Async(_Sending):
+    """The library's ``send_async``."""
+
+    def __init__(self, job: SendJob) -> None:
+        super().__init__(job)
+        settings = job.sender.settings
+        self._attempts_max = int(settings.get("attempts", 3))
+        self._request_timeout_s = int(settings.get("request_timeout", 3))
+        self._delay_s = float(settings.get("delay_s", 0))
+        self._attempts: dict[str, list[Future[Any]]] = {}
+        self._failing_since = 0.0
+        self._renewed = 0.0
+        self._producer: Any = None
+
+    def open(self) -> None:
+        self._producer = self._connect()
+
+    def tend(self) -> bool:
+        now = time.monotonic()
+        if not self._failing_since:
+            return True
+        if now - self._failing_since > _RENEW_AFTER_S and now - self._renewed > _RENEW_AFTER_S:
+            self._renewed = now
+            old, self._producer = self._producer, self._connect()
+            self._job.tape.reconnected()
+            shut(old)
+        # Without a rate a link that is down would be tried thousands of times a second.
+        return self._job.sender.rate_per_s is not None or int(now / 0.05) != int((now - 0.001) / 0.05)
+
+    def post(self, row: int, number: int, key: int, body: bytes) -> None:
+        sent = _Sent(row, number, *self._message(key, body))
+        try:
+            future = self._producer.send_async(sent.message)
+        except Exception as exc:  # the library raises bare Exception
+            self._failed(sent, exc)
+        else:
+            future.add_done_callback(lambda f: self._answered(sent, f))
+
+    def _message(self, key: int, body: bytes) -> tuple[Any, int]:
+        """The library's message, and when it is due on the tape's clock (-1: not delayed)."""
+        message = rocketmq.Message()
+        message.topic = self._job.destination
+        message.body = body
+        if self._fifo:
+            message.message_group = str(key)
+        if not self._delay_s:
+            return message, -1
+        # The library takes whole seconds; the next whole one is when it is due.
+        due_s = math.ceil(time.time() + self._delay_s)
+        message.delivery_timestamp = due_s
+        return message, self._job.tape.now() + int((due_s - time.time()) * 1e9)
+
+    def _answered(self, sent: _Sent, future: Future[Any]) -> None:
+        exc = future.exception()
+        if exc is None:
+            self._stored(sent, future.result())
+        else:
+            self._failed(sent, exc)
+
+    def _stored(self, sent: _Sent, receipt: Any) -> None:
+        self._attempts.pop(sent.message.message_id, None)
+        self._failing_since = 0.0
+        self.done(sent.row, sent.number, OK, "", sent.due_ns if self._delay_s else int(receipt.offset))
+
+    def _failed(self, sent: _Sent, exc: BaseException) -> None:
+        attempts = self._attempts.pop(sent.message.message_id, [])
+        last = outcomes.error_class(exc)
+        if last in ("NotConnected", "UNAVAILABLE", "NoRoute") and not self._failing_since:
+            self._failing_since = time.monotonic()
+        names = [*(self._name(attempt) for attempt in attempts[:-1]), last]
+        self.done(sent.row, sent.number, outcomes.sent(names), last, sent.due_ns if self._delay_s else None)
+
+    @staticmethod
+    def _name(attempt: Future[Any]) -> str:
+        exc = attempt.exception(timeout=0) if attempt.done() else None
+        if exc is not None:
+            return outcomes.error_class(exc)
+        return outcomes.code_name(attempt.result().status.code) if attempt.done() else "unanswered"
+
+    def _connect(self) -> Any:
+        rocketmq.Producer.DEFAULT_MAX_SEND_ATTEMPTS = self._attempts_max
+        producer = _Producer(configuration(self._job.endpoint, self._request_timeout_s), [self._job.destination])
+        producer.attempts_max = self._attempts_max
+        producer.startup()
+        send_message = producer.rpc_client.send_message_async
+
+        def watched(endpoints: Any, request: Any, metadata: Any, timeout: float = 3) -> Future[Any]:
+            future: Future[Any] = send_message(endpoints, request, metadata, timeout=timeout)
+            self._attempts.setdefault(request.messages[0].system_properties.message_id, []).append(future)
+            return future
+
+        producer.rpc_client.send_message_async = watched
+        return producer
+
+    def close(self) -> None:
+        shut(self._producer)
+
+
+class _Sync(_Async):
+    """The library's ``send``: one message at a time."""
+
+    def post(self, row: int, number: int, key: int, body: bytes) -> None:
+        sent = _Sent(row, number, *self._message(key, body))
+        try:
+            receipt = self._producer.send(sent.message)
+        except Exception as exc:  # the library raises bare Exception
+            self._failed(sent, exc)
+        else:
+            self._stored(sent, receipt)
+
+
+class _Producer(rocketmq.Producer):  # type: ignore[misc]  # the library has no types
+    """The library's producer, with a number of attempts that the server's settings do not overrule."""
+
+    attempts_max = 3
+
+    def reset_setting(self, settings: Any) -> None:
+        settings.backoff_policy.max_attempts = self.attempts_max
+        super().reset_setting(settings)
+
+
+class _Oneway(_Sending):
+    """The remoting protocol's oneway request, which gRPC has not: ``ok`` is what the sender believes, no reply comes."""
+
+    def __init__(self, job: SendJob) -> None:
+        super().__init__(job)
+        self._queues = int(job.destination_settings.get("queues", 4))
+        host, port = job.endpoint["brokers"][job.endpoint["master"]]
+        self._address = (str(host), int(port))
+        self._connection: remoting.Connection | None = None
+        self._tried = 0.0
+
+    def open(self) -> None:
+        self.tend()
+
+    def tend(self) -> bool:
+        now = time.monotonic()
+        if self._connection is None and now - self._tried > _RECONNECT_S:
+            if self._tried:
+                self._job.tape.reconnected()
+            self._tried = now
+            try:
+                self._connection = remoting.Connection(self._address, 1.0)
+            except OSError:
+                self._connection = None
+        return self._connection is not None or self._job.sender.rate_per_s is not None
+
+    def post(self, row: int, number: int, key: int, body: bytes) -> None:
+        if self._connection is None:
+            self.done(row, number, FAIL, "NotConnected")
+            return
+        words = {"WAIT": "true", **({"__SHARDINGKEY": str(key)} if self._fifo else {})}
+        queue = (key if self._fifo else number) % self._queues
+        fields = remoting.send_fields("brokerproof", self._job.destination, queue, words)
+        try:
+            self._connection.tell(remoting.SEND_MESSAGE_V2, fields, body)
+        except OSError:
+            self._connection.close()
+            self._connection = None
+            self.done(row, number, INFO, "ConnectionLost")
+        else:
+            self.done(row, number, OK, "")
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
