@@ -1,0 +1,146 @@
+"""What a checker is: a pure function from a history to a part of a finding. It describes; the claim judges.
+
+A checker is one module ``checkers/<concept>.py`` with one function under ``@checker``, which names the keys that the
+function reports and whether each is an anomaly (a contradiction) or an observation (counted, contradicts nothing).
+Its docstring says the contradiction in prose and what it costs. Checkers import no broker, client, container or
+pytest: they run on a file from last month.
+
+    check(history)    runs them all; every key is listed, zero or not; a checker that raises is named in ``missing``
+
+They share an ``Index`` of the history, so that a column is gone through once and not once per checker. A checker may
+be called with a bare history as well.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from brokerproof.checkers.index import Index
+from brokerproof.errors import HarnessError
+from brokerproof.finding import Count, Finding
+from brokerproof.history import History
+
+Kind = Literal["anomaly", "observation"]
+
+#: Keys of the vocabulary that no checker decides; a zero for them would be a lie, so they are not listed in a finding.
+#: ``g0`` and ``g1c`` need the reads of each transaction, ``stale_read`` needs to know which values are versions of one
+#: thing; a history does not say either.
+not_checked: tuple[str, ...] = ("g0", "g1c", "stale_read")
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """name: the module's. keys: what it reports, by kind. file: where it is defined."""
+
+    name: str
+    keys: Mapping[str, Kind]
+    run: Callable[[Index], Finding]
+    file: str
+
+    def __call__(self, history: History | Index) -> Finding:
+        return self.run(history if isinstance(history, Index) else Index(history))
+
+    @property
+    def prose(self) -> str:
+        """The contradiction in words: the first paragraph of the function's documentation."""
+        return " ".join((inspect.getdoc(self.run) or "").split("\n\n", 1)[0].split())
+
+
+_REGISTRY: dict[str, Checker] = {}
+_HERE = Path(__file__).parent
+
+
+def checker(*, anomalies: Sequence[str] = (), observations: Sequence[str] = ()) -> Callable[..., Checker]:
+    """Registers a function under its name and its keys. Raises HarnessError, naming both files, where either is taken."""
+
+    def register(run: Callable[[Index], Finding]) -> Checker:
+        keys: dict[str, Kind] = dict.fromkeys(anomalies, "anomaly")
+        keys.update(dict.fromkeys(observations, "observation"))
+        made = Checker(run.__name__, keys, run, run.__code__.co_filename)
+        for other in _REGISTRY.values():
+            if other.file == made.file and other.name == made.name:
+                continue  # the same module, imported again
+            if other.name == made.name:
+                raise HarnessError(f"two checkers are called {made.name!r}: {other.file} and {made.file}")
+            for key in made.keys.keys() & other.keys.keys():
+                raise HarnessError(f"two checkers report {key!r}: {other.file} and {made.file}")
+        _REGISTRY[made.name] = made
+        return made
+
+    return register
+
+
+def checkers() -> tuple[Checker, ...]:
+    """All checkers, by name: whatever the modules of this folder register."""
+    for module in pkgutil.iter_modules([str(_HERE)]):
+        if module.name != "base":
+            importlib.import_module(f"{__package__}.{module.name}")
+    return tuple(_REGISTRY[name] for name in sorted(_REGISTRY))
+
+
+def keys() -> dict[str, Kind]:
+    """Every key that is decided, and its kind."""
+    return {key: kind for each in checkers() for key, kind in sorted(each.keys.items())}
+
+
+def found(**counts: Count) -> Mapping[str, Count]:
+    """Sugar: ``Finding(anomalies=found(lost=...))``."""
+    return counts
+
+
+def check(history: History) -> Finding:
+    """Everything that all checkers say about ``history``.
+
+    Costs a few passes over the columns that are used, O(rows); sorting only of what is suspicious or of ordering keys.
+    """
+    from brokerproof.checkers.timeline import timeline
+    from brokerproof.checkers.witnesses import witnesses
+
+    index = Index(history)
+    anomalies: dict[str, Count] = {}
+    observations: dict[str, Count] = {}
+    metrics: dict[str, float] = {}
+    missing: list[str] = list(index.missing())
+    parts: dict[str, Any] = {"timeline": {}, "witnesses": ()}
+    for each in checkers():
+        partial = Finding()
+        raised = ""
+        try:
+            partial = each.run(index)
+        except Exception as exc:  # whatever it is, it must be heard of and must not silence the others
+            raised = f"{type(exc).__name__}: {exc}"
+            missing.append(f"checker {each.name} raised {raised}")
+        for key, kind in each.keys.items():
+            into, given = (anomalies, partial.anomalies) if kind == "anomaly" else (observations, partial.observations)
+            into[key] = Count(details={"raised": raised}) if raised else given.get(key, Count())
+        metrics.update(partial.metrics)
+        missing.extend(partial.missing)
+    anomalies, observations = dict(sorted(anomalies.items())), dict(sorted(observations.items()))
+    for name, make in (("timeline", lambda: timeline(index)), ("witnesses", lambda: witnesses(index, anomalies))):
+        try:
+            parts[name] = make()
+        except Exception as exc:
+            missing.append(f"the {name} could not be made: {type(exc).__name__}: {exc}")
+    return Finding(
+        operations=index.operations,
+        anomalies=anomalies,
+        observations=observations,
+        missing=tuple(missing),
+        exercised=index.exercised,
+        metrics=metrics,
+        timeline=parts["timeline"],
+        witnesses=parts["witnesses"],
+    )
+
+
+def describe() -> Iterator[dict[str, Any]]:
+    """One entry per key, for ``list checkers`` and the documentation."""
+    for each in checkers():
+        for key, kind in each.keys.items():
+            yield {"key": key, "kind": kind, "checker": each.name, "means": each.prose}

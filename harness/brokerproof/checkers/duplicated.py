@@ -1,0 +1,145 @@
+"""Once sent, twice there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from brokerproof.checkers.base import checker, found
+from brokerproof.checkers.index import Index, View
+from brokerproof.checkers.numbers import distinct
+from brokerproof.checkers.repeats import repeats
+from brokerproof.finding import Finding
+from brokerproof.history import Array
+
+
+@checker(anomalies=("duplicated",))
+def duplicated(index: Index) -> Finding:
+    """On a log lane: the same message at two positions (one position read again is not). On a queue lane: a second
+    ``ok`` receive that the broker does not flag as a redelivery (attempt 0), or any that began after the message's
+    ``ok`` settle. Lanes that each have to get the message, and consumer groups, are judged apart; the topic-partitions
+    that a client chooses between are one log.
+
+    details, in messages: ``log``, ``queue``; ``resend`` the application had sent it again, ``broker`` it had not;
+    ``after_settle``; ``attempt_unknown`` came repeatedly where the broker tells no attempt, which counts only after a
+    settle. O(receives), and O(k log k) for the k receives of what came repeatedly.
+    """
+    log = _on_logs(index)
+    queue, after, unknown = _on_queues(index)
+    ids = distinct(np.concatenate([log, queue]))
+    if not len(ids) and not len(unknown):
+        return Finding(anomalies=found(duplicated=index.count(ids)))
+    resend = int(np.count_nonzero(index.resent[ids]))
+    details = {
+        "log": len(log),
+        "queue": len(queue),
+        "resend": resend,
+        "broker": len(ids) - resend,
+        "after_settle": len(after),
+        "attempt_unknown": len(unknown),
+    }
+    return Finding(anomalies=found(duplicated=index.count(ids, **details)))
+
+
+def one_log(index: Index, lanes: Array) -> Array:
+    """The log of each lane: lanes that may stand in for each other (the partitions of one topic) are one."""
+    out = lanes.astype(np.int64)
+    for number in distinct(lanes).tolist():
+        twins = [
+            other
+            for other, entry in index.routes.get(number, {}).items()
+            if not entry.get("must") and number in index.routes.get(other, {}) and index.lane(other).is_log
+        ]
+        out[lanes == number] = min([number, *twins])
+    return out
+
+
+def _on_logs(index: Index) -> Array:
+    """Ids of messages that lie at two positions, by what anybody said about positions: acknowledgements, and receives
+    of any outcome."""
+    views = [index.on(index.view("receive").readable, logs=True), index.on(index.acknowledgements, logs=True)]
+    views = [v.where(v["pos"] >= 0) for v in views if len(v)]
+    where = np.full(index.size, -1, dtype=np.int64)
+    lane_of = np.full(index.size, -1, dtype=np.int32)
+    for view in views:
+        where[view.ids] = view["pos"]
+        lane_of[view.ids] = view["lane"]
+    suspects = [np.flatnonzero((where[v.ids] != v["pos"]) | (lane_of[v.ids] != v["lane"])) for v in views]
+    if not any(len(s) for s in suspects):
+        return np.empty(0, dtype=np.int64)
+    suspect = index.flags(np.concatenate([v.ids[s] for v, s in zip(views, suspects, strict=True)]))
+    rows = [np.flatnonzero(suspect[v.ids]) for v in views]
+    ids, lane, pos = (
+        np.concatenate([(v.ids if c == "ids" else v[c])[r] for v, r in zip(views, rows, strict=True)])
+        for c in ("ids", "lane", "pos")
+    )
+    log = one_log(index, lane)
+    order = np.lexsort((pos, lane, log, ids))
+    ids, lane, pos, log = ids[order], lane[order], pos[order], log[order]
+    same = (ids[1:] == ids[:-1]) & (log[1:] == log[:-1])
+    elsewhere = (pos[1:] != pos[:-1]) | (lane[1:] != lane[:-1])
+    return distinct(ids[1:][same & elsewhere])
+
+
+def _on_queues(index: Index) -> tuple[Array, Array, Array]:
+    """Ids that are duplicated; those of them that came after their settle; those that came repeatedly, attempt unknown."""
+    counted, after, unknown = (np.zeros(index.size, dtype=bool) for _ in range(3))
+    settles = {group: view for group, view, _ in index.per_group(index.settles)}
+    for group, view, _ in index.per_group(index.on(index.receives, logs=False)):
+        again = repeats(index, view, view["lane"])
+        if not len(again.places):
+            continue
+        ids, lanes = view.ids[again.places], view["lane"][again.places]
+        nth = np.arange(len(ids)) - np.maximum.accumulate(np.where(again.first, np.arange(len(ids)), 0))
+        attempt = view["attempt"][again.places]
+        settled = _settled_at(index, settles[group], ids, lanes)
+        late = (nth > 0) & (view["start_ns"][again.places] >= settled)
+        allowed, cycles = np.ones(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=bool)
+        for lane in distinct(lanes).tolist():
+            allowed[lanes == lane] = _copies(index, lane)
+            cycles[lanes == lane] = _returns(index, lane)
+        fresh = (nth >= allowed) & (attempt == 0) & ~cycles
+        counted[ids[fresh | late]] = True
+        after[ids[late]] = True
+        unknown[ids[(nth > 0) & (attempt < 0)]] = True
+    return np.flatnonzero(counted), np.flatnonzero(after), np.flatnonzero(unknown & ~counted)
+
+
+def _settled_at(index: Index, settles: View, ids: Array, lanes: Array) -> Array:
+    """When the message had been settled in that lane, for certain; the end of time if never."""
+    never = np.iinfo(np.int64).max
+    out = np.full(len(ids), never)
+    if not len(settles):
+        return out
+    settles = settles.take(np.flatnonzero(index.flags(ids)[settles.ids]))
+    for lane in distinct(lanes).tolist():
+        first = np.full(index.size, never)
+        mine = (settles["lane"] == lane) | (settles["lane"] < 0)
+        np.minimum.at(first, settles.ids[mine], settles["end_ns"][mine])
+        rows = lanes == lane
+        out[rows] = first[ids[rows]]
+    return out
+
+
+def _copies(index: Index, lane: int) -> int:
+    """How many copies of one message the plan allows in the lane."""
+    copies = 1
+    for entries in index.routes.values():
+        entry: Mapping[str, object] = entries.get(lane, {})
+        given = entry.get("copies", 1)
+        if isinstance(given, int):
+            copies = max(copies, given)
+    return copies
+
+
+def _returns(index: Index, lane: int) -> bool:
+    """Whether messages may come back to the lane by the routes (a retry queue), where a second time is no double."""
+    reached: set[int] = set()
+    todo = [other for other in index.routes.get(lane, {}) if other != lane]
+    while todo:
+        at = todo.pop()
+        if at not in reached:
+            reached.add(at)
+            todo.extend(index.routes.get(at, {}))
+    return lane in reached

@@ -1,0 +1,57 @@
+"""Acknowledged, and the world did not change."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from brokerproof.checkers.base import checker, found
+from brokerproof.checkers.index import Index
+from brokerproof.finding import Count, Finding
+from brokerproof.history import Array
+
+
+@checker(anomalies=("effect_lost",))
+def effect_lost(index: Index) -> Finding:
+    """A send was ``ok``, its lane was drained, consumers have effects there, and the message has none. Judged only
+    where there are consumers and effects at all. O(messages).
+
+    Not counted, since it is not known whether they would have had their effect: messages with an effect that is
+    ``info``, and those that only the final reader received: from a queue, as it was next; from a log, beyond what any
+    consumer had reached. details: ``beyond_consumers`` how many the latter are, ``perhaps`` the former.
+    """
+    consumers = "consumer" in index.meta.processes or not index.meta.processes
+    if not index.has_effects or not consumers:
+        return Finding(anomalies=found(effect_lost=Count()))
+    absent = index.flags(index.absent(index.effects, only=index.lanes_of(index.view("effect"))).lost)
+    perhaps = absent & index.perhaps_effects
+    beyond = absent & ~perhaps & _only_read_at_the_end(index)
+    ids = np.flatnonzero(absent & ~perhaps & ~beyond)
+    details = {}
+    if perhaps.any() or beyond.any():
+        details = {"perhaps": int(np.count_nonzero(perhaps)), "beyond_consumers": int(np.count_nonzero(beyond))}
+    return Finding(anomalies=found(effect_lost=index.count(ids, **details)))
+
+
+def _only_read_at_the_end(index: Index) -> Array:
+    """Messages that a reader received and no consumer, unless a consumer had got further in that log already."""
+    out = np.zeros(index.size, dtype=bool)
+    view = index.receives
+    if not len(view) or "reader" not in index.meta.processes:
+        return out
+    reader = index.by_role(view, "reader")
+    by_reader, by_others = view.where(reader), view.where(~reader)
+    if not len(by_reader):
+        return out
+    others = index.flags(by_others.ids)
+    queue = index.on(by_reader, logs=False)
+    out[queue.ids] = True
+    logs, worked = index.on(by_reader, logs=True), index.on(by_others, logs=True)
+    commits = index.on(index.ok("commit"), logs=True)
+    for lane in index.lanes_of(logs):
+        # What was committed counts as reached, whether or not anybody ever saw it: that is how auto-commit loses.
+        reached = max(
+            int(worked["pos"][worked["lane"] == lane].max(initial=-1)),
+            int(commits["value"][commits["lane"] == lane].max(initial=-1)) - 1,
+        )
+        out[logs.ids[(logs["lane"] == lane) & (logs["pos"] > reached)]] = True
+    return out & ~others

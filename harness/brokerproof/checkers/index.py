@@ -1,0 +1,717 @@
+"""What checkers share: the columns of a history by function, and one array per fact about a message.
+
+Everything is computed when it is first asked for, in passes over whole columns, and kept. A *view* is the rows of one
+function (or some of them). Messages have dense *ids* in the order of their numbers (``numbers.py``); a fact about
+messages is an array over ids, e.g. ``acknowledged[id]``. Memory is bounded by the rows of one function at a time: the
+pages of the file are given back as soon as a column has been gathered from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from brokerproof.checkers.numbers import Numbers, distinct, member
+from brokerproof.finding import MESSAGES_MAX, Count
+from brokerproof.history import COLUMNS, FAIL, FUNCTIONS, INFO, OK, UNREADABLE, Array, F, History, Meta
+
+_KINDS = dict(COLUMNS)
+#: Below this many rows there is no need to give pages back.
+_RELEASE_ROWS = 1 << 21
+_NOT_OPERATIONS = ("fault", "control")
+
+
+class View:
+    """Some rows; ``view[column]`` gathers a column of them and keeps it. Besides the columns of the history there are
+    ``row`` (the number of the row in the file) and ``ids`` (the dense id of ``msg``; only where no ``msg`` is negative).
+    """
+
+    def __init__(self, size: int, gather: Callable[[str], Array], numbers: Callable[[], Numbers]) -> None:
+        self._size = size
+        self._gather = gather
+        self._numbers = numbers
+        self._kept: dict[str, Array] = {}
+        self._readable: View | None = None
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, name: str) -> Array:
+        kept = self._kept.get(name)
+        if kept is None:
+            kept = self._kept[name] = self._gather(name)
+        return kept
+
+    @property
+    def ids(self) -> Array:
+        kept = self._kept.get("ids")
+        if kept is None:
+            kept = self._kept["ids"] = self._numbers().ids(self["msg"])
+        return kept
+
+    def where(self, mask: Array) -> View:
+        """The rows that the mask chooses; itself where that is all of them."""
+        chosen = int(np.count_nonzero(mask))
+        return self if chosen == len(self) else self.take(np.flatnonzero(mask))
+
+    def take(self, places: Array) -> View:
+        return View(len(places), lambda name: self[name][places], self._numbers)
+
+    def override(self, name: str, values: Array) -> View:
+        """The same rows with another column in place of ``name``."""
+        out = View(len(self), self.__getitem__, self._numbers)
+        out._kept[name] = values
+        return out
+
+    @property
+    def readable(self) -> View:
+        """The rows that are about a message."""
+        if self._readable is None:
+            self._readable = self.where(self["msg"] >= 0) if len(self) and int(self["msg"].min()) < 0 else self
+        return self._readable
+
+    def drop(self, *names: str) -> None:
+        """Lets go of columns that nobody will ask for again soon."""
+        for name in names:
+            self._kept.pop(name, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """closure: the lanes that its messages may be found in, itself included. musts: those that each have to get them."""
+
+    number: int
+    name: str
+    is_log: bool
+    closure: frozenset[int]
+    musts: frozenset[int]
+    drained: bool
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of acknowledged messages that were not found, as ids, each message in one of the three.
+
+    by_group: consumer group -> how many it lost (only where there are several).
+    undrained_lanes: lanes with sends that nobody has emptied.  gone_lanes: lanes whose definition is lost.
+    """
+
+    lost: Array
+    undrained: Array
+    definition_lost: Array
+    by_group: Mapping[str, int]
+
+
+class Index:
+    """Shared facts about one history. Every array over messages has ``size`` entries."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.meta: Meta = history.meta
+        self._views: dict[str, View] = {}
+        self._ok: dict[str, View] = {}
+        self._tables: dict[str, Array] = {}
+        self._lanes: dict[int, Lane] = {}
+        self._split_done = False
+        #: What helpers of several checkers keep here, by their own names.
+        self.kept: dict[str, Any] = {}
+
+    # -- rows by function ----------------------------------------------------------------------------------------------
+
+    def view(self, f: str) -> View:
+        """All rows of the function ``f``."""
+        if not self._split_done:
+            self._split()
+        return self._views[f]
+
+    def _split(self) -> None:
+        """Finds the rows of each function, piece by piece; O(rows) over the one-byte column ``f``."""
+        picks: dict[int, list[tuple[Mapping[str, Array], Array | slice, int, int]]] = {}
+        offset = 0
+        for part in self.history.parts:
+            codes = part["f"]
+            n = len(codes)
+            left = n
+            for code in range(-1, len(FUNCTIONS)):
+                if not left:
+                    break
+                mask = codes == code
+                count = int(np.count_nonzero(mask))
+                if not count:
+                    continue
+                left -= count
+                where: Array | slice = slice(None)
+                if count < n:
+                    where = np.flatnonzero(mask)
+                    first = int(where[0])
+                    if int(where[-1]) - first + 1 == count:
+                        where = slice(first, first + count)
+                picks.setdefault(code, []).append((part, where, count, offset))
+            offset += n
+        self.rows = offset
+        self.strange = sum(count for _, _, count, _ in picks.pop(-1, []))
+        for name, code in F.items():
+            mine = picks.get(code, [])
+            self._views[name] = View(sum(p[2] for p in mine), self._gatherer(mine), lambda: self.numbers)
+        self._split_done = True
+
+    def _gatherer(self, picks: Sequence[tuple[Mapping[str, Array], Array | slice, int, int]]) -> Callable[[str], Array]:
+        total = sum(p[2] for p in picks)
+
+        def gather(name: str) -> Array:
+            out = np.empty(total, dtype=np.int64 if name == "row" else _KINDS[name])
+            at = 0
+            for part, where, count, offset in picks:
+                into = out[at : at + count]
+                if name == "row":
+                    first = 0 if isinstance(where, slice) and where.start is None else None
+                    if isinstance(where, slice):
+                        into[:] = np.arange(count) + offset + (first if first is not None else where.start)
+                    else:
+                        np.add(where, offset, out=into)
+                elif isinstance(where, slice):
+                    into[:] = part[name][where]
+                else:
+                    np.take(part[name], where, out=into, mode="clip")
+                at += count
+            if self.rows > _RELEASE_ROWS:
+                self.history.release()
+            return out
+
+        return gather
+
+    @cached_property
+    def exercised(self) -> dict[str, dict[str, int]]:
+        """function -> outcome -> rows, for operations that occur at all."""
+        out = {}
+        for f in FUNCTIONS:
+            view = self.view(f)
+            if len(view) and f not in _NOT_OPERATIONS:
+                outcomes = view["outcome"]
+                out[f] = {
+                    name: int(np.count_nonzero(outcomes == code))
+                    for name, code in (("ok", OK), ("fail", FAIL), ("info", INFO))
+                }
+        return out
+
+    @cached_property
+    def operations(self) -> int:
+        return sum(len(self.view(f)) for f in FUNCTIONS if f not in _NOT_OPERATIONS)
+
+    def ok(self, f: str) -> View:
+        """The rows of ``f`` that happened."""
+        kept = self._ok.get(f)
+        if kept is None:
+            view = self.view(f)
+            kept = self._ok[f] = view.where(view["outcome"] == OK) if len(view) else view
+        return kept
+
+    # -- sends ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def sends(self) -> View:
+        """Every attempt to send a numbered message; a send in a transaction has the transaction's outcome."""
+        return self._in_transactions(self.view("send").readable)
+
+    @cached_property
+    def acknowledgements(self) -> View:
+        """Sends that are ``ok``."""
+        return self.sends.where(self.sends["outcome"] == OK)
+
+    def transactions(self, *outcomes: tuple[str, int]) -> Array:
+        """Sorted codes of (process, batch) of the transactions that have such a row, e.g. ("txn_abort", OK)."""
+        codes = [np.empty(0, dtype=np.int64)]
+        for f, outcome in outcomes:
+            view = self.view(f)
+            if len(view):
+                codes.append(batch_codes(view)[view["outcome"] == outcome])
+        return distinct(np.concatenate(codes))
+
+    @cached_property
+    def aborted(self) -> Array:
+        """Transactions that were aborted for certain."""
+        gone = self.transactions(("txn_abort", OK))
+        return gone[~member(gone, self.transactions(("txn_commit", OK), ("txn_commit", INFO)))]
+
+    @cached_property
+    def has_transactions(self) -> bool:
+        return any(len(self.view(f)) for f in ("txn_begin", "txn_commit", "txn_abort"))
+
+    def _in_transactions(self, view: View) -> View:
+        if not self.has_transactions or not len(view) or int(view["batch"].max()) < 0:
+            return view
+        codes = batch_codes(view)
+        inside = view["batch"] >= 0
+        known = self.transactions(*((f, o) for f in ("txn_begin", "txn_commit", "txn_abort") for o in (OK, FAIL, INFO)))
+        outcome = view["outcome"].copy()
+        inside &= member(codes, known)
+        committed = member(codes, self.transactions(("txn_commit", OK)))
+        outcome[inside & ~committed & (outcome == OK)] = INFO
+        outcome[inside & member(codes, self.aborted)] = FAIL
+        return view.override("outcome", outcome)
+
+    # -- messages ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def numbers(self) -> Numbers:
+        """The ids of all message numbers of the history."""
+        return Numbers(
+            [self.view(f).readable["msg"] for f in ("send", "receive", "settle", "effect") if len(self.view(f))]
+        )
+
+    @property
+    def size(self) -> int:
+        return self.numbers.size
+
+    def flags(self, ids: Array) -> Array:
+        """An array over messages that is true for these."""
+        out = np.zeros(self.size, dtype=bool)
+        out[ids] = True
+        return out
+
+    def count(self, ids: Array, **details: Any) -> Count:
+        """A count of these messages (ids, each once), with the first of their numbers."""
+        first = self.numbers.number(np.sort(ids)[:MESSAGES_MAX])
+        return Count(count=len(ids), messages=tuple(int(n) for n in first), details=details)
+
+    @cached_property
+    def sent(self) -> Array:
+        """Whether somebody tried to send the message."""
+        return self.flags(self.sends.ids)
+
+    @cached_property
+    def acknowledged(self) -> Array:
+        return self.sent if self.acknowledgements is self.sends else self.flags(self.acknowledgements.ids)
+
+    @cached_property
+    def maybe(self) -> Array:
+        """No send of the message is ``ok``, and one is ``info``."""
+        unknown = self.sends["outcome"] == INFO
+        return self.flags(self.sends.ids[unknown]) & ~self.acknowledged
+
+    @cached_property
+    def refused(self) -> Array:
+        """Every send of the message definitely failed."""
+        if self.acknowledgements is self.sends:
+            return np.zeros(self.size, dtype=bool)
+        return self.sent & ~self.acknowledged & ~self.maybe
+
+    @cached_property
+    def resends(self) -> View:
+        """All send rows of messages that were sent more than once."""
+        if not len(self.sends) or int(np.count_nonzero(self.sent)) == len(self.sends):
+            return self.sends.take(np.empty(0, dtype=np.int64))
+        ids = self.sends.ids
+        place = np.empty(self.size, dtype=np.int64)
+        place[ids] = np.arange(len(ids))
+        again = self.flags(ids[place[ids] != np.arange(len(ids))])
+        return self.sends.where(again[ids])
+
+    @cached_property
+    def resent(self) -> Array:
+        """Whether the application sent the message more than once."""
+        return self.flags(self.resends.ids)
+
+    @cached_property
+    def first_sends(self) -> View:
+        """The first attempt of each message; it says sender, key and place."""
+        if not len(self.resends):
+            return self.sends
+        again = self.resends
+        order = np.lexsort((again["row"], again["start_ns"], again.ids))
+        ids = again.ids[order]
+        later = np.concatenate([[False], ids[1:] == ids[:-1]])
+        # A first attempt that came to nothing known may not say its lane; the next one that does, does.
+        lanes = again["lane"][order]
+        lane_of = dict(zip(ids[::-1][lanes[::-1] >= 0].tolist(), lanes[::-1][lanes[::-1] >= 0].tolist(), strict=True))
+        keep = np.ones(len(self.sends), dtype=bool)
+        keep[np.searchsorted(self.sends["row"], again["row"][order[later]])] = False
+        firsts = self.sends.where(keep)
+        nowhere = (firsts["lane"] < 0) & self.resent[firsts.ids]
+        if nowhere.any():
+            filled = firsts["lane"].copy()
+            filled[nowhere] = [lane_of.get(i, -1) for i in firsts.ids[nowhere].tolist()]
+            firsts = firsts.override("lane", filled)
+        return firsts
+
+    @cached_property
+    def _in_order(self) -> bool:
+        """Whether the first sends are all messages, in order: then a column of them is an array over messages."""
+        ids = self.first_sends.ids
+        return len(ids) == self.size and bool(self.size) and int(ids[0]) == 0 and bool((ids[1:] > ids[:-1]).all())
+
+    def of_message(self, column: str) -> Array:
+        """A column of the first send, over messages; -1 where nobody sent the message."""
+        kept = self._tables.get(column)
+        if kept is None:
+            firsts = self.first_sends
+            if self._in_order:
+                kept = firsts[column]
+            else:
+                kept = np.full(self.size, -1, dtype=_KINDS[column])
+                kept[firsts.ids] = firsts[column]
+            self._tables[column] = kept
+        return kept
+
+    # -- receives ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def receives(self) -> View:
+        """``ok`` receives of readable messages, wherever."""
+        return self.ok("receive").readable
+
+    @cached_property
+    def misrouted(self) -> Array:
+        """Places in ``receives`` of messages in a lane that the routes do not allow."""
+        view = self.receives
+        if not len(view) or not len(self.sends):
+            return np.empty(0, dtype=np.int64)
+        there = view["lane"]
+        if self._lane_span(there) == self._lane_span(self.first_sends["lane"]) and int(there.min()) == int(there.max()):
+            return np.empty(0, dtype=np.int64)
+        came = self.of_message("lane")[view.ids]
+        wrong = np.flatnonzero((came != there) & (came >= 0) & (there >= 0))
+        if len(wrong):
+            wrong = wrong[~self._allowed(came[wrong], there[wrong])]
+        if len(wrong) and len(self.resends):
+            # A later attempt may have gone to another lane.
+            again = self.resends
+            ids = view.ids[wrong]
+            fine = np.zeros(len(wrong), dtype=bool)
+            for lane in distinct(again["lane"]).tolist():
+                to = distinct(again.ids[again["lane"] == lane])
+                mine = np.flatnonzero(member(ids, to))
+                fine[mine] |= (lane < 0) | self._allowed(np.full(len(mine), lane), there[wrong[mine]])
+            wrong = wrong[~fine]
+        return wrong
+
+    @staticmethod
+    def _lane_span(lanes: Array) -> tuple[int, int]:
+        return int(lanes.min()), int(lanes.max())
+
+    def _allowed(self, sent_to: Array, found_in: Array) -> Array:
+        fine: Array = sent_to == found_in
+        for lane in distinct(sent_to[~fine]).tolist():
+            fine |= (sent_to == lane) & np.isin(found_in, list(self.lane(lane).closure))
+        return fine
+
+    @cached_property
+    def arrivals(self) -> View:
+        """``receives`` without what was misrouted: those that count against loss."""
+        if not len(self.misrouted):
+            return self.receives
+        mask = np.ones(len(self.receives), dtype=bool)
+        mask[self.misrouted] = False
+        return self.receives.where(mask)
+
+    @cached_property
+    def got(self) -> Array:
+        """Whether anybody received the message where it was routed to."""
+        return self.flags(self.arrivals.ids)
+
+    @cached_property
+    def seen(self) -> Array:
+        """Whether anybody received the message anywhere."""
+        return self.got if self.arrivals is self.receives else self.flags(self.receives.ids)
+
+    @cached_property
+    def settles(self) -> View:
+        """Settles that say "done": ``ok``, and no text beside it that says that the message was given back."""
+        view = self.ok("settle").readable
+        return view.where(view["error"] == 0) if len(view) else view
+
+    # -- effects -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def has_effects(self) -> bool:
+        return len(self.view("effect")) > 0
+
+    @cached_property
+    def effects(self) -> View:
+        """``ok`` effects of numbered messages."""
+        return self.ok("effect").readable
+
+    @cached_property
+    def perhaps_effects(self) -> Array:
+        """Whether an effect of the message is ``info``: it may have happened, so nobody may say that it did not."""
+        view = self.view("effect").readable
+        return self.flags(view.ids[view["outcome"] == INFO])
+
+    # -- lanes ---------------------------------------------------------------------------------------------------------
+
+    def lane(self, number: int) -> Lane:
+        kept = self._lanes.get(number)
+        if kept is None:
+            kept = self._lanes[number] = self._describe(number)
+        return kept
+
+    @cached_property
+    def routes(self) -> dict[int, dict[int, Mapping[str, Any]]]:
+        """lane -> lane -> what the plan says about it; what cannot be understood is left out."""
+        out: dict[int, dict[int, Mapping[str, Any]]] = {}
+        for source, entries in self.meta.routes.items():
+            for entry in entries:
+                try:
+                    out.setdefault(int(source), {})[int(entry["lane"])] = entry
+                except (KeyError, TypeError, ValueError):
+                    continue
+        return out
+
+    def _describe(self, number: int) -> Lane:
+        known = self.meta.lanes[number] if 0 <= number < len(self.meta.lanes) else {}
+        kind = known.get("kind") or ("log" if number in self._lanes_with_positions else "queue")
+        out = self.routes.get(number, {})
+        musts = {lane for lane, entry in out.items() if entry.get("must")}
+        if musts and number not in out and number in self.lanes_of(self.ok("receive")):
+            musts.add(number)
+        name = str(known.get("name") or (f"lane {number}" if number >= 0 else ""))
+        return Lane(
+            number, name, kind == "log", frozenset({number, *out}), frozenset(musts),
+            self._is_drained(number), number in self._controls["definition_lost"],
+        )  # fmt: skip
+
+    @cached_property
+    def _lanes_with_positions(self) -> frozenset[int]:
+        """Only logs tell the sender a position; that is how a lane that nobody described is known for a log."""
+        view = self.acknowledgements
+        if not len(view) or int(view["pos"].max()) < 0:
+            return frozenset()
+        return frozenset(distinct(view["lane"][view["pos"] >= 0]).tolist())
+
+    def lanes_of(self, view: View) -> frozenset[int]:
+        """The lanes that occur in a view."""
+        lanes = view["lane"]
+        if not len(lanes):
+            return frozenset()
+        low, high = self._lane_span(lanes)
+        if low == high:
+            return frozenset((low,))
+        return frozenset(Labels([lanes]).present(lanes).tolist())
+
+    @cached_property
+    def _controls(self) -> dict[str, frozenset[int]]:
+        """What control rows say of lanes: word -> lanes."""
+        out: dict[str, frozenset[int]] = {"drained": frozenset(), "definition_lost": frozenset()}
+        view = self.view("control")
+        for code in distinct(view["error"]).tolist():
+            text = self.error(code).split(" ", 1)[0]
+            if text in out:
+                rows = (view["error"] == code) & (view["outcome"] == OK)
+                out[text] |= frozenset(distinct(view["lane"][rows]).tolist())
+        return out
+
+    def _is_drained(self, number: int) -> bool:
+        if not len(self.view("control")):
+            # A foreign file is judged as drained; but not one whose end is missing.
+            return not self.history.torn
+        if number < 0:
+            return bool(self._controls["drained"]) and not self.undrained_lanes
+        return number in self._controls["drained"]
+
+    @cached_property
+    def undrained_lanes(self) -> tuple[Lane, ...]:
+        """Lanes that messages were sent to, or may have gone to, and that nobody has emptied."""
+        numbers: set[int] = set()
+        for lane in self.lanes_of(self.sends):
+            if lane >= 0:
+                numbers |= {other for other in self.lane(lane).closure if other >= 0}
+        lanes = [self.lane(n) for n in sorted(numbers)]
+        return tuple(lane for lane in lanes if not lane.drained and not lane.gone)
+
+    @property
+    def gone_lanes(self) -> tuple[Lane, ...]:
+        return tuple(self.lane(n) for n in sorted(self._controls["definition_lost"]))
+
+    def on(self, view: View, *, logs: bool) -> View:
+        """The rows of a view on log lanes, or on the others."""
+        lanes = self.lanes_of(view)
+        mine = [n for n in lanes if self.lane(n).is_log is logs]
+        if len(mine) == len(lanes):
+            return view
+        if not mine:
+            return view.take(np.empty(0, dtype=np.int64))
+        labels = Labels([view["lane"]])
+        table = np.zeros(labels.size, dtype=bool)
+        table[labels.codes(np.array(mine, dtype=np.int64))] = True
+        return view.where(table[labels.codes(view["lane"])])
+
+    @cached_property
+    def has_musts(self) -> bool:
+        return any(entry.get("must") for entries in self.routes.values() for entry in entries.values())
+
+    # -- processes -----------------------------------------------------------------------------------------------------
+
+    def slot(self, processes: Array) -> Array:
+        """The client slot of each process; without a list of slots each process is its own."""
+        n = len(self.meta.processes)
+        return np.where(processes >= 0, processes % n, processes) if n else processes
+
+    def role(self, process: int) -> str:
+        n = len(self.meta.processes)
+        if process < 0:
+            return "injector"
+        return self.meta.processes[process % n] if n else ""
+
+    def by_role(self, view: View, role: str) -> Array:
+        """Which rows of a view are by clients of this role."""
+        return self._by_slot(view["process"], lambda slot: self.meta.processes[slot] == role)
+
+    def _by_slot(self, processes: Array, test: Callable[[int], bool]) -> Array:
+        n = len(self.meta.processes)
+        if not n:
+            return np.zeros(len(processes), dtype=bool)
+        table: Array = np.array([test(slot) for slot in range(n)] + [False])
+        return table[np.where(processes >= 0, processes % n, n)]
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """Consumer groups, where there are several: then each has to get its messages. Readers belong to none."""
+        names = {
+            group
+            for slot, group in enumerate(self.meta.groups[: len(self.meta.processes)])
+            if group and self.meta.processes[slot] != "reader"
+        }
+        return tuple(sorted(names)) if len(names) > 1 else ()
+
+    def group_codes(self, view: View) -> Array:
+        """The number of the group of each row in ``groups``; -1 for clients of none, whose rows count for every group."""
+        return self._group_of(view["process"], self.groups)
+
+    def named_group(self, processes: Array) -> Array:
+        """The number of the consumer group of each process, -1 for none; also where there is only one."""
+        return self._group_of(processes, tuple(dict.fromkeys(self.meta.groups)))
+
+    def _group_of(self, processes: Array, groups: Sequence[str]) -> Array:
+        n = len(self.meta.processes)
+        table = np.full(n + 1, -1, dtype=np.int64)
+        for slot, group in enumerate(self.meta.groups[:n]):
+            if group and group in groups and self.meta.processes[slot] != "reader":
+                table[slot] = groups.index(group)
+        return table[np.where(processes >= 0, processes % n, n)] if n else np.full(len(processes), -1, dtype=np.int64)
+
+    def per_group(self, view: View) -> Iterable[tuple[str, View, frozenset[int]]]:
+        """(group, the rows of a view that count for it, the lanes it takes part in); one nameless group if not several."""
+        if not self.groups:
+            yield "", view, frozenset()
+            return
+        codes = self.group_codes(view)
+        for code, name in enumerate(self.groups):
+            own = view.where(codes == code)
+            yield name, view.where((codes == code) | (codes == -1)), self.lanes_of(own)
+
+    # -- what became of messages ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def fate(self) -> Fate:
+        """Where the acknowledged messages are that nobody received where they had to be received."""
+        return self.absent(self.arrivals)
+
+    def absent(self, view: View, only: frozenset[int] | None = None) -> Fate:
+        """Acknowledged messages that have no row in ``view`` though their lane (each of them that must, and each group
+        that takes part in it) had to get one. O(messages), and the number of distinct lanes for what is missing.
+
+        only: lanes in which it can be judged at all; None: all. A lane of -1 among them stands for any.
+        """
+        lost = np.zeros(self.size, dtype=bool)
+        gone, waiting = lost.copy(), lost.copy()
+        by_group: dict[str, int] = {}
+        single = len(self.meta.lanes) == 1 and only is None
+        for group, mine, lanes in self.per_group(view):
+            got = self.got if mine is self.arrivals else self.flags(mine.ids)
+            own = np.zeros(self.size, dtype=bool) if group else lost
+            for ids, reach in self._missing(mine, got):
+                if only is not None and -1 not in only and not (only & reach):
+                    continue
+                if group and not (lanes & reach) and not (single and not lanes):
+                    continue  # no sign that this group takes part in the lane
+                described = [self.lane(n) for n in reach]
+                if any(lane.gone for lane in described):
+                    gone[ids] = True
+                elif any(not lane.drained for lane in described):
+                    waiting[ids] = True
+                else:
+                    own[ids] = True
+            if group:
+                by_group[group] = int(np.count_nonzero(own))
+                lost |= own
+        return Fate(
+            np.flatnonzero(lost), np.flatnonzero(waiting & ~lost & ~gone), np.flatnonzero(gone & ~lost), by_group
+        )
+
+    def _missing(self, view: View, got: Array) -> Iterable[tuple[Array, frozenset[int]]]:
+        """(ids that are missing, the lanes they were to be found in), lane by lane."""
+        missing = np.flatnonzero(self.acknowledged & ~got)
+        if self.has_musts:
+            missing = np.flatnonzero(self.acknowledged)
+        if not len(missing):
+            return
+        lanes = self.of_message("lane")[missing]
+        for number in distinct(lanes).tolist():
+            ids = missing[lanes == number]
+            lane = self.lane(number)
+            if not lane.musts:
+                yield ids[~got[ids]], lane.closure
+            for must in sorted(lane.musts):
+                there = self.flags(view.ids[view["lane"] == must])
+                yield ids[~there[ids]], frozenset((must,))
+
+    # -- what is missing -----------------------------------------------------------------------------------------------
+
+    def error(self, code: int) -> str:
+        texts = self.history.errors
+        return texts[code] if 0 <= code < len(texts) else ""
+
+    def missing(self) -> Iterable[str]:
+        """Sentences about evidence that is not there."""
+        if self.history.torn:
+            yield self.history.torn
+        if not self.operations:
+            yield "the history is empty: it holds no operation"
+            return
+        if self.strange:
+            yield f"{self.strange} rows are of a function that this version does not know; they were left out"
+        for f, by in self.exercised.items():
+            if not by["ok"]:
+                yield f"no {f} ever succeeded ({by['fail']} fail, {by['info']} info)"
+        for lane in self.undrained_lanes[:20]:
+            yield f"lane {lane.name!r} was not drained: what is missing from it is undrained, not lost"
+        if len(self.undrained_lanes) > 20:
+            yield f"{len(self.undrained_lanes) - 20} further lanes were not drained"
+        for name, _, lanes in self.per_group(self.view("receive")):
+            if name and not lanes:
+                yield f"consumer group {name!r} received nothing"
+
+    @cached_property
+    def unreadable(self) -> View:
+        """``ok`` receives of bodies that could not be read."""
+        view = self.ok("receive")
+        if not len(view) or int(view["msg"].min()) > UNREADABLE:
+            return view.take(np.empty(0, dtype=np.int64))
+        return view.where(view["msg"] == UNREADABLE)
+
+
+class Labels:
+    """Small dense codes for lanes, processes or keys. Costs a pass for the span; sorts only what is far apart."""
+
+    def __init__(self, columns: Sequence[Array]) -> None:
+        self._numbers = Numbers(columns)
+        self.size = max(1, self._numbers.size)
+
+    def codes(self, values: Array) -> Array:
+        return self._numbers.ids(values)
+
+    def present(self, values: Array) -> Array:
+        """The distinct values, sorted."""
+        used = np.zeros(self.size, dtype=bool)
+        used[self.codes(values)] = True
+        return self._numbers.number(np.flatnonzero(used))
+
+
+def batch_codes(view: View) -> Array:
+    """(process, batch) of each row as one integer."""
+    return (view["process"].astype(np.int64) << 32) | (view["batch"].astype(np.int64) & 0xFFFFFFFF)

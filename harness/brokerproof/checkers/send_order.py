@@ -1,0 +1,98 @@
+"""Senders whose messages lie in a log in another order than they were sent."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from brokerproof.checkers.base import checker, found
+from brokerproof.checkers.index import Index, Labels
+from brokerproof.checkers.numbers import packed_order
+from brokerproof.checkers.positions import known, positions
+from brokerproof.checkers.streams import streams
+from brokerproof.finding import Count, Finding
+from brokerproof.history import Array
+
+_NOWHERE = np.iinfo(np.int64).max
+
+
+@checker(anomalies=("send_nonmonotonic",), observations=("send_skip",))
+def send_order(index: Index) -> Finding:
+    """*send_nonmonotonic*: within (sending process, key, log lane) a later-sent message lies before an earlier one, by
+    the lowest position that is known of each. Messages that the application sent again are exempt: it sent them late.
+    *send_skip*: between two neighbouring messages of one transaction in a lane lies somebody else's.
+    O(messages), and an integer sort where there is more than one stream."""
+    where = positions(index)
+    nothing = Finding(anomalies=found(send_nonmonotonic=Count()), observations=found(send_skip=Count()))
+    if not where.size or not len(index.sends):
+        return nothing
+    slot = np.full(index.size, _NOWHERE)
+    view = where.acknowledged
+    if len(view):
+        # Mostly one position each; only where several rows tell of one message the lowest has to be looked for.
+        slot[view.ids] = where.acknowledged_slots
+        if len(index.resends):
+            np.minimum.at(slot, view.ids, where.acknowledged_slots)
+    rest = _of_unknown(index)
+    if len(rest[0]):
+        np.minimum.at(slot, *rest)
+    return Finding(
+        anomalies=found(send_nonmonotonic=_nonmonotonic(index, slot)), observations=found(send_skip=_skips(index))
+    )
+
+
+def _of_unknown(index: Index) -> tuple[Array, Array]:
+    """(id, slot) of messages that were not acknowledged, but seen."""
+    where = positions(index)
+    view = where.received
+    if not len(view) or not index.maybe.any():
+        return view["msg"][:0].astype(np.int64), where.received_slots[:0]
+    sound = np.flatnonzero(view["msg"] >= 0)
+    ids = index.numbers.ids(view["msg"][sound])
+    mine = index.maybe[ids]
+    return ids[mine], where.received_slots[sound[mine]]
+
+
+def _nonmonotonic(index: Index, slot: Array) -> Count:
+    stream, count = streams(index, by="process")
+    if not count:
+        return Count()
+    mine = np.flatnonzero((slot < _NOWHERE) & (stream >= 0) & ~index.resent)
+    at = slot[mine]
+    if len(mine) < 2 or bool((at[1:] > at[:-1]).all()):
+        return Count()
+    where = positions(index)
+    group = stream[mine]
+    if where.lanes.size > 1:
+        # Slots of one lane are neighbours, so a lane is a range of slots; the position alone does not tell it.
+        lane_of_slot = np.zeros(where.size, dtype=np.int64)
+        lane_of_slot[where.received_slots] = where.lanes.codes(where.received["lane"])
+        lane_of_slot[where.acknowledged_slots] = where.lanes.codes(where.acknowledged["lane"])
+        lanes = lane_of_slot[at]
+        groups = Labels([group])
+        group, span = groups.codes(group) * where.lanes.size + lanes, groups.size * where.lanes.size
+    else:
+        span = count
+    order, ordered = packed_order(group, span)
+    at, ids = at[order], mine[order]
+    runs = np.concatenate([[0], np.cumsum(ordered[1:] != ordered[:-1])])
+    lifted = runs * where.size + at
+    behind = lifted < np.maximum.accumulate(lifted)
+    return index.count(np.sort(ids[behind]))
+
+
+def _skips(index: Index) -> Count:
+    where = positions(index)
+    view = where.acknowledged
+    if not len(view) or int(view["batch"].max()) < 0 or not index.has_transactions:
+        return Count()
+    rows = np.flatnonzero(view["batch"] >= 0)
+    slots = where.acknowledged_slots[rows]
+    lane, process, batch = view["lane"][rows], view["process"][rows], view["batch"][rows]
+    order = np.lexsort((slots, batch, process, lane))
+    slots, ids = slots[order], view.ids[rows[order]]
+    same = np.ones(len(order) - 1, dtype=bool)
+    for column in (lane, process, batch):
+        same &= column[order][1:] == column[order][:-1]
+    rank = np.concatenate([[0], np.cumsum(known(index))])
+    between = same & (slots[1:] > slots[:-1]) & (rank[slots[1:]] > rank[np.minimum(slots[:-1] + 1, where.size)])
+    return index.count(np.unique(ids[1:][between]))

@@ -1,0 +1,17 @@
+"""Acknowledged and not found, in a lane that nobody emptied."""
+
+from __future__ import annotations
+
+from brokerproof.checkers.base import checker, found
+from brokerproof.checkers.index import Index
+from brokerproof.finding import Finding
+
+
+@checker(observations=("undrained",))
+def undrained(index: Index) -> Finding:
+    """A send was ``ok`` and nobody received the message, but a lane where it may be was never emptied: it is not known
+    whether it is lost. The lane itself is a sentence in ``missing``. O(messages)."""
+    lanes = [lane.name for lane in index.undrained_lanes[:100]]
+    return Finding(
+        observations=found(undrained=index.count(index.fate.undrained, **({"lanes": lanes} if lanes else {})))
+    )
