@@ -9,6 +9,7 @@ which returns with the first report.
 
 from __future__ import annotations
 
+import gc
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -89,6 +90,16 @@ class _Sending:
         self._delivered = self._callback()
 
     def run(self) -> None:
+        # What a report is made of cannot form cycles; looking for some in the lists of them costs a tenth of the rate.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            self._run()
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _run(self) -> None:
         job = self._job
         job.report(client_settings={k: v for k, v in self._config.items() if isinstance(v, (str, int, float, bool))})
         now = job.tape.now()
@@ -259,7 +270,11 @@ class _OnePartition:
     def messages(self, bodies: Sequence[bytes], first: int, keys: npt.NDArray[np.int32]) -> list[dict[str, Any]]:
         if self._keyed:
             return [{"value": b, "key": k} for b, k in zip(bodies, map(_key, keys.tolist()), strict=True)]
-        return [{"value": b} for b in bodies]
+        if len(bodies) < _CHUNK:
+            return [{"value": b} for b in bodies]
+        for message, body in zip(self._spare, bodies, strict=True):  # half the cost of new ones
+            message["value"] = body
+        return self._spare
 
 
 class _RoundRobin(_OnePartition):
