@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -117,7 +118,9 @@ class RabbitCluster:
         seen = self._ask(lambda node: erlang.replicas(node, [queue])[queue])
         leading = [node for node, replica in seen.items() if replica.state == "leader"]
         if not leading:
-            raise EnvironmentProblem(f"queue {queue!r} of {self._ground.name!r} has no leader; nodes say {_states(seen)}")
+            raise EnvironmentProblem(
+                f"queue {queue!r} of {self._ground.name!r} has no leader; nodes say {_states(seen)}"
+            )
         return max(leading, key=lambda node: seen[node].term)
 
     # -- health --------------------------------------------------------------------------------------------------------
@@ -262,11 +265,14 @@ class RabbitCluster:
         progress(f"rabbitmq {self.version}: ready after {time.monotonic() - begin:.1f} s")
 
     def _last_lines(self) -> str:
-        return "\n".join(f"{name}: {line}" for name in self._names for line in self._ground.nodes[name].logs(tail=5).splitlines())
+        return "\n".join(
+            f"{name}: {line}" for name in self._names for line in self._ground.nodes[name].logs(tail=5).splitlines()
+        )
 
     def _shape(self, destination: Destination, name: str) -> Shape:
-        defaults = {"x-queue-type": "quorum" if len(self._names) > 1 else "classic"}
-        if self.version.startswith("4.") and destination.settings.get("x-queue-type", defaults["x-queue-type"]) == "quorum":
+        kind = destination.settings.get("x-queue-type", "quorum" if len(self._names) > 1 else "classic")
+        defaults: dict[str, str | int] = {"x-queue-type": kind}
+        if self.version.startswith("4.") and kind == "quorum":
             # 20 by default since 4.0: a storm of redeliveries would drop messages, which is a claim of its own.
             # https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
             defaults["x-delivery-limit"] = -1
@@ -284,7 +290,7 @@ class RabbitCluster:
         # One after the other: two consumers of one queue would take each other's probe.
         for name in self._names:
             wait_until(
-                lambda name=name: passed(name), timeout_s, f"a message through {name} of {self._ground.name!r} and back",
+                partial(passed, name), timeout_s, f"a message through {name} of {self._ground.name!r} and back",
                 interval_s=0.2, retry_on=admin.NOT_YET,
             )  # fmt: skip
 

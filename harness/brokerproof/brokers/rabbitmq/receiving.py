@@ -1,0 +1,273 @@
+"""The receiver: takes deliveries from one channel, does the work, acknowledges, and learns that it was heard.
+
+``basic.ack`` has no reply. A ``basic.qos`` with the value it has anyway has one, and a channel handles what it is sent
+in order: its reply proves that every acknowledgement before it has arrived. That is asked about ten times a second;
+settles that no reply covers stay ``info``.
+
+Settings: ``ack`` is ``after`` (the work), ``first``, ``auto`` or ``never``; ``on_error``, when the work fails:
+``requeue``, ``reject`` (without requeue) or ``leave`` (unacknowledged); ``arguments`` of the consumer.
+Source: https://www.rabbitmq.com/docs/confirms#acknowledgement-modes
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from pika.channel import Channel
+
+from brokerproof.brokers.base import Job, ReceiveJob
+from brokerproof.brokers.rabbitmq import outcomes
+from brokerproof.brokers.rabbitmq.queues import PROBE, queue_name
+from brokerproof.brokers.rabbitmq.session import Session
+from brokerproof.history import FAIL, OK, OUTCOME
+from brokerproof.tape import OPEN
+
+_WAIT_S = 0.05
+#: Work goes on for so long before the connection is served again: heartbeats, and acknowledgements on their way out.
+_SLICE_S = 0.005
+_PROVE_EVERY_S, _PROVE_EVERY_N = 0.1, 500
+_END_S = 2.0
+
+
+class Delivery(NamedTuple):
+    lane: int
+    tag: int
+    attempt: int
+    body: bytes
+
+
+def delivery(lane: int, method: Any, properties: Any, body: bytes) -> Delivery:
+    """attempt: quorum queues count, in a header that a first delivery does not have; others flag a redelivery."""
+    headers = properties.headers
+    count = int(headers.get("x-delivery-count", 0)) if headers else 0
+    return Delivery(lane, method.delivery_tag, max(count, int(method.redelivered)), body)
+
+
+def queues_of(job: Job) -> dict[int, str]:
+    """lane -> queue"""
+    return {job.lane + p: queue_name(job.destination, p) for p in range(job.partitions)}
+
+
+class Subscription:
+    """Consumers on some queues, and what they were delivered. queues: lane -> queue."""
+
+    def __init__(
+        self, session: Session, queues: Mapping[int, str], *, prefetch: int, auto_ack: bool, arguments: Any = None
+    ) -> None:  # fmt: skip
+        self.inbox: deque[Delivery] = deque()
+        self._session, self._queues = session, queues
+        self._prefetch, self._auto_ack, self._arguments = prefetch, auto_ack, arguments
+        self._tags: list[str] = []
+
+    def begin(self, channel: Channel) -> None:
+        self._tags.clear()
+        channel.add_on_cancel_callback(lambda _: self._session.drop("ConsumerCancelled"))
+        channel.basic_qos(prefetch_count=self._prefetch)
+        waiting = len(self._queues)
+
+        def consuming(_: Any) -> None:
+            nonlocal waiting
+            waiting -= 1
+            if not waiting:
+                self._session.ready()
+
+        for lane, queue in self._queues.items():
+            tag = channel.basic_consume(
+                queue, self._on_message(lane), auto_ack=self._auto_ack, arguments=self._arguments, callback=consuming,
+            )  # fmt: skip
+            self._tags.append(tag)
+
+    def prove(self, channel: Channel, proved: Any) -> None:
+        """``proved`` is called when the broker has handled everything that was sent on the channel before."""
+        channel.basic_qos(prefetch_count=self._prefetch, callback=proved)
+
+    def cancel(self, channel: Channel, cancelled: Any) -> None:
+        for tag in self._tags:
+            channel.basic_cancel(tag, callback=cancelled)
+        self._tags.clear()
+
+    def _on_message(self, lane: int) -> Any:
+        put = self.inbox.append
+
+        def on_message(_channel: Channel, method: Any, properties: Any, body: bytes) -> None:
+            put(delivery(lane, method, properties, body))
+
+        return on_message
+
+
+class Receiving:
+    def __init__(self, job: ReceiveJob) -> None:
+        self._job = job
+        settings = job.receiver.settings
+        self._ack = str(settings.get("ack", "after"))
+        self._on_error = str(settings.get("on_error", "requeue"))
+        self._verifier = job.verifier()
+        self._session = Session(
+            job.endpoint, name=f"{job.destination} {job.tape.slot}", set_up=self._set_up, lost=self._lost
+        )
+        self._subscription = Subscription(
+            self._session, queues_of(job), prefetch=job.receiver.prefetch, auto_ack=self._ack == "auto",
+            arguments=settings.get("arguments"),
+        )  # fmt: skip
+        self._inbox = self._subscription.inbox
+        self._unproven: list[int] = []  # rows of settles that no reply covers yet
+        self._asked: list[int] | None = None  # those that the reply on its way will cover
+        self._asked_at = 0.0
+        self._failed_work = 0
+
+    def run(self) -> None:
+        job, session = self._job, self._session
+        with session.open():
+            while not job.stopping():
+                session.poll(0.0 if self._inbox else _WAIT_S)
+                self._take()
+                self._prove()
+            self._finish()
+        facts = {"connections": session.connections, "failed_work": self._failed_work}
+        job.report(**{name: n for name, n in facts.items() if n})
+
+    # -- the connection ------------------------------------------------------------------------------------------------
+
+    def _set_up(self, channel: Channel) -> None:
+        if self._session.connections > 1:
+            self._job.tape.reconnected()
+        self._subscription.begin(channel)
+
+    def _lost(self, error: str) -> None:
+        rows = (self._asked or []) + self._unproven
+        if rows:
+            self._job.tape.close_many(np.array(rows), OUTCOME[outcomes.meaning(error).outcome], error=error)
+        self._asked, self._unproven = None, []
+        if self._ack != "auto":
+            self._inbox.clear()  # the broker gives them to somebody else; an acknowledgement would be refused
+
+    # -- deliveries ----------------------------------------------------------------------------------------------------
+
+    def _take(self) -> None:
+        if not self._inbox:
+            return
+        if self._job.work is None:
+            self._take_all()
+            return
+        until = time.monotonic() + _SLICE_S
+        while self._inbox and time.monotonic() < until and not self._job.stopping():
+            self._take_one(self._inbox.popleft())
+
+    def _take_one(self, got: Delivery) -> None:
+        """One message that is worked on. It counts as received when the client takes it in hand, not while it lies in
+        its buffer: what a kill finds there was never received."""
+        job, tape = self._job, self._job.tape
+        if got.body.startswith(PROBE):
+            self._pass_over(got)
+            return
+        read = self._verifier.read(got.body)
+        now = tape.now()
+        tape.row("receive", OK, start_ns=now, end_ns=now, msg=read.msg, key=read.key, lane=got.lane, pos=got.tag,
+                 attempt=got.attempt, error=read.problem)  # fmt: skip
+        if self._ack == "auto":
+            tape.row("settle", OK, start_ns=now, end_ns=now, msg=read.msg, key=read.key, lane=got.lane, pos=got.tag)
+        if self._ack == "first":
+            self._settle(got, read.msg, read.key)
+        try:
+            assert job.work is not None
+            job.work(read.msg, read.key, got.lane)
+        except Exception:  # whatever the work met: this is the application's own rule for it
+            self._failed_work += 1
+            self._refuse(got, read.msg, read.key)
+            return
+        if self._ack == "after":
+            self._settle(got, read.msg, read.key)
+
+    def _take_all(self) -> None:
+        """Everything that has come, at once: there is no work that a kill could interrupt."""
+        tape = self._job.tape
+        batch = [got for got in self._inbox if not got.body.startswith(PROBE)]
+        for got in self._inbox:
+            if got.body.startswith(PROBE):
+                self._pass_over(got)
+        self._inbox.clear()
+        if not batch:
+            return
+        now = tape.now()
+        columns = received(self._verifier, batch, now)
+        n = len(batch)
+        tape.rows("receive", OK, n, **columns)
+        if self._ack == "never":
+            return
+        settles = {name: columns[name] for name in ("start_ns", "msg", "key", "lane", "pos")}
+        if self._ack == "auto":
+            tape.rows("settle", OK, n, end_ns=now, **settles)
+            return
+        row = tape.rows("settle", OPEN, n, end_ns=-1, **settles)
+        self._unproven.extend(range(row, row + n))
+        if self._session.is_ready:
+            ack = self._session.channel.basic_ack
+            for got in batch:
+                ack(got.tag)
+
+    def _settle(self, got: Delivery, msg: int, key: int) -> None:
+        row = self._job.tape.open("settle", msg=msg, key=key, lane=got.lane, pos=got.tag)
+        self._unproven.append(row)
+        if self._session.is_ready:
+            self._session.channel.basic_ack(got.tag)
+
+    def _refuse(self, got: Delivery, msg: int, key: int) -> None:
+        """The work failed: says so to the broker, or does not."""
+        if self._ack not in ("after", "never") or self._on_error == "leave" or not self._session.is_ready:
+            return
+        requeue = self._on_error == "requeue"
+        row = self._job.tape.open("settle", msg=msg, key=key, lane=got.lane, pos=got.tag)
+        self._session.channel.basic_nack(got.tag, requeue=requeue)
+        # "Was acknowledged" is what a settle says, and this was not.
+        self._job.tape.close(row, FAIL, error="REQUEUED" if requeue else "REJECTED")
+
+    def _pass_over(self, got: Delivery) -> None:
+        if self._ack != "auto" and self._session.is_ready:
+            self._session.channel.basic_ack(got.tag)
+
+    # -- proof of acknowledgements -------------------------------------------------------------------------------------
+
+    def _prove(self, at_once: bool = False) -> None:
+        now = time.monotonic()
+        due = at_once or len(self._unproven) >= _PROVE_EVERY_N or now - self._asked_at >= _PROVE_EVERY_S
+        if self._unproven and self._asked is None and due and self._session.is_ready:
+            self._asked, self._unproven, self._asked_at = self._unproven, [], now
+            self._subscription.prove(self._session.channel, self._proved)
+
+    def _proved(self, _: Any) -> None:
+        if self._asked:
+            self._job.tape.close_many(np.array(self._asked), OK)
+        self._asked = None
+
+    def _finish(self) -> None:
+        """No new deliveries; what the broker holds as delivered for good (auto) is worked off, the rest goes back."""
+        session, deadline = self._session, time.monotonic() + _END_S
+        left = [self._job.partitions]
+        if session.is_ready:
+            self._subscription.cancel(session.channel, lambda _: left.append(left.pop() - 1))
+            while session.is_ready and left[0] and time.monotonic() < deadline:
+                session.poll(_WAIT_S)
+        while self._inbox and self._ack == "auto":
+            if self._job.work is None:
+                self._take_all()
+            else:
+                self._take_one(self._inbox.popleft())
+        while session.is_ready and (self._unproven or self._asked) and time.monotonic() < deadline:
+            self._prove(at_once=True)
+            session.poll(_WAIT_S)
+
+
+def received(verifier: Any, batch: list[Delivery], now: int) -> dict[str, Any]:
+    """The columns of ``receive`` rows."""
+    n = len(batch)
+    msg, key = verifier.read_many([got.body for got in batch])
+    return {
+        "start_ns": now, "end_ns": now, "msg": msg, "key": key,
+        "lane": np.fromiter((got.lane for got in batch), np.int32, n),
+        "pos": np.fromiter((got.tag for got in batch), np.int64, n),
+        "attempt": np.fromiter((got.attempt for got in batch), np.int16, n),
+    }  # fmt: skip

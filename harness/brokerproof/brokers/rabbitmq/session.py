@@ -1,0 +1,165 @@
+"""One client's connection: opened, lost and replaced for as long as the client lives.
+
+    down --connect--> opening --channel open, set up--> ready --lost--> down
+
+The owner drives it: ``poll`` runs pika's loop for a moment, and everything else happens in between. A connection has
+one channel; what closes the channel costs the connection too, so that "reconnected" means one thing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pika
+from pika.adapters.select_connection import IOLoop
+from pika.channel import Channel
+
+from brokerproof.brokers.rabbitmq.outcomes import classify
+
+# pika says at level ERROR what the history records as outcomes.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+_RETRY_S = 0.2
+_SOCKET_S, _STACK_S = 2.0, 3.0
+_CLOSE_S = 3.0
+
+
+class Session:
+    """set_up: called with every new channel; calls ``ready`` when the client may begin.
+    lost: called with the error class when a connection that was opened ends.
+    """
+
+    def __init__(
+        self, endpoint: Any, *, name: str, set_up: Callable[[Channel], None], lost: Callable[[str], None]
+    ) -> None:  # fmt: skip
+        self._addresses = [(str(host), int(port)) for host, port in endpoint["addresses"]]
+        self._endpoint, self._name = endpoint, name
+        self._set_up, self._lost = set_up, lost
+        self._loop = IOLoop()
+        self._loop.activate_poller()
+        self._connection: pika.SelectConnection | None = None
+        self._channel: Channel | None = None
+        self._is_ready = False
+        self._closing = False
+        self._retry_at = 0.0
+        self._attempts = 0
+        self.connections = 0
+        self.blocked = 0
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Session]:
+        try:
+            yield self
+        finally:
+            self.close()
+
+    # -- for the owner -------------------------------------------------------------------------------------------------
+
+    @property
+    def channel(self) -> Channel:
+        assert self._channel is not None
+        return self._channel
+
+    @property
+    def is_ready(self) -> bool:
+        return self._is_ready
+
+    def ready(self) -> None:
+        """Says that the channel is set up."""
+        self._is_ready = True
+
+    def poll(self, wait_s: float) -> None:
+        """Reads, writes and calls back; returns after the first event, or after ``wait_s``."""
+        if self._connection is None and time.monotonic() >= self._retry_at:
+            self._connect()
+        wake = self._loop.call_later(wait_s, _nothing)
+        self._loop.poll()
+        self._loop.process_timeouts()
+        self._loop.remove_timeout(wake)
+
+    def unwritten(self) -> int:
+        """Bytes that were handed over and are not in the socket yet. The same question pika's blocking adapter asks."""
+        connection = self._connection
+        return connection._get_write_buffer_size() if connection is not None and self._is_ready else 0
+
+    def drop(self, error: str) -> None:
+        """Gives the connection up as lost; another will be opened."""
+        self._end(error)
+        self._hang_up()
+
+    def close(self) -> None:
+        """Ends in an orderly way: what was written before has been read by the broker when this returns in time."""
+        self._closing, self._is_ready = True, False
+        self._hang_up()
+        deadline = time.monotonic() + _CLOSE_S
+        while self._connection is not None and time.monotonic() < deadline:
+            self.poll(0.05)
+        self._loop.deactivate_poller()
+        self._loop.close()
+
+    # -- pika's callbacks ----------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        host, port = self._addresses[self._attempts % len(self._addresses)]
+        self._attempts += 1
+        e = self._endpoint
+        parameters = pika.ConnectionParameters(
+            host=host, port=port, virtual_host=e["vhost"], credentials=pika.PlainCredentials(e["user"], e["password"]),
+            heartbeat=e["heartbeat_s"], socket_timeout=_SOCKET_S, stack_timeout=_STACK_S, connection_attempts=1,
+            client_properties={"connection_name": self._name},
+        )  # fmt: skip
+        self._connection = pika.SelectConnection(
+            parameters, on_open_callback=self._opened, on_open_error_callback=self._not_opened,
+            on_close_callback=self._closed, custom_ioloop=self._loop,
+        )  # fmt: skip
+
+    def _opened(self, connection: Any) -> None:
+        if self._closing:
+            return
+        connection.add_on_connection_blocked_callback(self._is_blocked)
+        connection.channel(on_open_callback=self._channel_opened)
+
+    def _channel_opened(self, channel: Channel) -> None:
+        # The next failure begins again with the first address, the leader's when the client was started.
+        self._attempts = 0
+        self._channel = channel
+        self.connections += 1
+        channel.add_on_close_callback(self._channel_closed)
+        self._set_up(channel)
+
+    def _channel_closed(self, channel: Channel, reason: BaseException) -> None:
+        if channel is not self._channel:
+            return
+        self._end(classify(reason))
+        self._hang_up()
+
+    def _closed(self, connection: Any, reason: BaseException) -> None:
+        self._end(classify(reason))
+        self._connection = None
+        self._retry_at = time.monotonic() + _RETRY_S
+
+    def _not_opened(self, connection: Any, reason: BaseException) -> None:
+        self._connection = None
+        self._retry_at = time.monotonic() + _RETRY_S
+
+    def _is_blocked(self, connection: Any, frame: Any) -> None:
+        self.blocked += 1
+
+    def _hang_up(self) -> None:
+        connection = self._connection
+        if connection is not None and not (connection.is_closing or connection.is_closed):
+            connection.close()
+
+    def _end(self, error: str) -> None:
+        """Tells the owner once per connection."""
+        if self._channel is not None:
+            self._channel, self._is_ready = None, False
+            self._lost(error)
+
+
+def _nothing() -> None:
+    pass
