@@ -55,6 +55,10 @@ class Finding:
         """Whether any of these anomalies was found."""
         return any(key in self.anomalies and self.anomalies[key].count > 0 for key in keys)
 
+    def observed(self, key: str) -> bool:
+        """Whether this observation was made at least once."""
+        return key in self.observations and self.observations[key].count > 0
+
     def to_json(self) -> dict[str, Any]:
         return {
             "operations": self.operations,

@@ -13,7 +13,8 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from brokerproof.claim import Claim
 from brokerproof.errors import HarnessError, HistoryError, PlanError
 from brokerproof.experiment import LINK_AND_LOAD, Cell, Experiment, PropertyExperiment
 from brokerproof.expected import expected
-from brokerproof.faults.base import Applied, Scene, apply, make
+from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Scene, apply, make
 from brokerproof.finding import Finding
 from brokerproof.history import FAIL, OK, F, History, read_history
 from brokerproof.plan import Injection, Plan
@@ -91,7 +92,7 @@ class Session:
         with self.pool.lease(key, progress=lambda what: self.say(cell, what)) as cluster:
             facts = self.folder.path / "clusters" / f"{key.slug}.json"
             if not facts.exists():
-                self.folder.note_cluster(key.slug, _cluster_facts(cluster))
+                self.folder.note_cluster(key.slug, _cluster_facts(cluster, self.folder.id))
             yield cluster
 
     def lanes_ready(self, plans: Sequence[Plan], cluster: Cluster, key: ClusterKey, cell: str) -> float:
@@ -181,7 +182,25 @@ def _run_trials(session: Session, cell: Cell, experiment: Experiment) -> dict[st
             )
             for plan, result in zip(together, found, strict=True):
                 results.setdefault(plan.arm, []).append(result)
-    return {arm: ArmResult(trials=tuple(trials)) for arm, trials in results.items()}
+    return _witnessed({arm: ArmResult(trials=tuple(trials)) for arm, trials in results.items()})
+
+
+def _witnessed(arms: Mapping[str, ArmResult]) -> dict[str, ArmResult]:
+    """Takes the evidence back from faults whose sign no trial under the same injection shows."""
+    out = {}
+    for arm, result in arms.items():
+        trials = []
+        for n, trial in enumerate(result.trials):
+            together = [arms[a].trials[n] for a in ("treatment", "control") if n < len(arms.get(a, ArmResult()).trials)]
+            faults = []
+            for fault, evidence, in_flight in trial.faults:
+                signs = make(fault).witnessed_by
+                seen = any(t.finding.shows(s) or t.finding.observed(s) for t in together for s in signs)
+                took = evidence == "took_effect" and (not signs or seen)
+                faults.append((fault, evidence if took or evidence != "took_effect" else "no_effect", in_flight))
+            trials.append(replace(trial, faults=tuple(faults)))
+        out[arm] = ArmResult(trials=tuple(trials))
+    return out
 
 
 def _blocks(experiment: Experiment, plans: Mapping[str, Plan]) -> list[list[Plan]]:
@@ -249,8 +268,9 @@ def _drive(
 ) -> tuple[list[Applied], bool]:  # fmt: skip
     """Load, faults, heal, drain, final read. Returns the injections and whether the cluster came back healthy."""
     start_s = block.start()
+    # An injection is begun ahead of its moment, so that its first look does not delay it.
     moments = sorted(
-        [(i.at_s, 0, n) for n, i in enumerate(schedule)]
+        [(max(0.0, i.at_s - LOOK_AHEAD_S), 0, n) for n, i in enumerate(schedule)]
         + [(i.at_s + i.for_s, 1, n) for n, i in enumerate(schedule) if not i.until_read]
     )
     load_s = max(t.plan.workload.load_s for t in block.trials)
@@ -277,6 +297,7 @@ def _drive(
                 apply(
                     make(injection.fault, injection.options), scene, injection.target, now_s=block.now_s,
                     targets=targets, options=injection.options,
+                    at_moment=partial(_until, block, start_s + injection.at_s),
                 )
             )  # fmt: skip
             open_[n] = stack
@@ -344,11 +365,6 @@ def evaluate(folder: Path, deciding: Sequence[str]) -> TrialResult:
         for injection in injections:
             if injection["injected_s"] >= 0:
                 injection["in_flight"] = _in_flight(history, injection["injected_s"], injection["healed_s"])
-            # A fault may name what the history has to show for it; without that it did not do what it is for.
-            sign = getattr(make(injection["fault"], injection["options"]), "witnessed_by", "")
-            if sign and injection["evidence"] == "took_effect" and not finding.observations[sign].count:
-                injection["evidence"] = "no_effect"
-                injection["error"] = f"no send was {sign}: nothing passed while replies were dropped"
         witnesses = _witnesses_in_flight(history, finding, deciding, windows)
         problems = _problems(folder)
         if problems:
@@ -461,15 +477,15 @@ def _decide_property(session: Session, cell: Cell, experiment: PropertyExperimen
     return entry
 
 
-def _cluster_facts(cluster: Cluster) -> dict[str, Any]:
+def _cluster_facts(cluster: Cluster, run: str) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "broker": cluster.product, "version": cluster.version, "topology": cluster.topology,
         "settings": dict(cluster.settings()),
     }  # fmt: skip
     if not cluster.in_process:
-        from brokerproof.runtime import engine
+        from brokerproof.runtime import ground  # brings the engine's client with it
 
-        facts |= engine.facts()
+        facts |= ground.facts(run)
     return facts
 
 
@@ -495,6 +511,7 @@ def recheck(folder: RunFolder) -> list[dict[str, Any]]:
             for arm in ("treatment", "control", "sham")
             if old[arm] is not None
         }
+        arms = _witnessed(arms)
         has_faults = any(t.faults for t in arms["treatment"].trials)
         verdict = judge(claim, old["mode"], arms, has_faults=has_faults)
         new = {**old, "verdict": verdict.word, "reason": verdict.reason, "metrics": dict(verdict.metrics), "p": verdict.p}

@@ -116,7 +116,7 @@ def judge(claim: Claim, mode: Mode, arms: Mapping[str, ArmResult], *, has_faults
     if sham.violated(claim):
         return Verdict(
             word="UNKNOWN",
-            reason=f"the sham arm, without any fault, shows {words}: the drain or an offset is at fault, not the broker",
+            reason=f"the sham arm, without any fault, shows {words} too: nothing can be said of the fault (is the drain at fault?)",
         )
     p = fisher_one_sided(
         (control.violated(claim), len(control.trials)), (treatment.violated(claim), len(treatment.trials))

@@ -11,7 +11,7 @@ from brokerproof.claims import claim
 
 ONE = ("",)
 #: Milliseconds of work of a quick and of a slow consumer.
-QUICK_MS, SLOW_MS = 1.0, 12.0
+QUICK_MS, SLOW_MS = 1.0, 40.0
 
 
 def _arms(cell: Cell) -> tuple[Workload, Workload]:

@@ -73,8 +73,8 @@ TARGETS = {"client_kill": "consumer", "link_down": "all", "black_hole": "all", "
            "latency": "all", "lost_ack": "all", "noop": "all"}  # fmt: skip
 
 
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "BITE_S", 0.05)
+def impatient(monkeypatch: pytest.MonkeyPatch, name: str = "noop") -> None:
+    monkeypatch.setattr(type(make(name)), "bite_s", 0.05)
     monkeypatch.setattr(base, "HEAL_S", 0.05)
 
 
@@ -92,7 +92,7 @@ def test_every_fault_bites_and_heals(name: str, scene: Scene) -> None:
 
 @pytest.mark.parametrize("name", [n for n in faults() if n != "noop"])
 def test_a_fault_that_does_nothing_is_caught(name: str, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    impatient(monkeypatch)
+    impatient(monkeypatch, name)
     if name == "partition":
         scene = three_nodes(scene)
     fault = make(name)
@@ -137,7 +137,7 @@ def test_evidence_is_what_three_looks_say(looks: tuple[bool | None, ...], eviden
 
 
 def test_a_fault_that_does_not_heal_is_said_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    impatient(monkeypatch)
+    impatient(monkeypatch, "kill")
     fault = make("kill")
     monkeypatch.setattr(type(fault), "mend", lambda self, node: None)
     with apply(fault, scene, "leader", now_s=lambda: 0.0) as record:
@@ -158,7 +158,7 @@ def test_a_partition_cuts_the_directions_it_says(one_way: str, dropped: set[str]
 
 
 def test_a_partition_that_cuts_more_than_it_says_is_unproven(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    impatient(monkeypatch)
+    impatient(monkeypatch, "partition")
     three_nodes(scene)
     peers = scene.cluster.peers
     assert isinstance(peers, Peers)

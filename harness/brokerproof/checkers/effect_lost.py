@@ -16,8 +16,9 @@ def effect_lost(index: Index) -> Finding:
     where there are consumers and effects at all. O(messages).
 
     Not counted, since it is not known whether they would have had their effect: messages with an effect that is
-    ``info``, and those that only the final reader received: from a queue, as it was next; from a log, beyond what any
-    consumer had reached. details: ``beyond_consumers`` how many the latter are, ``perhaps`` the former.
+    ``info``, and those that the final reader still found and no consumer had settled: in a queue, whoever had held
+    them; in a log, beyond what the consumers had committed. They were not worked off, which is evidence missing.
+    details: ``beyond_consumers`` how many the latter are, ``perhaps`` the former.
     """
     consumers = "consumer" in index.meta.processes or not index.meta.processes
     if not index.has_effects or not consumers:
@@ -26,14 +27,16 @@ def effect_lost(index: Index) -> Finding:
     perhaps = absent & index.perhaps_effects
     beyond = absent & ~perhaps & _only_read_at_the_end(index)
     ids = np.flatnonzero(absent & ~perhaps & ~beyond)
-    details = {}
+    details, missing = {}, ()
     if perhaps.any() or beyond.any():
         details = {"perhaps": int(np.count_nonzero(perhaps)), "beyond_consumers": int(np.count_nonzero(beyond))}
-    return Finding(anomalies=found(effect_lost=index.count(ids, **details)))
+    if beyond.any():
+        missing = (f"{details['beyond_consumers']} messages were not worked off when the final read found them",)
+    return Finding(anomalies=found(effect_lost=index.count(ids, **details)), missing=missing)
 
 
 def _only_read_at_the_end(index: Index) -> Array:
-    """Messages that a reader received and no consumer, unless a consumer had got further in that log already."""
+    """Messages that a reader found although consumers were due them, and that none of them had settled."""
     out = np.zeros(index.size, dtype=bool)
     view = index.receives
     if not len(view) or "reader" not in index.meta.processes:
@@ -42,16 +45,15 @@ def _only_read_at_the_end(index: Index) -> Array:
     by_reader, by_others = view.where(reader), view.where(~reader)
     if not len(by_reader):
         return out
-    others = index.flags(by_others.ids)
+    settles = index.view("settle")
+    settled = index.flags(settles.where(~index.by_role(settles, "reader")).ids)
     queue = index.on(by_reader, logs=False)
     out[queue.ids] = True
     logs, worked = index.on(by_reader, logs=True), index.on(by_others, logs=True)
     commits = index.on(index.ok("commit"), logs=True)
     for lane in index.lanes_of(logs):
-        # What was committed counts as reached, whether or not anybody ever saw it: that is how auto-commit loses.
-        reached = max(
-            int(worked["pos"][worked["lane"] == lane].max(initial=-1)),
-            int(commits["value"][commits["lane"] == lane].max(initial=-1)) - 1,
-        )
+        # What was committed is passed over, whether or not anybody ever saw it: that is how auto-commit loses.
+        committed = commits["value"][commits["lane"] == lane]
+        reached = int(committed.max()) - 1 if len(committed) else int(worked["pos"][worked["lane"] == lane].max(initial=-1))
         out[logs.ids[(logs["lane"] == lane) & (logs["pos"] > reached)]] = True
-    return out & ~others
+    return out & ~settled

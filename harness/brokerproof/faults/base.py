@@ -30,6 +30,8 @@ Plane = Literal["link", "node", "peer", "load", "none"]
 
 #: How long a fault may take to bite after its injection, and to be gone after its heal.
 BITE_S, HEAL_S = 5.0, 10.0
+#: How long before its moment an injection begins with its first look.
+LOOK_AHEAD_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,11 @@ class Fault(Protocol):
 
     name: str
     plane: Plane
+    #: How long it may take to bite after its injection.
+    bite_s: float
+    #: Anomalies or observations one of which some trial under the injection has to show, or the fault did not do what
+    #: it is for; empty where the probe says it all.
+    witnessed_by: tuple[str, ...]
 
     def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
         """The names (nodes, links, processes) that the role means right now. Raises PlanError for a role it has not."""
@@ -115,10 +122,11 @@ class Applied:
 @contextmanager
 def apply(
     fault_: Fault, scene: Scene, target: str, *, now_s: Callable[[], float], targets: Sequence[str] | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None, at_moment: Callable[[], None] = lambda: None,
 ) -> Iterator[Applied]:  # fmt: skip
     """Injects for as long as the block runs, and yields the record, whose evidence is complete after the block.
 
+    at_moment: called after the first look and right before the injection; waits for the schedule's moment.
     targets: recorded names instead of resolving the role again (``replay --targets recorded``).
     """
     record = Applied(fault_.name, target, dict(options or {}))
@@ -127,10 +135,11 @@ def apply(
     before = fault_.probe(scene, record.targets)
     record.probes["before"] = before.to_json()
     during: Probe | None = None
+    at_moment()
     try:
         record.injected_s = now_s()
         with fault_.inject(scene, record.targets):
-            during = _until(fault_, scene, record.targets, bites=True, timeout_s=BITE_S)
+            during = _until(fault_, scene, record.targets, bites=True, timeout_s=fault_.bite_s)
             record.bit_s = now_s()
             record.probes["during"] = during.to_json()
             record.observed["during"] = _observe(scene)
@@ -190,6 +199,9 @@ def fault(name: str) -> Callable[[C], C]:
         if other is not None and other.__module__ != cls.__module__:
             raise HarnessError(f"two faults are called {name!r}: {other.__module__} and {cls.__module__}")
         cls.name = name  # type: ignore[attr-defined]
+        for attribute, default in (("bite_s", BITE_S), ("witnessed_by", ())):
+            if not hasattr(cls, attribute):
+                setattr(cls, attribute, default)
         _REGISTRY[name] = cls
         return cls
 

@@ -12,12 +12,11 @@ from brokerproof.faults.base import LinkFault, fault
 @fault("lost_ack")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LostAck(LinkFault):
-    """Evidence: a fresh connection is accepted and its greeting is never answered; and, in the history, at least one
-    send that came to ``info`` was found afterwards (``witnessed_by``), or no request had passed."""
+    """Evidence: a fresh connection is accepted and its greeting is never answered; and, in the histories under the
+    injection, a send that came to ``info`` and was found, or one that is there twice: a request had passed."""
 
     name: ClassVar[str] = "lost_ack"
-    #: The observation that the history has to show, or the fault did not do what it is for.
-    witnessed_by: ClassVar[str] = "recovered"
+    witnessed_by: ClassVar[tuple[str, ...]] = ("recovered", "duplicated")
 
     def break_(self, link: Link) -> None:
         link.add_toxic("timeout", "downstream", timeout=0)

@@ -17,6 +17,7 @@ class Noop:
 
     name: ClassVar[str] = "noop"
     plane: ClassVar[Plane] = "none"
+    bite_s: ClassVar[float] = 0.0
 
     def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
         return ()

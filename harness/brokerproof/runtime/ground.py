@@ -202,6 +202,15 @@ class Ground:
             raise
 
 
+def facts(run: str) -> dict[str, Any]:
+    """Engine and image ids of what a run has started: ``{"engine": {...}, "images": {tag: id}}``."""
+    with engine_errors("asking for versions"):
+        version = client().version()
+        containers = client().containers.list(filters={"label": f"{LABEL_RUN}={run}"}, ignore_removed=True)
+        images = {c.attrs["Config"]["Image"]: c.attrs["Image"] for c in containers}
+    return {"engine": {"version": version["Version"], "kernel": version.get("KernelVersion", "")}, "images": images}
+
+
 @contextlib.contextmanager
 def _published_ports(n: int) -> Iterator[list[int]]:
     """``n`` loopback ports that are free; held open until the block ends, so that no two clusters choose the same.

@@ -155,7 +155,7 @@ class LiveTrial:
             return done >= expected or time.monotonic() - since >= patience_s
 
         try:
-            wait_until(settled, max(0.0, deadline - time.monotonic()), "receivers to go quiet", interval_s=0.1)
+            wait_until(settled, max(0.0, deadline - time.monotonic()), "receivers to go quiet", interval_s=0.02)
         except DeadlineError as exc:
             self.problems.append(str(exc))
 

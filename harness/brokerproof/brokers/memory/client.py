@@ -5,13 +5,15 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
+from collections import deque
 from typing import Any
 
 from brokerproof.brokers.base import ReadJob, ReceiveJob, SendJob
 from brokerproof.history import FAIL, INFO, OK
+from brokerproof.message import Read, Verifier
 
 _consumers = itertools.count(1)
-_IDLE_S = 0.002
+_IDLE_S = 0.0005
 
 
 def send(job: SendJob) -> None:
@@ -77,50 +79,57 @@ def send(job: SendJob) -> None:
 
 
 def receive(job: ReceiveJob) -> None:
-    """settings: ``ack`` = ``after``, ``first`` or ``auto``."""
+    """settings: ``ack`` = ``after``, ``first`` or ``auto``. Holds up to ``prefetch`` messages in hand."""
     cluster, tape = job.endpoint["cluster"], job.tape
     link = cluster.link(job.endpoint["group"])
     verifier = job.verifier()
     mode = job.receiver.settings.get("ack", "after")
     me = next(_consumers)
     epoch = link.epoch
+    hand: deque[tuple[int, int, Read]] = deque()  # (partition, tag, what it says)
     try:
         while not job.stopping():
             if link.epoch != epoch:
                 epoch = link.epoch
                 cluster.release(me)
+                hand.clear()
                 me = next(_consumers)
                 tape.reconnected()
-            if link.passage() != "passes" or not _one(job, cluster, verifier, mode, me):
+            if link.passage() == "passes":
+                _fill(job, cluster, verifier, hand, me, settle_now=mode == "auto")
+            if not hand:
                 time.sleep(_IDLE_S)
+                continue
+            partition, tag, read = hand.popleft()
+            if mode == "first":
+                _settle(job, cluster, partition, tag, read)
+            if job.work is not None:
+                job.work(read.msg, read.key, job.lane + partition)
+            if mode == "after":
+                _settle(job, cluster, partition, tag, read)
     finally:
         cluster.release(me)  # a closed connection, or a killed consumer: the broker gives its messages to others
 
 
-def _one(job: ReceiveJob, cluster: Any, verifier: Any, mode: str, me: int) -> bool:
+def _fill(
+    job: ReceiveJob, cluster: Any, verifier: Verifier, hand: deque[tuple[int, int, Read]], me: int, *, settle_now: bool
+) -> None:  # fmt: skip
     tape = job.tape
     for partition in range(job.partitions):
-        got = cluster.fetch(job.destination, partition, me)
-        if got is None:
-            continue
-        tag, message = got
-        read = verifier.read(message.body)
-        lane, now = job.lane + partition, tape.now()
-        tape.row("receive", OK, start_ns=now, end_ns=now, msg=read.msg, key=read.key, lane=lane, attempt=message.attempt,
-                 pos=tag if job.kind == "queue" else -1, error=read.problem)  # fmt: skip
+        while len(hand) < job.receiver.prefetch and (got := cluster.fetch(job.destination, partition, me)) is not None:
+            tag, message = got
+            read = verifier.read(message.body)
+            now = tape.now()
+            tape.row("receive", OK, start_ns=now, end_ns=now, msg=read.msg, key=read.key, lane=job.lane + partition,
+                     attempt=message.attempt, pos=tag if job.kind == "queue" else -1, error=read.problem)  # fmt: skip
+            if settle_now:
+                _settle(job, cluster, partition, tag, read)
+            hand.append((partition, tag, read))
 
-        def settle() -> None:
-            row = tape.open("settle", msg=read.msg, key=read.key, lane=lane, pos=tag)
-            tape.close(row, OK if cluster.settle(job.destination, partition, tag) else FAIL)
 
-        if mode in ("auto", "first"):
-            settle()
-        if job.work is not None:
-            job.work(read.msg, read.key, lane)
-        if mode == "after":
-            settle()
-        return True
-    return False
+def _settle(job: ReceiveJob, cluster: Any, partition: int, tag: int, read: Read) -> None:
+    row = job.tape.open("settle", msg=read.msg, key=read.key, lane=job.lane + partition, pos=tag)
+    job.tape.close(row, OK if cluster.settle(job.destination, partition, tag) else FAIL)
 
 
 def read(job: ReadJob) -> None:

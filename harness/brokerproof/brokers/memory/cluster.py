@@ -163,7 +163,7 @@ class MemoryCluster:
     topology = "single"
     in_process = True
     peers = None
-    redelivery_s = 0.1
+    redelivery_s = 0.5
 
     def __init__(self, version: str, settings: Mapping[str, Any]) -> None:
         self.version = version

@@ -16,6 +16,6 @@ CONFIGURATIONS = Configurations(
     ack_first={"ack": "first"},
     ack_auto={"ack": "auto"},
     several={},
-    rate_per_s=2000.0,
-    pace=0.04,
+    rate_per_s=1000.0,
+    pace=0.1,
 )
