@@ -158,11 +158,12 @@ def verdict(entry: Json) -> str:
 
 
 def as_expected(entry: Json) -> bool:
-    """As ``results.json`` says, or the comparison it stands for. UNKNOWN never is, UNSUPPORTED always."""
-    if verdict(entry) == "UNSUPPORTED":
-        return True
+    """As ``results.json`` says, or else the comparison it stands for; UNKNOWN never is."""
+    if verdict(entry) == "UNKNOWN":
+        return False
     said = entry.get("as_expected")
-    return said if isinstance(said, bool) else verdict(entry) != "UNKNOWN" and verdict(entry) == entry.get("expected")
+    # No expectation is written for what a broker declares that it does not have.
+    return said if isinstance(said, bool) else verdict(entry) in ("UNSUPPORTED", entry.get("expected"))
 
 
 def section(entry: Json) -> str:

@@ -15,7 +15,7 @@ import pytest
 from render_sample import HOSTILE, claim, make_hostile, write, write_sample
 
 from brokerproof.render import html, render_all
-from brokerproof.render.folder import clean, read_run
+from brokerproof.render.folder import as_expected, clean, read_run
 
 
 class Page(HTMLParser):
@@ -107,6 +107,23 @@ def test_data_cannot_end_its_script_element(value: str) -> None:
     raw = html.script_json({"text": value})
     assert "<" not in raw
     assert json.loads(raw) == {"text": value}
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"verdict": "HOLDS", "expected": "HOLDS"}, True),
+        ({"verdict": "VIOLATED", "expected": "HOLDS"}, False),
+        ({"verdict": "VIOLATED", "expected": "HOLDS", "as_expected": True}, True),
+        ({"verdict": "UNKNOWN", "expected": "UNKNOWN", "as_expected": True}, False),
+        ({"verdict": "maybe", "expected": "maybe"}, False),
+        ({"verdict": "UNSUPPORTED"}, True),
+        ({"verdict": "UNSUPPORTED", "expected": "HOLDS", "as_expected": False}, False),
+        ({}, False),
+    ],
+)
+def test_what_counts_as_expected(entry: dict[str, Any], expected: bool) -> None:
+    assert as_expected(entry) is expected
 
 
 def test_unseen_characters_are_written_out() -> None:
