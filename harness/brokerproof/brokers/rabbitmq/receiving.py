@@ -172,6 +172,7 @@ class Receiving:
             tape.row("settle", OK, start_ns=now, end_ns=now, msg=read.msg, key=read.key, lane=got.lane, pos=got.tag)
         if self._ack == "first":
             self._settle(got, read.msg, read.key)
+            self._session.flush()  # on its way before the work begins, or a kill in the work would find it here
         try:
             assert job.work is not None
             job.work(read.msg, read.key, got.lane)
@@ -206,8 +207,9 @@ class Receiving:
         self._unproven.extend(range(row, row + n))
         if self._session.is_ready:
             ack = self._session.channel.basic_ack
-            for got in batch:
-                ack(got.tag)
+            with self._session.corked():
+                for got in batch:
+                    ack(got.tag)
 
     def _settle(self, got: Delivery, msg: int, key: int) -> None:
         row = self._job.tape.open("settle", msg=msg, key=key, lane=got.lane, pos=got.tag)

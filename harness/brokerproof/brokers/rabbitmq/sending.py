@@ -233,13 +233,13 @@ def publish(sending: Sending, first: int, keys: npt.NDArray[np.int32]) -> int:
     job, size = sending.job, sending.job.bodies.size
     joined = job.bodies.make(first, keys)
     send, exchange = sending.session.channel.basic_publish, sending.place.exchange
+    routing_keys, properties = sending.place.routing_keys(first, keys), sending.properties.of(first, len(keys))
     at = 0
     try:
-        for routing_key, properties in zip(
-            sending.place.routing_keys(first, keys), sending.properties.of(first, len(keys)), strict=True
-        ):
-            send(exchange, routing_key, joined[at : at + size], properties, True)
-            at += size
+        with sending.session.corked():
+            for routing_key, its in zip(routing_keys, properties, strict=True):
+                send(exchange, routing_key, joined[at : at + size], its, True)
+                at += size
     except pika.exceptions.AMQPError:
         pass  # closed between two polls: what was not handed over was not sent
     return at // size
