@@ -185,8 +185,10 @@ def lifeline(line: Json, scale: tuple[float, float], faults: Sequence[Json]) -> 
     start, end = number(line.get("t_s")), number(line.get("end_s"))
     outcome = text(line.get("outcome"))
     known = outcome if outcome in ("ok", "fail", "info") else "info"
-    said = f"{text(line.get('f'))} {outcome}"
+    # A row of the injector says in its error column what it did.
+    said = f"fault {text(line.get('error'))[:24]}" if line.get("f") == "fault" else f"{text(line.get('f'))} {outcome}"
     if start is not None:
+        label = said
         still_open = end is None or end < start
         stop = last if end is None or end < start else end
         wide = max(5.0, x(stop) - x(start))
@@ -195,18 +197,21 @@ def lifeline(line: Json, scale: tuple[float, float], faults: Sequence[Json]) -> 
         parts.append(Markup('<path class="axis" d="M0 {0}H{1}"/>').format(_n(middle), _n(LIFE_WIDTH)))
         parts.append(
             Markup('<rect class="op op-{}" x="{}" y="{}" width="{}" height="12" rx="2"/>').format(
-                "open" if still_open else known, _n(left), _n(middle - 6), _n(wide)
+                "fault" if line.get("f") == "fault" else "open" if still_open else known,
+                _n(left),
+                _n(middle - 6),
+                _n(wide),
             )
         )
         said += f" from {start:.4f} s " + ("without an end" if still_open else f"to {end:.4f} s")
         right = left + wide
-        fits = right < LIFE_WIDTH - 90
+        fits = right + 6 + 6 * len(label) < LIFE_WIDTH or left < LIFE_WIDTH / 3
         parts.append(
             Markup('<text class="{}" x="{}" y="{}">{}</text>').format(
                 "start" if fits else "end",
                 _n(right + 6 if fits else left - 6),
                 _n(middle + 4),
-                said.split(" from ")[0],
+                label,
             )
         )
     return _svg(LIFE_WIDTH, LIFE_HEIGHT, said, parts, "lifeline")

@@ -143,14 +143,16 @@ def _witnesses(finding: Finding, deciding: Sequence[str], faults: Sequence[Json]
             continue
         rows = tuple((_line_cells(line), svg.lifeline(line, scale, faults)) for line in shown)
         yield WitnessView(
-            text(witness.get("anomaly")), text(witness.get("msg")), f"{scale[0]:.2f} s", f"{scale[1]:.2f} s",
+            text(witness.get("anomaly")), "of which the body is unreadable" if witness.get("msg") == -2 else text(witness.get("msg")), f"{scale[0]:.2f} s", f"{scale[1]:.2f} s",
             rows, len(lines) - len(shown),
         )  # fmt: skip
 
 
 def _line_cells(line: Json) -> tuple[str, ...]:
     start, end = number(line.get("t_s")), number(line.get("end_s"))
-    role = f"{text(line.get('role'))} {text(line.get('process'))}".strip()
+    # The injector has no number that one could follow.
+    process = "" if line.get("process") == -1 else text(line.get("process"))
+    role = f"{text(line.get('role'))} {process}".strip()
     return (
         "" if start is None else f"{start:.4f}",
         "open" if end is None or (start is not None and end < start) else f"{end:.4f}",

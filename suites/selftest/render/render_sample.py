@@ -128,6 +128,9 @@ def witness(start: float, msg: int, anomaly: str = "lost") -> dict[str, Any]:
     if anomaly == "duplicated":
         lines[1] |= {"outcome": "ok", "end_s": start + 0.64, "attempt": 0, "pos": 11, "error": ""}
         lines[2] |= {"outcome": "ok", "attempt": 0, "pos": 212, "error": ""}
+    if anomaly == "lost":
+        fault = {"process": -1, "role": "injector", "f": "fault", "outcome": "ok", "error": "inject power_cut node-2"}
+        lines.append({**line, **fault, "t_s": start + 0.4, "end_s": start + 0.41})
     lines.append(
         {**line, "t_s": start + 4.1, "end_s": None, "process": 7, "role": "consumer", "f": "settle", "outcome": "info"}
     )
