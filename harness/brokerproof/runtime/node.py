@@ -93,12 +93,7 @@ class ContainerNode:
                 self.container().unpause()
 
     def state(self) -> str:
-        """The engine's word, or ``removed`` when there is no such container: a node that was lost with its disk."""
-        with engine_errors(f"looking for container {self.container_name!r}"):
-            try:
-                return str(client().containers.get(self.container_name).status)
-            except docker.errors.NotFound:
-                return "removed"
+        return str(self.container().status)
 
     def pid(self) -> int:
         """Process id of the container's first process as the engine's host sees it; 0 when it is down."""

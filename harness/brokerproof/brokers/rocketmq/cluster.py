@@ -24,7 +24,7 @@ from brokerproof.errors import DeadlineError, HarnessError, ProvisionError, unkn
 from brokerproof.plan import Destination
 from brokerproof.runtime import images
 from brokerproof.runtime.ground import Ground, LinkSpec
-from brokerproof.runtime.node import ContainerNode, engine_errors
+from brokerproof.runtime.node import ContainerNode
 from brokerproof.runtime.peers import ContainerPeers
 from brokerproof.runtime.proxy import ProxyLink
 from brokerproof.waiting import wait_until
@@ -61,8 +61,7 @@ class RocketmqCluster:
             if link.group != "admin":
                 # Carries oneway sends, which gRPC has not: one client link with the gateway's, broken with it.
                 link.node = GATEWAY
-        #: Brokers and name server. Not the gateway, which counts as a client; not what was lost.
-        self.nodes: dict[str, Node] = {name: ground.nodes[name] for name in (*self._brokers, NAME_SERVER)}
+        self.nodes: Mapping[str, Node] = {name: ground.nodes[name] for name in (*self._brokers, NAME_SERVER)}
         self.peers: ContainerPeers | None = ground.peers([*self._brokers, NAME_SERVER])
 
     # -- addresses -----------------------------------------------------------------------------------------------------
@@ -159,13 +158,6 @@ class RocketmqCluster:
         """The master: without a controller no other broker ever takes writes."""
         return self.master
 
-    def lose(self, name: str) -> None:
-        """Ends a broker and destroys its disk, for good. What is left counts as healthy afterwards, so that a final
-        read of the slave can follow; the cluster is of no use to another trial (``settings`` lists what it lost)."""
-        with engine_errors(f"removing broker {name!r} and its disk"):
-            self._ground.nodes[name].container().remove(force=True, v=True)
-        del self.nodes[name]
-
     # -- state ---------------------------------------------------------------------------------------------------------
 
     def wait_healthy(self, timeout_s: float) -> None:
@@ -174,17 +166,13 @@ class RocketmqCluster:
         def healthy() -> bool:
             seen.clear()
             seen.update(self._states())
-            left = [b for b in self._brokers if seen["states"][b] != "removed"]
-            if any(state not in ("running", "removed") for state in seen["states"].values()):
+            if set(seen["states"].values()) != {"running"}:
                 return False
             seen["registered"] = self._registered()
-            ids = [self._brokers.index(b) for b in left]
-            if seen["registered"].get(self.master, []) != ids:
+            if seen["registered"].get(self.master) != list(range(len(self._brokers))):
                 self._nudge(seen["registered"].get(self.master, []))
                 return False
-            if self.master not in left:
-                return True  # nobody takes writes any more, so no message can pass
-            if len(left) > 1:
+            if len(self._brokers) > 1:
                 seen["replication"] = self._replication()
                 if not seen["replication"]:
                     # A slave that registered before its master has not heard where that is.
@@ -195,10 +183,11 @@ class RocketmqCluster:
                 gateway.pass_through(_PROBE_TOPIC, "NORMAL", _PROBE_TOPIC)
             return True
 
-        wait_until(
-            healthy, timeout_s, f"cluster {self._ground.name!r} healthy", interval_s=0.2, retry_on=_NOT_YET,
-            last_state=lambda: dict(seen),
-        )  # fmt: skip
+        def last() -> object:
+            return dict(seen)
+
+        wait_until(healthy, timeout_s, f"cluster {self._ground.name!r} healthy", interval_s=0.2, retry_on=_NOT_YET,
+                   last_state=last)  # fmt: skip
 
     def _states(self) -> dict[str, Any]:
         return {"states": {n: self._ground.nodes[n].state() for n in (*self._brokers, NAME_SERVER, GATEWAY)}}
@@ -250,7 +239,6 @@ class RocketmqCluster:
     def settings(self) -> Json:
         addresses = {name: node.address for name, node in self._ground.nodes.items()}
         made: dict[str, Any] = {"version": self.version, "topology": self.topology, "proxy": self._proxy_settings()}
-        made["lost"] = [b for b in self._brokers if self._ground.nodes[b].state() == "removed"]
         for broker in self._brokers:
             asked = configuration.broker_settings(self.topology, broker, addresses, self._settings)
             made[broker] = self._live(broker, asked)
@@ -359,10 +347,7 @@ class Rocketmq:
     def attach(self, *, version: str, topology: str, settings: Json, name: str, run: str) -> RocketmqCluster:
         self._brokers(topology)
         ground = Ground.attach(name=name, run=run, greeting=grpc_gateway.GREETING)
-        cluster = RocketmqCluster(ground, version=version, topology=topology, settings=settings)
-        for name in [name for name, node in cluster.nodes.items() if node.state() == "removed"]:
-            del cluster.nodes[name]
-        return cluster
+        return RocketmqCluster(ground, version=version, topology=topology, settings=settings)
 
     def _brokers(self, topology: str) -> tuple[str, ...]:
         if topology not in BROKERS:
