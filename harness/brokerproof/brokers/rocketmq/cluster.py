@@ -50,8 +50,6 @@ class RocketmqCluster:
         self._ground = ground
         self._settings = dict(settings)
         self._brokers = BROKERS[topology]
-        #: Topics made through this handle, which the slave has to know as well.
-        self._topics: set[str] = set()
         self._launched: list[ContainerNode] = []
         self._links = {link.name: link for link in ground.links}
         for link in ground.links:
@@ -61,6 +59,7 @@ class RocketmqCluster:
             if link.group != "admin":
                 # Carries oneway sends, which gRPC has not: one client link with the gateway's, broken with it.
                 link.node = GATEWAY
+        #: Brokers and name server. Not the gateway, which counts as a client.
         self.nodes: Mapping[str, Node] = {name: ground.nodes[name] for name in (*self._brokers, NAME_SERVER)}
         self.peers: ContainerPeers | None = ground.peers([*self._brokers, NAME_SERVER])
 
@@ -114,7 +113,6 @@ class RocketmqCluster:
         for broker in self._brokers:
             with self._reaching(f"creating topic {name!r} on {broker!r}"), self._talk(broker) as to:
                 remoting.create_topic(to, name, queues=queues, message_type=message_type)
-        self._topics.add(name)
         # The gateway remembers for 20 s that a topic is not there: it is not asked before the name server knows.
         wait_until(
             lambda: self._routed(name),
@@ -147,7 +145,6 @@ class RocketmqCluster:
             raise HarnessError(f"{doing}: {exc}") from exc
 
     def delete(self, destination: Destination, name: str) -> None:
-        self._topics.discard(name)
         for broker in self._brokers:
             with contextlib.suppress(*_NOT_YET), self._talk(broker) as to:
                 to.call(remoting.DELETE_TOPIC_IN_BROKER, {"topic": name})

@@ -14,6 +14,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections import Counter
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -102,6 +103,7 @@ class _Simple:
         self._consumer: Any = None
         self._batch = -1
         self._failing_since = 0.0
+        self._renewals: Counter[str] = Counter()
 
     def run(self) -> None:
         job = self._job
@@ -119,6 +121,8 @@ class _Simple:
             self._batch += bool(messages)
             self._handle(messages)
         shut(self._consumer)
+        if self._renewals:
+            job.report(renewed=dict(self._renewals))
 
     def _connect(self) -> Any:
         job = self._job
@@ -141,7 +145,7 @@ class _Simple:
             self._failing_since = 0.0
             old, self._consumer = self._consumer, None
             self._job.tape.reconnected()
-            self._job.report(renewed=outcomes.error_class(exc))
+            self._renewals[outcomes.error_class(exc)] += 1
             shut(old)
         _pause(self._job, _RETRY_S)
 

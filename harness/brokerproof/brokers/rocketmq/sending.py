@@ -38,6 +38,9 @@ def send(job: SendJob) -> None:
 class _Sending:
     """The schedule, the cap, resends; how a message leaves is the subclasses' part."""
 
+    #: How many intents are written at once, right before their messages are sent.
+    _chunk = _CHUNK
+
     def __init__(self, job: SendJob) -> None:
         self._job = job
         self._fifo = job.destination_settings.get("message.type") == "FIFO"
@@ -89,7 +92,7 @@ class _Sending:
         if room <= 0:
             self._capped += not job.pace.over(now)
         first = job.pace.sent
-        n = job.pace.take(now, min(_CHUNK, room)) if room > 0 else 0
+        n = job.pace.take(now, min(self._chunk, room)) if room > 0 else 0
         keys = job.pace.keys(first, n)
         if line is not None:
             line.join(first, keys.tolist())
@@ -307,6 +310,8 @@ class _Async(_Sending):
 
 class _Sync(_Async):
     """The library's ``send``: one message at a time."""
+
+    _chunk = 1
 
     @staticmethod
     def _serial(job: SendJob) -> bool:
