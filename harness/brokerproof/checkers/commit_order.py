@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from brokerproof.checkers.base import checker, found
-from brokerproof.checkers.index import Index, View
+from brokerproof.checkers.index import Index
 from brokerproof.checkers.numbers import distinct
 from brokerproof.checkers.positions import known, positions
+from brokerproof.checkers.view import View
 from brokerproof.finding import Count, Finding
 from brokerproof.history import FAIL, Array
 

@@ -64,7 +64,7 @@ def due_times(index: Index) -> tuple[Array, Array]:
     if not len(sends):
         return nothing, nothing
     most = 2 * len(sends)
-    if int(sends["value"].max()) <= max(most, _LEAST_DELAY_NS):
+    if sends.greatest("value") <= max(most, _LEAST_DELAY_NS):
         return nothing, nothing
     value = index.of_message("value")
     ids = np.flatnonzero((value > most) & (value - index.of_message("start_ns") >= _LEAST_DELAY_NS) & index.sent)

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from brokerproof.checkers.base import checker, found
-from brokerproof.checkers.index import Index, View
+from brokerproof.checkers.index import Index
 from brokerproof.checkers.numbers import distinct
+from brokerproof.checkers.positions import positions, readable
 from brokerproof.checkers.repeats import repeats
+from brokerproof.checkers.view import View
 from brokerproof.finding import Finding
 from brokerproof.history import Array
 
@@ -58,17 +60,17 @@ def one_log(index: Index, lanes: Array) -> Array:
 def _on_logs(index: Index) -> Array:
     """Ids of messages that lie at two positions, by what anybody said about positions: acknowledgements, and receives
     of any outcome."""
-    views = [index.on(index.view("receive").readable, logs=True), index.on(index.acknowledgements, logs=True)]
-    views = [v.where(v["pos"] >= 0) for v in views if len(v)]
-    where = np.full(index.size, -1, dtype=np.int64)
-    lane_of = np.full(index.size, -1, dtype=np.int32)
-    for view in views:
-        where[view.ids] = view["pos"]
-        lane_of[view.ids] = view["lane"]
-    suspects = [np.flatnonzero((where[v.ids] != v["pos"]) | (lane_of[v.ids] != v["lane"])) for v in views]
-    if not any(len(s) for s in suspects):
+    where = positions(index)
+    told = ((where.acknowledged, where.acknowledged_slots), (where.received, where.received_slots))
+    place = np.full(index.size, -1, dtype=np.int64)
+    for view, slots in told:
+        for here, ids in readable(index, view, slots):
+            place[ids] = here
+    wrong = [ids[place[ids] != here] for view, slots in told for here, ids in readable(index, view, slots)]
+    if not any(len(ids) for ids in wrong):
         return np.empty(0, dtype=np.int64)
-    suspect = index.flags(np.concatenate([v.ids[s] for v, s in zip(views, suspects, strict=True)]))
+    suspect = index.flags(np.concatenate(wrong))
+    views = [view.readable for view, _ in told]
     rows = [np.flatnonzero(suspect[v.ids]) for v in views]
     ids, lane, pos = (
         np.concatenate([(v.ids if c == "ids" else v[c])[r] for v, r in zip(views, rows, strict=True)])

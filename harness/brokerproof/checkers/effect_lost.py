@@ -27,7 +27,8 @@ def effect_lost(index: Index) -> Finding:
     perhaps = absent & index.perhaps_effects
     beyond = absent & ~perhaps & _only_read_at_the_end(index)
     ids = np.flatnonzero(absent & ~perhaps & ~beyond)
-    details, missing = {}, ()
+    details: dict[str, int] = {}
+    missing: tuple[str, ...] = ()
     if perhaps.any() or beyond.any():
         details = {"perhaps": int(np.count_nonzero(perhaps)), "beyond_consumers": int(np.count_nonzero(beyond))}
     if beyond.any():
@@ -45,8 +46,9 @@ def _only_read_at_the_end(index: Index) -> Array:
     by_reader, by_others = view.where(reader), view.where(~reader)
     if not len(by_reader):
         return out
-    settles = index.view("settle")
-    settled = index.flags(settles.where(~index.by_role(settles, "reader")).ids)
+    settles = index.view("settle").readable
+    settles = settles.where(index.numbers.has(settles["msg"]) & ~index.by_role(settles, "reader"))
+    settled = index.flags(settles.ids)
     queue = index.on(by_reader, logs=False)
     out[queue.ids] = True
     logs, worked = index.on(by_reader, logs=True), index.on(by_others, logs=True)
@@ -54,6 +56,8 @@ def _only_read_at_the_end(index: Index) -> Array:
     for lane in index.lanes_of(logs):
         # What was committed is passed over, whether or not anybody ever saw it: that is how auto-commit loses.
         committed = commits["value"][commits["lane"] == lane]
-        reached = int(committed.max()) - 1 if len(committed) else int(worked["pos"][worked["lane"] == lane].max(initial=-1))
+        reached = (
+            int(committed.max()) - 1 if len(committed) else int(worked["pos"][worked["lane"] == lane].max(initial=-1))
+        )
         out[logs.ids[(logs["lane"] == lane) & (logs["pos"] > reached)]] = True
     return out & ~settled

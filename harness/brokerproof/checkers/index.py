@@ -16,68 +16,12 @@ from typing import Any
 import numpy as np
 
 from brokerproof.checkers.numbers import Numbers, distinct, member
+from brokerproof.checkers.view import Rows, View, split
 from brokerproof.finding import MESSAGES_MAX, Count
-from brokerproof.history import COLUMNS, FAIL, FUNCTIONS, INFO, OK, UNREADABLE, Array, F, History, Meta
+from brokerproof.history import COLUMNS, FAIL, FUNCTIONS, INFO, OK, OUTCOMES, UNREADABLE, Array, History, Meta
 
-_KINDS = dict(COLUMNS)
-#: Below this many rows there is no need to give pages back.
-_RELEASE_ROWS = 1 << 21
+_KINDS: Mapping[str, type[np.generic]] = dict(COLUMNS)
 _NOT_OPERATIONS = ("fault", "control")
-
-
-class View:
-    """Some rows; ``view[column]`` gathers a column of them and keeps it. Besides the columns of the history there are
-    ``row`` (the number of the row in the file) and ``ids`` (the dense id of ``msg``; only where no ``msg`` is negative).
-    """
-
-    def __init__(self, size: int, gather: Callable[[str], Array], numbers: Callable[[], Numbers]) -> None:
-        self._size = size
-        self._gather = gather
-        self._numbers = numbers
-        self._kept: dict[str, Array] = {}
-        self._readable: View | None = None
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, name: str) -> Array:
-        kept = self._kept.get(name)
-        if kept is None:
-            kept = self._kept[name] = self._gather(name)
-        return kept
-
-    @property
-    def ids(self) -> Array:
-        kept = self._kept.get("ids")
-        if kept is None:
-            kept = self._kept["ids"] = self._numbers().ids(self["msg"])
-        return kept
-
-    def where(self, mask: Array) -> View:
-        """The rows that the mask chooses; itself where that is all of them."""
-        chosen = int(np.count_nonzero(mask))
-        return self if chosen == len(self) else self.take(np.flatnonzero(mask))
-
-    def take(self, places: Array) -> View:
-        return View(len(places), lambda name: self[name][places], self._numbers)
-
-    def override(self, name: str, values: Array) -> View:
-        """The same rows with another column in place of ``name``."""
-        out = View(len(self), self.__getitem__, self._numbers)
-        out._kept[name] = values
-        return out
-
-    @property
-    def readable(self) -> View:
-        """The rows that are about a message."""
-        if self._readable is None:
-            self._readable = self.where(self["msg"] >= 0) if len(self) and int(self["msg"].min()) < 0 else self
-        return self._readable
-
-    def drop(self, *names: str) -> None:
-        """Lets go of columns that nobody will ask for again soon."""
-        for name in names:
-            self._kept.pop(name, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,77 +57,30 @@ class Index:
     def __init__(self, history: History) -> None:
         self.history = history
         self.meta: Meta = history.meta
-        self._views: dict[str, View] = {}
         self._ok: dict[str, View] = {}
         self._tables: dict[str, Array] = {}
         self._lanes: dict[int, Lane] = {}
-        self._split_done = False
+        self._views: dict[str, View] = {}
         #: What helpers of several checkers keep here, by their own names.
         self.kept: dict[str, Any] = {}
 
     # -- rows by function ----------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _split(self) -> tuple[dict[str, Rows], int, int]:
+        return split(self.history)
+
+    @property
+    def rows(self) -> int:
+        return self._split[1]
+
     def view(self, f: str) -> View:
         """All rows of the function ``f``."""
-        if not self._split_done:
-            self._split()
-        return self._views[f]
-
-    def _split(self) -> None:
-        """Finds the rows of each function, piece by piece; O(rows) over the one-byte column ``f``."""
-        picks: dict[int, list[tuple[Mapping[str, Array], Array | slice, int, int]]] = {}
-        offset = 0
-        for part in self.history.parts:
-            codes = part["f"]
-            n = len(codes)
-            left = n
-            for code in range(-1, len(FUNCTIONS)):
-                if not left:
-                    break
-                mask = codes == code
-                count = int(np.count_nonzero(mask))
-                if not count:
-                    continue
-                left -= count
-                where: Array | slice = slice(None)
-                if count < n:
-                    where = np.flatnonzero(mask)
-                    first = int(where[0])
-                    if int(where[-1]) - first + 1 == count:
-                        where = slice(first, first + count)
-                picks.setdefault(code, []).append((part, where, count, offset))
-            offset += n
-        self.rows = offset
-        self.strange = sum(count for _, _, count, _ in picks.pop(-1, []))
-        for name, code in F.items():
-            mine = picks.get(code, [])
-            self._views[name] = View(sum(p[2] for p in mine), self._gatherer(mine), lambda: self.numbers)
-        self._split_done = True
-
-    def _gatherer(self, picks: Sequence[tuple[Mapping[str, Array], Array | slice, int, int]]) -> Callable[[str], Array]:
-        total = sum(p[2] for p in picks)
-
-        def gather(name: str) -> Array:
-            out = np.empty(total, dtype=np.int64 if name == "row" else _KINDS[name])
-            at = 0
-            for part, where, count, offset in picks:
-                into = out[at : at + count]
-                if name == "row":
-                    first = 0 if isinstance(where, slice) and where.start is None else None
-                    if isinstance(where, slice):
-                        into[:] = np.arange(count) + offset + (first if first is not None else where.start)
-                    else:
-                        np.add(where, offset, out=into)
-                elif isinstance(where, slice):
-                    into[:] = part[name][where]
-                else:
-                    np.take(part[name], where, out=into, mode="clip")
-                at += count
-            if self.rows > _RELEASE_ROWS:
-                self.history.release()
-            return out
-
-        return gather
+        kept = self._views.get(f)
+        if kept is None:
+            rows = self._split[0][f]
+            kept = self._views[f] = View(rows.size, rows.gather, lambda: self.numbers, rows.chunks)
+        return kept
 
     @cached_property
     def exercised(self) -> dict[str, dict[str, int]]:
@@ -192,11 +89,11 @@ class Index:
         for f in FUNCTIONS:
             view = self.view(f)
             if len(view) and f not in _NOT_OPERATIONS:
-                outcomes = view["outcome"]
-                out[f] = {
-                    name: int(np.count_nonzero(outcomes == code))
-                    for name, code in (("ok", OK), ("fail", FAIL), ("info", INFO))
-                }
+                counts = dict.fromkeys(OUTCOMES, 0)
+                for (outcomes,) in view.chunks("outcome"):
+                    for code, name in enumerate(OUTCOMES):
+                        counts[name] += int(np.count_nonzero(outcomes == code))
+                out[f] = counts
         return out
 
     @cached_property
@@ -208,7 +105,8 @@ class Index:
         kept = self._ok.get(f)
         if kept is None:
             view = self.view(f)
-            kept = self._ok[f] = view.where(view["outcome"] == OK) if len(view) else view
+            every = self.exercised.get(f, {}).get("ok") == len(view)
+            kept = self._ok[f] = view if every or not len(view) else view.where(view["outcome"] == OK)
         return kept
 
     # -- sends ---------------------------------------------------------------------------------------------------------
@@ -221,7 +119,10 @@ class Index:
     @cached_property
     def acknowledgements(self) -> View:
         """Sends that are ``ok``."""
-        return self.sends.where(self.sends["outcome"] == OK)
+        sends = self.sends
+        if sends is self.view("send") and self.exercised.get("send", {}).get("ok") == len(sends):
+            return sends
+        return sends.where(sends["outcome"] == OK)
 
     def transactions(self, *outcomes: tuple[str, int]) -> Array:
         """Sorted codes of (process, batch) of the transactions that have such a row, e.g. ("txn_abort", OK)."""
@@ -243,7 +144,7 @@ class Index:
         return any(len(self.view(f)) for f in ("txn_begin", "txn_commit", "txn_abort"))
 
     def _in_transactions(self, view: View) -> View:
-        if not self.has_transactions or not len(view) or int(view["batch"].max()) < 0:
+        if not self.has_transactions or view.greatest("batch") < 0:
             return view
         codes = batch_codes(view)
         inside = view["batch"] >= 0
@@ -305,7 +206,7 @@ class Index:
     def resends(self) -> View:
         """All send rows of messages that were sent more than once."""
         if not len(self.sends) or int(np.count_nonzero(self.sent)) == len(self.sends):
-            return self.sends.take(np.empty(0, dtype=np.int64))
+            return self.sends.none()
         ids = self.sends.ids
         place = np.empty(self.size, dtype=np.int64)
         place[ids] = np.arange(len(ids))
@@ -343,7 +244,7 @@ class Index:
     def _in_order(self) -> bool:
         """Whether the first sends are all messages, in order: then a column of them is an array over messages."""
         ids = self.first_sends.ids
-        return len(ids) == self.size and bool(self.size) and int(ids[0]) == 0 and bool((ids[1:] > ids[:-1]).all())
+        return len(ids) == self.size and bool(self.size) and bool((ids[1:] > ids[:-1]).all())
 
     def of_message(self, column: str) -> Array:
         """A column of the first send, over messages; -1 where nobody sent the message."""
@@ -371,13 +272,18 @@ class Index:
         view = self.receives
         if not len(view) or not len(self.sends):
             return np.empty(0, dtype=np.int64)
-        there = view["lane"]
-        if self._lane_span(there) == self._lane_span(self.first_sends["lane"]) and int(there.min()) == int(there.max()):
+        if view.is_one("lane") and view.span("lane") == self.first_sends.span("lane"):
             return np.empty(0, dtype=np.int64)
-        came = self.of_message("lane")[view.ids]
-        wrong = np.flatnonzero((came != there) & (came >= 0) & (there >= 0))
+        lane_of = self.of_message("lane")
+        suspects, offset = [], 0
+        for ids, there in view.chunks("ids", "lane"):
+            came = lane_of[ids]
+            suspects.append(np.flatnonzero((came != there) & (came >= 0) & (there >= 0)) + offset)
+            offset += len(ids)
+        wrong = np.concatenate(suspects)
+        there = view["lane"] if len(wrong) else wrong
         if len(wrong):
-            wrong = wrong[~self._allowed(came[wrong], there[wrong])]
+            wrong = wrong[~self._allowed(lane_of[view.ids[wrong]], there[wrong])]
         if len(wrong) and len(self.resends):
             # A later attempt may have gone to another lane.
             again = self.resends
@@ -389,10 +295,6 @@ class Index:
                 fine[mine] |= (lane < 0) | self._allowed(np.full(len(mine), lane), there[wrong[mine]])
             wrong = wrong[~fine]
         return wrong
-
-    @staticmethod
-    def _lane_span(lanes: Array) -> tuple[int, int]:
-        return int(lanes.min()), int(lanes.max())
 
     def _allowed(self, sent_to: Array, found_in: Array) -> Array:
         fine: Array = sent_to == found_in
@@ -423,7 +325,10 @@ class Index:
     def settles(self) -> View:
         """Settles that say "done": ``ok``, and no text beside it that says that the message was given back."""
         view = self.ok("settle").readable
-        return view.where(view["error"] == 0) if len(view) else view
+        if len(view) and view.greatest("error") > 0:
+            view = view.where(view["error"] == 0)
+        # What nobody sent, received or did has no id, and there is nothing to say about it.
+        return view.where(self.numbers.has(view["msg"])) if len(view) else view
 
     # -- effects -------------------------------------------------------------------------------------------------------
 
@@ -479,19 +384,24 @@ class Index:
     def _lanes_with_positions(self) -> frozenset[int]:
         """Only logs tell the sender a position; that is how a lane that nobody described is known for a log."""
         view = self.acknowledgements
-        if not len(view) or int(view["pos"].max()) < 0:
+        if view.greatest("pos") < 0:
             return frozenset()
         return frozenset(distinct(view["lane"][view["pos"] >= 0]).tolist())
 
     def lanes_of(self, view: View) -> frozenset[int]:
         """The lanes that occur in a view."""
-        lanes = view["lane"]
-        if not len(lanes):
+        if not len(view):
             return frozenset()
-        low, high = self._lane_span(lanes)
-        if low == high:
-            return frozenset((low,))
-        return frozenset(Labels([lanes]).present(lanes).tolist())
+        low, high = view.span("lane")
+        if high - low > 1 << 20:
+            return frozenset(distinct(view["lane"]).tolist())
+        used = np.zeros(high - low + 1, dtype=bool)
+        if low < high:
+            for (lanes,) in view.chunks("lane"):
+                used[lanes - low] = True
+        else:
+            used[0] = True
+        return frozenset((np.flatnonzero(used) + low).tolist())
 
     @cached_property
     def _controls(self) -> dict[str, frozenset[int]]:
@@ -534,7 +444,7 @@ class Index:
         if len(mine) == len(lanes):
             return view
         if not mine:
-            return view.take(np.empty(0, dtype=np.int64))
+            return view.none()
         labels = Labels([view["lane"]])
         table = np.zeros(labels.size, dtype=bool)
         table[labels.codes(np.array(mine, dtype=np.int64))] = True
@@ -673,8 +583,8 @@ class Index:
         if not self.operations:
             yield "the history is empty: it holds no operation"
             return
-        if self.strange:
-            yield f"{self.strange} rows are of a function that this version does not know; they were left out"
+        if self._split[2]:
+            yield f"{self._split[2]} rows are of a function that this version does not know; they were left out"
         for f, by in self.exercised.items():
             if not by["ok"]:
                 yield f"no {f} ever succeeded ({by['fail']} fail, {by['info']} info)"
@@ -690,9 +600,7 @@ class Index:
     def unreadable(self) -> View:
         """``ok`` receives of bodies that could not be read."""
         view = self.ok("receive")
-        if not len(view) or int(view["msg"].min()) > UNREADABLE:
-            return view.take(np.empty(0, dtype=np.int64))
-        return view.where(view["msg"] == UNREADABLE)
+        return view.where(view["msg"] == UNREADABLE) if view.least("msg") <= UNREADABLE else view.none()
 
 
 class Labels:

@@ -102,6 +102,17 @@ class Numbers:
             within += self._table[blocks]
         return within
 
+    def has(self, values: Array) -> Array:
+        """Which of the values have an id. Ids are given to whole blocks, so some of numbers that stand nowhere do."""
+        out: Array
+        if self._sorted is not None:
+            out = member(values, self._sorted)
+        elif self._blocks is not None:
+            out = member(values.astype(np.int64, copy=False) >> _BLOCK_BITS, self._blocks)
+        else:
+            out = (values >= self.base) & (values < self.base + self.size)
+        return out
+
     def number(self, ids: Array) -> Array:
         """The numbers of these ids."""
         if self._sorted is not None:
@@ -130,10 +141,3 @@ def packed_order(groups: Array, count: int) -> tuple[Array, Array]:
     packed = (groups.astype(np.int64, copy=False) << low) | np.arange(n, dtype=np.int64)
     packed.sort()
     return packed & ((1 << low) - 1), packed >> low
-
-
-def running_max(values: Array, groups: Array, span: int) -> Array:
-    """Within each run of equal ``groups`` (ascending), the greatest of ``values`` so far. values: 0 … span - 1."""
-    lifted = groups * span + values
-    out: Array = np.maximum.accumulate(lifted) - groups * span
-    return out

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 
 from brokerproof.checkers.base import checker, found
 from brokerproof.checkers.index import Index, Labels
-from brokerproof.checkers.numbers import distinct, packed_order
-from brokerproof.checkers.positions import known, positions
+from brokerproof.checkers.numbers import distinct
+from brokerproof.checkers.positions import known, positions, readable
+from brokerproof.checkers.running import GROUPS_MAX, steps
+from brokerproof.checkers.view import CHUNK, View
 from brokerproof.finding import Count, Finding
 from brokerproof.history import OK, Array
 
@@ -19,49 +24,68 @@ def poll_order(index: Index) -> Finding:
     are the messages it went back to). A rebalance in between (an ``assign`` or ``revoke`` row of the process) exempts.
     Positions may have holes: judged on what is known.
 
-    details: ``inside_poll`` and ``between_polls``, in jumps. O(receives of log lanes) and an integer sort where there
-    is more than one reader or lane.
+    details: ``inside_poll`` and ``between_polls``, in jumps. O(receives of log lanes), in chunks.
     """
     where = positions(index)
-    slots = where.received_slots
-    progress = np.flatnonzero(where.received["outcome"] == OK) if len(where.received) else slots
-    if not len(progress):
-        return Finding(anomalies=found(poll_skip=Count(), poll_nonmonotonic=Count()))
-    view = where.received if len(progress) == len(where.received) else where.received.take(progress)
-    slots = slots if view is where.received else slots[progress]
-    processes, lanes = Labels([view["process"]]), Labels([view["lane"]])
-    if processes.size > 1 or lanes.size > 1:
-        group = processes.codes(view["process"]) * lanes.size + lanes.codes(view["lane"])
-        order, ordered = packed_order(group, processes.size * lanes.size)
-        same = ordered[1:] == ordered[:-1]
-        slots = slots[order]
-    else:
-        order, same = np.arange(len(slots)), np.ones(len(slots) - 1, dtype=bool)
+    nothing = Finding(anomalies=found(poll_skip=Count(), poll_nonmonotonic=Count()))
+    view, slots = where.received, where.received_slots
+    if not len(view):
+        return nothing
+    progress = view.equal("outcome", OK)
+    if progress is not view:
+        slots = slots[view["outcome"] == OK]
+    columns = [name for name in ("process", "lane") if not progress.is_one(name)]
+    labels = [Labels([progress[name]]) for name in columns]
+    found_steps = list(steps(*_groups(progress, columns, labels, slots)))
+    if not found_steps:
+        return nothing
+    right, left, here, before = (np.concatenate(parts) for parts in zip(*found_steps, strict=True))
     there = known(index)
     rank = np.zeros(where.size + 1, dtype=np.int64)
     np.cumsum(there, out=rank[1:])
-    back = same & (slots[1:] < slots[:-1])
     # Known positions strictly between the two.
-    over = same & (slots[1:] > slots[:-1]) & (rank[slots[1:]] > rank[np.minimum(slots[:-1] + 1, where.size)])
-    jumps = np.flatnonzero(back | over)
+    forth = (here > before) & (rank[here] > rank[np.minimum(before + 1, where.size)])
+    jumps = np.flatnonzero(forth | (here < before))
+    if len(jumps):
+        rows = progress["row"]
+        by = progress["process"][left[jumps]]
+        jumps = jumps[~_rebalanced(index, by, rows[left[jumps]], rows[right[jumps]])]
     if not len(jumps):
-        return Finding(anomalies=found(poll_skip=Count(), poll_nonmonotonic=Count()))
-    left, right = order[jumps], order[jumps + 1]
-    jumps = jumps[~_rebalanced(index, view["process"][left], view["row"][left], view["row"][right])]
-    inside = view["batch"][order[jumps]] == view["batch"][order[jumps + 1]]
-    inside &= view["batch"][order[jumps]] >= 0
-    forth = over[jumps]
+        return nothing
+    left, right, here, before, forth = left[jumps], right[jumps], here[jumps], before[jumps], forth[jumps]
+    batch = progress["batch"]
+    inside = (batch[left] == batch[right]) & (batch[left] >= 0)
     skipped = np.zeros(where.size + 1, dtype=np.int64)
-    np.add.at(skipped, slots[jumps[forth]] + 1, 1)
-    np.add.at(skipped, slots[jumps[forth] + 1], -1)
+    np.add.at(skipped, before[forth] + 1, 1)
+    np.add.at(skipped, here[forth], -1)
     passed = (np.cumsum(skipped)[:-1] > 0) & there
-    gone_back = view["msg"][order[jumps[~forth] + 1]]
+    gone_back = progress["msg"][right[~forth]]
     return Finding(
         anomalies=found(
             poll_skip=_count(index, _held(index, passed), inside[forth]),
             poll_nonmonotonic=_count(index, index.numbers.ids(distinct(gone_back[gone_back >= 0])), inside[~forth]),
         )
     )
+
+
+def _groups(
+    view: View, columns: list[str], labels: list[Labels], slots: Array
+) -> tuple[Iterator[tuple[Array, Array]], int]:
+    """(process and lane as one number, slot) of some receives at a time; how many numbers there may be."""
+    span = math.prod(each.size for each in labels)
+
+    def chunks() -> Iterator[tuple[Array, Array]]:
+        for low in range(0, len(view), CHUNK):
+            here = slice(low, low + CHUNK)
+            code = np.zeros(len(slots[here]), dtype=np.int64)
+            for name, each in zip(columns, labels, strict=True):
+                code = code * each.size + each.codes(view[name][here])
+            yield code, slots[here]
+
+    if span <= GROUPS_MAX:
+        return chunks(), span
+    few = Labels([np.concatenate([code for code, _ in chunks()])])
+    return ((few.codes(code), here) for code, here in chunks()), few.size
 
 
 def _count(index: Index, ids: Array, inside: Array) -> Count:
@@ -77,10 +101,9 @@ def _held(index: Index, slots: Array) -> Array:
     """Ids of the messages that are known to lie in these slots (a mask)."""
     where = positions(index)
     held = np.zeros(index.size, dtype=bool)
-    held[where.acknowledged.ids[slots[where.acknowledged_slots]]] = True
-    if len(where.received):
-        rows = slots[where.received_slots] & (where.received["msg"] >= 0)
-        held[index.numbers.ids(where.received["msg"][rows])] = True
+    for view, told in ((where.acknowledged, where.acknowledged_slots), (where.received, where.received_slots)):
+        for here, ids in readable(index, view, told):
+            held[ids[slots[here]]] = True
     return np.flatnonzero(held)
 
 

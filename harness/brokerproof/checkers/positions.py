@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from brokerproof.checkers.index import Index, Labels, View
+from brokerproof.checkers.index import Index, Labels
 from brokerproof.checkers.numbers import Numbers, bits
+from brokerproof.checkers.view import CHUNK, View
 from brokerproof.history import Array
+
+#: Positions may begin this many times the rows above zero before it pays to count from the least.
+_FROM_ZERO = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,10 @@ class Positions:
 
     def slot(self, lanes: Array, positions: Array) -> Array:
         """Slots of known places."""
-        positions = positions - self.base if self._by_position is None else self._by_position.ids(positions)
+        if self._by_position is not None:
+            positions = self._by_position.ids(positions)
+        elif self.base:
+            positions = positions - self.base
         slot = self.lanes.codes(lanes) * self.span + positions if self.lanes.size > 1 else positions
         return self._packed.ids(slot) if self._packed is not None else slot
 
@@ -53,9 +61,12 @@ def _positions(index: Index) -> Positions:
     nothing = np.empty(0, dtype=np.int64)
     if not views:
         return Positions(acknowledged, nothing, received, nothing, 0, Labels([]), 1, 0, None, None)
-    lanes = Labels([v["lane"] for v in views])
-    low = min(int(v["pos"].min()) for v in views)
-    high = max(int(v["pos"].max()) for v in views)
+    single = all(v.is_one("lane") and v.span("lane") == views[0].span("lane") for v in views)
+    lanes = Labels([] if single else [v["lane"] for v in views])
+    low = min(v.least("pos") for v in views)
+    high = max(v.greatest("pos") for v in views)
+    if high < _FROM_ZERO * max(len(v) for v in views):
+        low = 0  # then a position is its slot as it stands
     span, by_position, packed = high - low + 1, None, None
     if bits(span) + bits(lanes.size) > 62:
         by_position = Numbers([v["pos"] for v in views])
@@ -70,9 +81,18 @@ def _positions(index: Index) -> Positions:
 
 
 def _told(view: View) -> View:
-    if not len(view):
-        return view
-    return view.where(view["pos"] >= 0) if int(view["pos"].min()) < 0 else view
+    return view.where(view["pos"] >= 0) if view.least("pos") < 0 else view
+
+
+def readable(index: Index, view: View, slots: Array) -> Iterator[tuple[Array, Array]]:
+    """(slots, ids) of the rows that are about a message, some at a time."""
+    sound = view.least("msg") >= 0
+    for low in range(0, len(view), CHUNK):
+        msg, here = view["msg"][low : low + CHUNK], slots[low : low + CHUNK]
+        if not sound:
+            mask = msg >= 0
+            msg, here = msg[mask], here[mask]
+        yield here, index.numbers.ids(msg)
 
 
 def known(index: Index) -> Array:
@@ -85,12 +105,11 @@ def known(index: Index) -> Array:
         kept[where.acknowledged_slots] = True
         view = where.received
         if len(view):
-            msg = view["msg"]
-            sound = msg >= 0
-            ids = index.numbers.ids(msg if sound.all() else msg[sound])
-            slots = where.received_slots if sound.all() else where.received_slots[sound]
-            may_pass = ~index.acknowledged & (~index.maybe | index.flags(index.sends.ids[index.sends["batch"] >= 0]))
-            kept[slots[~may_pass[ids]]] = True
+            may_pass = ~index.acknowledged
+            if index.acknowledgements is not index.sends:
+                may_pass &= ~index.maybe | index.flags(index.sends.ids[index.sends["batch"] >= 0])
+            for slots, ids in readable(index, where.received, where.received_slots):
+                kept[slots[~may_pass[ids]]] = True
         index.kept["known positions"] = kept
     known_slots: Array = kept
     return known_slots

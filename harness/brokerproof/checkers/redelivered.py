@@ -17,7 +17,7 @@ def redelivered(index: Index) -> Finding:
     at-least-once says so. O(receives), and O(k log k) for the k receives of what came repeatedly."""
     again = np.zeros(index.size, dtype=bool)
     view = index.receives
-    if len(view) and int(view["attempt"].max()) > 0:
+    if view.greatest("attempt") > 0:
         again[view.ids[view["attempt"] > 0]] = True
     for _, mine, _ in index.per_group(index.on(view, logs=False)):
         again[mine.ids[repeats(index, mine, mine["lane"]).places]] = True

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 from brokerproof.checkers.base import checker, found
-from brokerproof.checkers.index import Index, Labels, View
-from brokerproof.checkers.numbers import bits, packed_order, running_max
+from brokerproof.checkers.index import Index, Labels
+from brokerproof.checkers.numbers import member
+from brokerproof.checkers.running import GROUPS_MAX, behind
 from brokerproof.checkers.streams import streams
+from brokerproof.checkers.view import View
 from brokerproof.finding import Count, Finding
 from brokerproof.history import Array
 
@@ -19,34 +23,26 @@ def reordered(index: Index) -> Finding:
     world does not: order is decided by *effect_out_of_order*.
 
     details, in messages: ``redelivery`` it had been received before or is flagged so, ``resend`` the application had
-    sent it again, ``new`` neither. O(n log n) in receives with a key: an integer sort.
+    sent it again, ``new`` neither. O(receives), in passes over chunks that are sorted by group.
     """
     stream, count = streams(index, by="process")
     view = index.receives
     if not len(view) or not count:
         return Finding(observations=found(reordered=Count()))
-    mine = stream[view.ids]
-    keyed = view.where(mine >= 0)
-    if keyed is not view:
-        mine = stream[keyed.ids]
-    group, span = _groups(keyed, mine, count)
-    order, ordered = packed_order(group, span)
-    ids = keyed.ids[order]
-    if bits(span) + bits(index.size) > 62:
-        labels = Labels([ordered])
-        ordered = labels.codes(ordered)
-    behind = np.flatnonzero(ids < running_max(ids, ordered, index.size))
-    if not len(behind):
+    keyed = view
+    if index.sends.least("key") < 0 or len(index.sends) < index.size:
+        keyed = view.where(stream[view.ids] >= 0)
+    group_of = _Groups(keyed, stream, count)
+    suspects = behind(group_of.chunks(), group_of.size, index.size)
+    if not len(suspects):
         return Finding(observations=found(reordered=Count()))
-    # Only the first receive of a message within its group counts.
-    suspect = index.flags(ids[behind])[ids]
-    place = np.flatnonzero(suspect)
-    ids, ordered = ids[place], ordered[place]
-    first = np.lexsort((place, ordered, ids))
-    fresh = np.concatenate([[True], (ids[first][1:] != ids[first][:-1]) | (ordered[first][1:] != ordered[first][:-1])])
-    firsts = first[fresh]
-    hit = firsts[np.isin(place[firsts], behind)]
-    rows = order[place[hit]]
+    # Only the first receive of a message within its group counts: look at all receives of the suspicious ones.
+    rows = np.flatnonzero(index.flags(keyed.ids[suspects])[keyed.ids])
+    ids, group = keyed.ids[rows], group_of.of(rows)
+    order = np.lexsort((rows, group, ids))
+    ids, group, rows = ids[order], group[order], rows[order]
+    first = np.concatenate([[True], (ids[1:] != ids[:-1]) | (group[1:] != group[:-1])])
+    rows = rows[first & member(rows, suspects)]
     late = index.flags(keyed.ids[rows])
     # Received before by anybody: then its place here is the redelivery's doing.
     before = _received_before(index, view, keyed, rows)
@@ -64,21 +60,42 @@ def reordered(index: Index) -> Finding:
     )
 
 
-def _groups(view: View, stream: Array, count: int) -> tuple[Array, int]:
-    """(receiving process, lane, stream) as one integer, and how many there may be."""
-    span = 1
-    group = np.zeros(len(view), dtype=np.int64)
-    for column in (view["process"], view["lane"]):
-        labels = Labels([column])
-        if labels.size > 1:
-            if bits(span) + bits(labels.size) > 60:
-                dense = Labels([group])
-                group, span = dense.codes(group), dense.size
-            group, span = group * labels.size + labels.codes(column), span * labels.size
-    if bits(span) + bits(count) > 60:
-        dense = Labels([group])
-        group, span = dense.codes(group), dense.size
-    return group * count + stream, span * count
+class _Groups:
+    """(receiving process, lane, stream) of each receive as one dense number."""
+
+    def __init__(self, view: View, stream: Array, count: int) -> None:
+        self._view, self._stream = view, stream
+        self._columns = [name for name in ("process", "lane") if not view.is_one(name)]
+        self._labels = [Labels([view[name]]) for name in self._columns]
+        self._count = count
+        span = count
+        for labels in self._labels:
+            span *= labels.size
+        self._few: Labels | None = None
+        self.size = span
+        if span > GROUPS_MAX:
+            self._few = Labels([np.concatenate([group for group, _ in self._raw()])])
+            self.size = self._few.size
+
+    def chunks(self) -> Iterator[tuple[Array, Array]]:
+        """(group, id) of some receives at a time, in their order."""
+        for group, ids in self._raw():
+            yield (group if self._few is None else self._few.codes(group)), ids
+
+    def of(self, rows: Array) -> Array:
+        return self._code([self._view[name][rows] for name in self._columns], self._view.ids[rows])
+
+    def _raw(self) -> Iterator[tuple[Array, Array]]:
+        for ids, *columns in self._view.chunks("ids", *self._columns):
+            yield self._code(columns, ids), ids
+
+    def _code(self, columns: Sequence[Array], ids: Array) -> Array:
+        code = np.zeros(len(ids), dtype=np.int64)
+        for column, labels in zip(columns, self._labels, strict=True):
+            code = code * labels.size + labels.codes(column)
+        code *= self._count
+        code += self._stream[ids]
+        return code
 
 
 def _received_before(index: Index, view: View, keyed: View, rows: Array) -> Array:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brokerproof.checkers.index import Index, Labels, View
+from brokerproof.checkers.index import Index, Labels
 from brokerproof.checkers.numbers import bits, packed_order
+from brokerproof.checkers.view import View
 from brokerproof.history import Array
 
 

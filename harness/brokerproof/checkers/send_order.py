@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from brokerproof.checkers.base import checker, found
 from brokerproof.checkers.index import Index, Labels
-from brokerproof.checkers.numbers import packed_order
 from brokerproof.checkers.positions import known, positions
+from brokerproof.checkers.running import GROUPS_MAX, behind
 from brokerproof.checkers.streams import streams
+from brokerproof.checkers.view import CHUNK
 from brokerproof.finding import Count, Finding
 from brokerproof.history import Array
 
@@ -20,7 +23,7 @@ def send_order(index: Index) -> Finding:
     """*send_nonmonotonic*: within (sending process, key, log lane) a later-sent message lies before an earlier one, by
     the lowest position that is known of each. Messages that the application sent again are exempt: it sent them late.
     *send_skip*: between two neighbouring messages of one transaction in a lane lies somebody else's.
-    O(messages), and an integer sort where there is more than one stream."""
+    O(messages), in chunks."""
     where = positions(index)
     nothing = Finding(anomalies=found(send_nonmonotonic=Count()), observations=found(send_skip=Count()))
     if not where.size or not len(index.sends):
@@ -44,7 +47,7 @@ def _of_unknown(index: Index) -> tuple[Array, Array]:
     """(id, slot) of messages that were not acknowledged, but seen."""
     where = positions(index)
     view = where.received
-    if not len(view) or not index.maybe.any():
+    if not len(view) or index.acknowledgements is index.sends or not index.maybe.any():
         return view["msg"][:0].astype(np.int64), where.received_slots[:0]
     sound = np.flatnonzero(view["msg"] >= 0)
     ids = index.numbers.ids(view["msg"][sound])
@@ -56,34 +59,34 @@ def _nonmonotonic(index: Index, slot: Array) -> Count:
     stream, count = streams(index, by="process")
     if not count:
         return Count()
-    mine = np.flatnonzero((slot < _NOWHERE) & (stream >= 0) & ~index.resent)
-    at = slot[mine]
-    if len(mine) < 2 or bool((at[1:] > at[:-1]).all()):
-        return Count()
     where = positions(index)
-    group = stream[mine]
-    if where.lanes.size > 1:
+    lanes = where.lanes.size
+    if lanes > 1:
         # Slots of one lane are neighbours, so a lane is a range of slots; the position alone does not tell it.
-        lane_of_slot = np.zeros(where.size, dtype=np.int64)
+        lane_of_slot = np.zeros(where.size, dtype=np.int32)
         lane_of_slot[where.received_slots] = where.lanes.codes(where.received["lane"])
         lane_of_slot[where.acknowledged_slots] = where.lanes.codes(where.acknowledged["lane"])
-        lanes = lane_of_slot[at]
-        groups = Labels([group])
-        group, span = groups.codes(group) * where.lanes.size + lanes, groups.size * where.lanes.size
-    else:
-        span = count
-    order, ordered = packed_order(group, span)
-    at, ids = at[order], mine[order]
-    runs = np.concatenate([[0], np.cumsum(ordered[1:] != ordered[:-1])])
-    lifted = runs * where.size + at
-    behind = lifted < np.maximum.accumulate(lifted)
-    return index.count(np.sort(ids[behind]))
+    judged = None
+    if len(index.resends) or int(slot.max()) == _NOWHERE or int(stream.min()) < 0:
+        judged = np.flatnonzero((slot < _NOWHERE) & (stream >= 0) & ~index.resent)
+    if count * lanes > GROUPS_MAX:
+        few = Labels([stream])
+        stream, count = few.codes(stream), few.size
+
+    def chunks() -> Iterator[tuple[Array, Array]]:
+        for low in range(0, index.size if judged is None else len(judged), CHUNK):
+            here = slice(low, low + CHUNK) if judged is None else judged[low : low + CHUNK]
+            group, at = stream[here].astype(np.int64), slot[here]
+            yield (group * lanes + lane_of_slot[at] if lanes > 1 else group), at
+
+    places = behind(chunks(), count * lanes, where.size)
+    return index.count(places if judged is None else judged[places])
 
 
 def _skips(index: Index) -> Count:
     where = positions(index)
     view = where.acknowledged
-    if not len(view) or int(view["batch"].max()) < 0 or not index.has_transactions:
+    if view.greatest("batch") < 0 or not index.has_transactions:
         return Count()
     rows = np.flatnonzero(view["batch"] >= 0)
     slots = where.acknowledged_slots[rows]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from brokerproof.checkers.base import checker, found
-from brokerproof.checkers.index import Index, Labels, View
+from brokerproof.checkers.index import Index, Labels
+from brokerproof.checkers.view import View
 from brokerproof.finding import Count, Finding
 
 

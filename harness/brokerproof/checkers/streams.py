@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from brokerproof.checkers.index import Index, Labels
+from brokerproof.checkers.view import CHUNK
 from brokerproof.history import Array
 
 
@@ -16,6 +17,9 @@ def streams(index: Index, *, by: Literal["process", "slot"]) -> tuple[Array, int
     Within a stream message numbers, and so ids, rise in the order of the sends. by: whether a sender that came back
     after a reconnection is another one (``process``) or the same (``slot``). O(messages), kept by the index.
     """
+    slots = len(index.meta.processes)
+    if by == "slot" and slots and index.sends.greatest("process") < slots:
+        by = "process"  # nobody has come back
     name = f"stream by {by}"
     kept = index.kept.get(name)
     if kept is None:
@@ -25,21 +29,28 @@ def streams(index: Index, *, by: Literal["process", "slot"]) -> tuple[Array, int
 
 
 def _streams(index: Index, by: Literal["process", "slot"]) -> tuple[Array, int]:
-    key = index.of_message("key") if index.size and len(index.sends) else np.empty(0, dtype=np.int32)
-    if not len(key) or int(key.max()) < 0:
-        return np.full(index.size, -1, dtype=np.int64), 0
-    sender = index.of_message("process")
-    if by == "slot":
+    if index.sends.greatest("key") < 0:
+        return np.full(index.size, -1, dtype=np.int32), 0
+    key = index.of_message("key")
+    keys = Labels([key])
+    single = index.sends.is_one("process")
+    sender = None if single else index.of_message("process")
+    if sender is not None and by == "slot":
         sender = index.slot(sender)
-    senders, keys = Labels([sender]), Labels([key])
+    senders = Labels([] if sender is None else [sender])
     count = senders.size * keys.size
-    stream = keys.codes(key)
-    if senders.size > 1:
-        stream = senders.codes(sender) * keys.size + stream
-    unordered = key < 0
-    if count > 4 * index.size + 65536:
-        dense = Labels([stream])
-        stream, count = dense.codes(stream), dense.size
-    if unordered.any():
-        stream = np.where(unordered, -1, stream)
-    return stream, count
+    unordered = index.sends.least("key") < 0 or len(index.first_sends) < index.size
+    out: Array = np.empty(index.size, dtype=np.int32 if count < 1 << 31 else np.int64)
+    for low in range(0, index.size, CHUNK):
+        here = slice(low, low + CHUNK)
+        stream = keys.codes(key[here])
+        if sender is not None:
+            stream = senders.codes(sender[here]) * keys.size + stream
+        out[here] = np.where(key[here] < 0, -1, stream) if unordered else stream
+    if count > 4 * index.size + (1 << 16):
+        ordered = out >= 0
+        few = Labels([out[ordered]])
+        stream = np.full(index.size, -1, dtype=np.int64)
+        stream[ordered] = few.codes(out[ordered])
+        return stream, few.size
+    return out, count

@@ -9,6 +9,7 @@ import numpy as np
 from brokerproof.checkers.base import checker, found
 from brokerproof.checkers.faulttimes import fault_times
 from brokerproof.checkers.index import Index
+from brokerproof.checkers.view import View
 from brokerproof.finding import Count, Finding
 from brokerproof.history import OK, Array
 
@@ -16,6 +17,8 @@ from brokerproof.history import OK, Array
 GAP_NS = 1_000_000_000
 #: Up to this many successes are simply sorted.
 _SORTED_MAX = 1 << 21
+#: More are put into this many bins.
+_BINS = 1 << 20
 #: Injections told apart in the details.
 _FAULTS_MAX = 50
 
@@ -36,9 +39,8 @@ def unavailable(index: Index) -> Finding:
     metrics["rpo_s"] = _lost_time(index, [at for at, what, _ in faults if what == "inject"])
     if not len(sends):
         return Finding(observations=found(unavailable=Count()), metrics=metrics)
-    ends = index.acknowledgements["end_ns"]
-    first, last = int(sends["start_ns"].min()), max(int(sends["start_ns"].max()), int(ends.max(initial=0)))
-    gaps = pauses(ends, first, last)
+    begun = sends.span("start_ns")
+    gaps = pauses(index.acknowledgements, begun[0], max(begun[1], index.acknowledgements.greatest("end_ns")))
     metrics["longest_gap_s"] = round(max(gaps, default=0) / 1e9, 6)
     details: dict[str, Any] = {}
     injections = [(at, text) for at, what, text in faults if what == "inject"]
@@ -53,31 +55,46 @@ def unavailable(index: Index) -> Finding:
     return Finding(observations=found(unavailable=Count(count=count, details=details)), metrics=metrics)
 
 
-def pauses(times: Array, first: int, last: int) -> list[int]:
-    """Times between neighbouring successes, and to the borders: all above a second, and in any case the longest.
+def pauses(successes: View, first: int, last: int) -> list[int]:
+    """Times between the ends of neighbouring successes, and to the borders: all above a second, else the longest.
 
-    Many times are first put into bins. A pause of two bins or more shows as an empty bin, and only the times in the
-    bins beside an empty one have to be sorted.
+    Many ends are first put into bins. A pause of two bins or more shows as an empty bin, and only the ends in the bins
+    beside an empty one have to be sorted.
     """
-    if not len(times):
+    if not len(successes):
         return [max(0, last - first)]
-    if len(times) > _SORTED_MAX and last > first:
-        width = max(1, (last - first) // (1 << 20))
-        bins = (times - first) // width
-        np.clip(bins, 0, (1 << 20) + 1, out=bins)
-        filled = np.bincount(bins, minlength=(1 << 20) + 2) > 0
-        beside = np.zeros(len(filled), dtype=bool)
-        beside[:-1] |= ~filled[1:]
-        beside[1:] |= ~filled[:-1]
-        beside[[0, -1]] = True
+    width = max(1, (last - first) // _BINS)
+    if len(successes) > _SORTED_MAX and 2 * width < GAP_NS:
+        filled = np.zeros(_BINS + 2, dtype=bool)
+        for (ends,) in successes.chunks("end_ns"):
+            filled[np.clip((ends - first) // width, 0, _BINS + 1)] = True
         used = np.flatnonzero(filled)
-        beside[used[[0, -1]]] = True
-        if 2 * width < GAP_NS and (np.diff(used) > 2).any():
-            times = times[beside[bins]]
-    ordered = np.sort(np.clip(times, first, last))
-    gaps = np.diff(np.concatenate([[first], ordered, [last]]))
+        apart = np.flatnonzero(np.diff(used) > 2)
+        # Without empty bins there is no pause worth the name: it is shorter than three millionths of the trial.
+        return _across(successes, first, last, width, used, apart) if len(apart) else [3 * width]
+    ordered = np.sort(np.clip(successes["end_ns"], first, last))
+    return _longest(np.diff(np.concatenate([[first], ordered, [last]])))
+
+
+def _across(successes: View, first: int, last: int, width: int, used: Array, apart: Array) -> list[int]:
+    """The pauses over empty bins; ``apart`` are the places in ``used`` that two or more empty ones follow."""
+    beside = np.zeros(_BINS + 2, dtype=bool)
+    beside[used[apart]] = beside[used[apart + 1]] = True
+    beside[used[[0, -1]]] = True
+    near = []
+    for (ends,) in successes.chunks("end_ns"):
+        bins = np.clip((ends - first) // width, 0, _BINS + 1)
+        near.append(ends[beside[bins]])
+    times = np.sort(np.clip(np.concatenate(near), first, last))
+    bins = np.clip((times - first) // width, 0, _BINS + 1)
+    before = times[np.searchsorted(bins, used[apart], side="right") - 1]
+    after = times[np.searchsorted(bins, used[apart + 1])]
+    return _longest(np.concatenate([after - before, [times[0] - first, last - times[-1]]]))
+
+
+def _longest(gaps: Array) -> list[int]:
     long = gaps[gaps > GAP_NS]
-    return [int(g) for g in long] if len(long) else [int(gaps.max())]
+    return [int(gap) for gap in long] if len(long) else [int(gaps.max())]
 
 
 def _outages(index: Index, injections: list[tuple[int, str]]) -> list[dict[str, Any]]:
