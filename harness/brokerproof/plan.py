@@ -149,13 +149,14 @@ class Plan:
         w = self.workload
         if not w.destinations:
             raise PlanError(f"plan {self.trial!r} has no destination; a trial needs a queue or a topic")
-        for role, parts in (("sender", w.senders), ("receiver", w.receivers)):
-            for i, part in enumerate(parts):
-                if not 0 <= part.destination < len(w.destinations):
-                    raise PlanError(
-                        f"plan {self.trial!r}: {role} {i} uses destination {part.destination}, "
-                        f"but there are only {len(w.destinations)}"
-                    )
+        uses = [("sender", i, s.destination) for i, s in enumerate(w.senders)]
+        uses += [("receiver", i, r.destination) for i, r in enumerate(w.receivers)]
+        for role, i, destination in uses:
+            if not 0 <= destination < len(w.destinations):
+                raise PlanError(
+                    f"plan {self.trial!r}: {role} {i} uses destination {destination}, "
+                    f"but there are only {len(w.destinations)}"
+                )
         for injection in self.schedule:
             if injection.at_s < 0 or injection.for_s < 0:
                 raise PlanError(f"plan {self.trial!r}: {injection.fault} at {injection.at_s} s for {injection.for_s} s")

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from brokerproof.claim import Claim
 from brokerproof.errors import HarnessError, HistoryError, PlanError
 from brokerproof.experiment import LINK_AND_LOAD, Cell, Experiment, PropertyExperiment
 from brokerproof.expected import expected
-from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Scene, apply, make
+from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, look, make
 from brokerproof.finding import Finding
 from brokerproof.history import FAIL, OK, F, History, read_history
 from brokerproof.plan import Injection, Plan
@@ -267,11 +266,22 @@ def _drive(
     recorded: Mapping[str, Sequence[str]] | None,
 ) -> tuple[list[Applied], bool]:  # fmt: skip
     """Load, faults, heal, drain, final read. Returns the injections and whether the cluster came back healthy."""
+    faults = [make(i.fault, i.options) for i in schedule]
+    looks: dict[int, Look] = {}
+
+    def first_look(n: int) -> None:
+        looks[n] = look(faults[n], scene, schedule[n].target, (recorded or {}).get(schedule[n].fault))
+
+    # A first look takes a second or two. It is taken ahead of the moment, so that it does not delay the injection:
+    # before the load where the moment is near its start; later ones see the leaders of their own time.
+    for n, injection in enumerate(schedule):
+        if injection.at_s <= LOOK_AHEAD_S:
+            first_look(n)
     start_s = block.start()
-    # An injection is begun ahead of its moment, so that its first look does not delay it.
     moments = sorted(
-        [(max(0.0, i.at_s - LOOK_AHEAD_S), 0, n) for n, i in enumerate(schedule)]
-        + [(i.at_s + i.for_s, 1, n) for n, i in enumerate(schedule) if not i.until_read]
+        [(i.at_s - LOOK_AHEAD_S, "look", n) for n, i in enumerate(schedule) if i.at_s > LOOK_AHEAD_S]
+        + [(i.at_s, "inject", n) for n, i in enumerate(schedule)]
+        + [(i.at_s + i.for_s, "heal", n) for n, i in enumerate(schedule) if not i.until_read]
     )
     load_s = max(t.plan.workload.load_s for t in block.trials)
     open_: dict[int, contextlib.ExitStack] = {}
@@ -284,22 +294,20 @@ def _drive(
         stack.close()
 
     try:
-        for at_s, ending, n in moments:
+        for at_s, what, n in moments:
             _until(block, start_s + at_s)
             injection = schedule[n]
-            if ending:
+            if what == "look":
+                first_look(n)
+                continue
+            if what == "heal":
                 session.say(cell, f"healing {injection.fault}")
                 end(n)
                 continue
             stack = contextlib.ExitStack()
-            targets = (recorded or {}).get(injection.fault)
             record = stack.enter_context(
-                apply(
-                    make(injection.fault, injection.options), scene, injection.target, now_s=block.now_s,
-                    targets=targets, options=injection.options,
-                    at_moment=partial(_until, block, start_s + injection.at_s),
-                )
-            )  # fmt: skip
+                apply(faults[n], scene, injection.target, now_s=block.now_s, before=looks[n], options=injection.options)
+            )
             open_[n] = stack
             applied[n] = record
             block.note("fault", f"inject {injection.fault} {','.join(record.targets)}", record.injected_s)
@@ -319,10 +327,10 @@ def _drive(
     finally:
         for n in list(open_):
             end(n)
-    for what in problem:
+    for sentence in problem:
         block.note("control", "unhealthy", block.now_s(), FAIL)
         for trial in block.trials:
-            trial.problems.append(what)
+            trial.problems.append(sentence)
     return [applied[n] for n in sorted(applied)], not problem
 
 
@@ -397,16 +405,22 @@ def _in_flight(history: History, from_s: float, to_s: float) -> int:
 def _witnesses_in_flight(
     history: History, finding: Finding, deciding: Sequence[str], windows: Sequence[tuple[float, float]]
 ) -> int:  # fmt: skip
-    messages = np.array(
-        sorted({m for key in deciding if key in finding.anomalies for m in finding.anomalies[key].messages}), dtype=np.int64
-    )
-    if not len(messages) or not windows:
-        return 0
-    mine = np.isin(history["msg"], messages)
-    hit = np.zeros(len(history), dtype=bool)
-    for from_s, to_s in windows:
-        hit |= _overlaps(history, from_s, to_s)
-    return len(np.unique(history["msg"][mine & hit]))
+    """How many of the first messages of the deciding anomalies had an operation open during a fault.
+
+    A message that was handed to a consumer and never had its effect is in that consumer's hands for ever: what is
+    recorded of it ends before the kill that ended it.
+    """
+    found: set[int] = set()
+    for key in deciding:
+        messages = finding.anomalies[key].messages if key in finding.anomalies else ()
+        mine = np.isin(history["msg"], np.array(messages, dtype=np.int64))
+        in_hand = key in ("effect_lost", "settled_but_lost")
+        for from_s, to_s in windows:
+            hit = _overlaps(history, from_s, to_s)
+            if in_hand:
+                hit |= (history["start_ns"] <= to_s * 1e9) & np.isin(history["f"], [F["receive"], F["settle"], F["send"]])
+            found.update(np.unique(history["msg"][mine & hit]).tolist())
+    return len(found)
 
 
 def _problems(folder: Path) -> list[str]:

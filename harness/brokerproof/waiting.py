@@ -32,10 +32,10 @@ def wait_until(
     error: BaseException | None = None
     while True:
         try:
-            seen = condition()
-            error = None
-            if seen:
-                return seen  # type: ignore[return-value]  # the truthy T
+            got = condition()
+            if got:
+                return got
+            seen, error = got, None
         except retry_on as exc:
             seen, error = exc, exc
         if time.monotonic() >= deadline:

@@ -119,23 +119,35 @@ class Applied:
         }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen before an injection: whom the role means, whether it already bites, who leads whom."""
+
+    targets: tuple[str, ...]
+    probe: Probe
+    observed: Any
+
+
+def look(fault_: Fault, scene: Scene, target: str, targets: Sequence[str] | None = None) -> Look:
+    """The first look. targets: recorded names instead of resolving the role (``replay --targets recorded``)."""
+    names = tuple(targets) if targets is not None else fault_.resolve(scene, target)
+    return Look(names, fault_.probe(scene, names), _observe(scene))
+
+
 @contextmanager
 def apply(
-    fault_: Fault, scene: Scene, target: str, *, now_s: Callable[[], float], targets: Sequence[str] | None = None,
-    options: Mapping[str, Any] | None = None, at_moment: Callable[[], None] = lambda: None,
+    fault_: Fault, scene: Scene, target: str, *, now_s: Callable[[], float], before: Look | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Iterator[Applied]:  # fmt: skip
     """Injects for as long as the block runs, and yields the record, whose evidence is complete after the block.
 
-    at_moment: called after the first look and right before the injection; waits for the schedule's moment.
-    targets: recorded names instead of resolving the role again (``replay --targets recorded``).
+    before: the first look, where it was taken ahead so as not to delay the injection.
     """
-    record = Applied(fault_.name, target, dict(options or {}))
-    record.targets = tuple(targets) if targets is not None else fault_.resolve(scene, target)
-    record.observed["before"] = _observe(scene)
-    before = fault_.probe(scene, record.targets)
-    record.probes["before"] = before.to_json()
+    before = before or look(fault_, scene, target)
+    record = Applied(fault_.name, target, dict(options or {}), targets=before.targets)
+    record.observed["before"] = before.observed
+    record.probes["before"] = before.probe.to_json()
     during: Probe | None = None
-    at_moment()
     try:
         record.injected_s = now_s()
         with fault_.inject(scene, record.targets):
@@ -150,7 +162,7 @@ def apply(
         after = _until(fault_, scene, record.targets, bites=False, timeout_s=HEAL_S)
         record.healed_s = now_s()
         record.probes["after"] = after.to_json()
-        record.evidence = judge(before, during, after)
+        record.evidence = judge(before.probe, during, after)
 
 
 def judge(before: Probe, during: Probe | None, after: Probe) -> Evidence:

@@ -163,7 +163,7 @@ class Ground:
 
         container = DockerContainer(
             spec.image,
-            command=list(spec.command),
+            command=list(spec.command),  # type: ignore[arg-type]  # a list is what the engine takes, and safer
             name=f"{self.name}-{spec.name}",
             transferables=[
                 (content.encode() if isinstance(content, str) else content, path, 0o644)

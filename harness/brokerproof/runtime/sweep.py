@@ -107,19 +107,19 @@ def clean(run: str | None = None, *, progress: Callable[[str], None] = lambda _:
 def remove(*, cluster: str) -> None:
     """Removes the containers and the network of one cluster."""
     with engine_errors(f"removing cluster {cluster!r}"):
-        every = {"label": f"{LABEL_CLUSTER}={cluster}"}
+        every: dict[str, Any] = {"label": f"{LABEL_CLUSTER}={cluster}"}
         for container in client().containers.list(all=True, filters=every, ignore_removed=True):
-            _remove("container", container.name)
+            _remove("container", str(container.name))
         for network in client().networks.list(filters=every):
-            _remove("network", network.name)
+            _remove("network", str(network.name))
 
 
 def _labelled() -> Iterator[tuple[str, str, str]]:
     with engine_errors("looking for what earlier runs left"):
         for container in client().containers.list(all=True, filters={"label": LABEL_RUN}, ignore_removed=True):
-            yield "container", container.name, container.labels[LABEL_RUN]
+            yield "container", str(container.name), container.labels[LABEL_RUN]
         for network in client().networks.list(filters={"label": LABEL_RUN}):
-            yield "network", network.name, network.attrs["Labels"][LABEL_RUN]
+            yield "network", str(network.name), network.attrs["Labels"][LABEL_RUN]
 
 
 def _remove(kind: str, name: str) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brokerproof.brokers.base import LINK_GROUPS, Broker, Greeted, Link
+from brokerproof.brokers.base import LINK_GROUPS, Broker, Cluster, Greeted, Link, Node, PeerLinks
 from brokerproof.errors import EnvironmentProblem, unknown
 from brokerproof.plan import Destination
 
@@ -162,14 +162,14 @@ class MemoryCluster:
     product = "memory"
     topology = "single"
     in_process = True
-    peers = None
+    peers: PeerLinks | None = None
     redelivery_s = 0.5
 
     def __init__(self, version: str, settings: Mapping[str, Any]) -> None:
         self.version = version
         self.bug = "" if version == SOUND else version
         self._settings = dict(settings)
-        self.nodes: Mapping[str, MemoryNode] = {"m1": MemoryNode(self)}
+        self.nodes: Mapping[str, Node] = {"m1": MemoryNode(self)}
         self._links = {group: MemoryLink(self, group) for group in LINK_GROUPS}
         self.lock = threading.RLock()
         self.lanes: dict[tuple[str, int], Lane] = {}
@@ -302,13 +302,13 @@ class MemoryBroker:
     capabilities = frozenset({"confirm", "several_consumers_per_lane", "exchanges", "in_process"})
 
     def start(self, *, version: str, topology: str, settings: Mapping[str, Any], name: str, run: str,
-              progress: Callable[[str], None]) -> MemoryCluster:  # fmt: skip
+              progress: Callable[[str], None]) -> Cluster:  # fmt: skip
         if version not in self.versions:
             raise unknown("version of memory", version, self.versions)
         _living[name] = MemoryCluster(version, settings)
         return _living[name]
 
-    def attach(self, *, version: str, topology: str, settings: Mapping[str, Any], name: str, run: str) -> MemoryCluster:
+    def attach(self, *, version: str, topology: str, settings: Mapping[str, Any], name: str, run: str) -> Cluster:
         try:
             return _living[name]
         except KeyError:
