@@ -1,0 +1,282 @@
+"""What is on this machine and what is missing, each with the next step: ``brokerproof doctor``.
+
+Looks at everything at once and answers within three seconds: a look that takes longer, or fails, is a warning of its
+own. Never raises, changes nothing, and needs nothing to be there: not the engine, not even its Python library.
+
+    ok        there
+    warning   the harness runs without it, but less of it, or worse
+    missing   the harness cannot run on real brokers
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import queue
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import docker
+
+Status = Literal["ok", "warning", "missing"]
+
+_DEADLINE_S = 2.7
+_PYTHON_MIN = (3, 11)
+# Three Kafka nodes, their side and proxy: 3 x 512 MB heap and as much again; a quick run of all brokers writes 2 GB.
+_MEMORY_MIN_GB, _DISK_MIN_GB, _CORES_MIN = 6, 10, 2
+_LIBRARIES = (
+    "confluent-kafka",
+    "docker",
+    "hypothesis",
+    "numpy",
+    "pika",
+    "pyarrow",
+    "pytest",
+    "pytest-xdist",
+    "rocketmq-python-client",
+    "testcontainers",
+    "toxiproxy-python",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. ``next_step`` is empty when all is well."""
+
+    name: str
+    status: Status
+    seen: str
+    next_step: str = ""
+
+
+def diagnose() -> list[Check]:
+    """All checks, in the order of a first set-up."""
+    answers: queue.SimpleQueue[tuple[str, list[Check]]] = queue.SimpleQueue()
+    for name, look in _LOOKS.items():
+        # Daemons: a look that hangs (a registry that swallows packets) must not hold up the end of the process.
+        threading.Thread(target=lambda n=name, f=look: answers.put((n, _safely(n, f))), daemon=True).start()
+    found: dict[str, list[Check]] = {}
+    stop_at = time.monotonic() + _DEADLINE_S
+    while len(found) < len(_LOOKS) and (left_s := stop_at - time.monotonic()) > 0:
+        try:
+            name, checks = answers.get(timeout=left_s)
+        except queue.Empty:
+            break
+        found[name] = checks
+    return [check for name in _LOOKS for check in (found[name] if name in found else [_too_slow(name)])]
+
+
+def _safely(name: str, look: Callable[[], Iterable[Check]]) -> list[Check]:
+    try:
+        return list(look())
+    except Exception as exc:
+        return [
+            Check(name, "warning", f"could not look: {type(exc).__name__}: {exc}", "report it: a look must not fail")
+        ]
+
+
+def _too_slow(name: str) -> Check:
+    return Check(name, "warning", f"no answer within {_DEADLINE_S:g} s", "look again; if it stays so, something hangs")
+
+
+# -- the machine -------------------------------------------------------------------------------------------------------
+
+
+def _python() -> Iterable[Check]:
+    seen = f"{platform.python_version()} ({sys.executable})"
+    if sys.version_info[:2] < _PYTHON_MIN:
+        yield Check("python", "missing", seen, f"install Python {'.'.join(map(str, _PYTHON_MIN))} or newer")
+    else:
+        yield Check("python", "ok", seen)
+
+
+def _libraries() -> Iterable[Check]:
+    for name in _LIBRARIES:
+        try:
+            yield Check(f"library {name}", "ok", importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Check(f"library {name}", "missing", "not installed", "run ci/setup, or `pip install brokerproof`")
+
+
+def _disk() -> Iterable[Check]:
+    free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
+    enough = free_gb >= _DISK_MIN_GB
+    step = "" if enough else f"free {_DISK_MIN_GB} GB: runs, images and the file systems of power cuts need it"
+    yield Check("disk", "ok" if enough else "warning", f"{free_gb:.0f} GB free here", step)
+
+
+def _memory() -> Iterable[Check]:
+    page, pages, free = (os.sysconf(n) for n in ("SC_PAGE_SIZE", "SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
+    total_gb = page * pages / 1e9
+    enough = total_gb >= _MEMORY_MIN_GB
+    step = "" if enough else f"three-node clusters want {_MEMORY_MIN_GB} GB; run one broker at a time (--broker)"
+    yield Check("memory", "ok" if enough else "warning", f"{total_gb:.0f} GB, {page * free / 1e9:.0f} GB unused", step)
+
+
+def _cores() -> Iterable[Check]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    enough = cores >= _CORES_MIN
+    step = "" if enough else "start-up will be slow, and times measured here say little"
+    yield Check("cores", "ok" if enough else "warning", str(cores), step)
+
+
+def _root() -> Iterable[Check]:
+    if os.geteuid() == 0:
+        yield Check("root", "ok", "this is root")
+    else:
+        step = "disk faults on loop devices need root; all else needs membership of the engine's group only"
+        yield Check("root", "warning", f"user {os.geteuid()}", step)
+
+
+def _loop_devices() -> Iterable[Check]:
+    if os.access("/dev/loop-control", os.R_OK | os.W_OK):
+        yield Check("loop devices", "ok", "/dev/loop-control can be opened")
+        return
+    seen = "not for this user" if os.path.exists("/dev/loop-control") else "no /dev/loop-control"
+    yield Check(
+        "loop devices", "warning", seen, "`modprobe loop`, and root: without them no power cut and no full disk"
+    )
+
+
+def _mkfs() -> Iterable[Check]:
+    path = shutil.which("mkfs.ext4", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]))
+    if path:
+        yield Check("mkfs.ext4", "ok", path)
+    else:
+        yield Check("mkfs.ext4", "warning", "not found", "`apt-get install e2fsprogs`: disk faults need it")
+
+
+def _chromium() -> Iterable[Check]:
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path:
+        yield Check("chromium", "ok", path)
+    else:
+        step = "nothing, unless the self-tests that look at reports in a browser shall run: `apt-get install chromium`"
+        yield Check("chromium", "warning", "not found", step)
+
+
+# -- the engine --------------------------------------------------------------------------------------------------------
+
+
+def _engine() -> Iterable[Check]:
+    client = _client()
+    if client is None:
+        from brokerproof.runtime import engine
+
+        command = engine.client_command()
+        hint = f"; {command} is there, which is a client only" if command else ""
+        yield Check("engine", "missing", f"none answers{hint}", engine.next_step())
+        return
+    info = client.info()
+    seen = (
+        f"{info.get('ServerVersion')}, storage {info.get('Driver')}, cgroup v{info.get('CgroupVersion', '1')} "
+        f"({info.get('CgroupDriver')}), {info.get('NCPU')} cores, {int(info.get('MemTotal', 0)) / 1e9:.0f} GB"
+    )
+    if info.get("Driver") == "vfs":
+        step = "the storage driver vfs copies every image for every container: use overlay2"
+        yield Check("engine", "warning", seen, step)
+    else:
+        yield Check("engine", "ok", seen)
+
+
+def _registry() -> Iterable[Check]:
+    if _client() is None:
+        return
+    from brokerproof.runtime import images
+
+    if images.registry_answers():
+        yield Check("registry", "ok", "answers: official images can be pulled")
+    else:
+        yield Check("registry", "ok", "does not answer: images are built from packages")
+
+
+def _images() -> Iterable[Check]:
+    if _client() is None:
+        return
+    from brokerproof.runtime import images
+
+    for row in images.list_images():
+        if not row["default"]:
+            continue
+        name = f"image {row['product']} {row['version']}"
+        if row["image_id"]:
+            yield Check(name, "ok", f"{row['tag']}, {row['size_mb']} MB")
+        else:
+            step = f"nothing to do: the first run gets it; or now: `brokerproof images build {row['product']}`"
+            yield Check(name, "warning", "not here yet", step)
+
+
+def _packet_filter() -> Iterable[Check]:
+    """Sets a rule in a network namespace of its own, which goes away with the container."""
+    client = _client()
+    if client is None:
+        return
+    import docker.errors
+
+    from brokerproof.runtime import images
+
+    tag = images.recipe_for("side", images.DEFAULTS["side"]).tag
+    command = ["nft", "add table inet bp; add chain inet bp i { type filter hook input priority 0; }"]
+    try:
+        client.containers.run(tag, command, remove=True, network_mode="none", cap_add=["NET_ADMIN"])
+    except docker.errors.ImageNotFound:
+        yield Check("packet filter", "ok", "not tried: the side container's image is not here yet")
+    except docker.errors.ContainerError as exc:
+        seen = exc.stderr.decode(errors="replace").strip() if isinstance(exc.stderr, bytes) else str(exc)
+        step = "the engine's kernel needs nf_tables: without it no partition between brokers"
+        yield Check("packet filter", "warning", f"nft in a container: {seen[-200:]}", step)
+    else:
+        yield Check("packet filter", "ok", "nft works in a side container")
+
+
+def _leftovers() -> Iterable[Check]:
+    if _client() is None:
+        return
+    from brokerproof.runtime import sweep
+
+    left = sweep.leftovers()
+    if left:
+        some = ", ".join(f"{item.kind} {item.name}" for item in left[:3])
+        seen = f"{len(left)} of {len({item.run for item in left})} dead run(s): {some}{', …' if len(left) > 3 else ''}"
+        yield Check("leftovers", "warning", seen, "`brokerproof clean` removes them; the next run does as well")
+    else:
+        yield Check("leftovers", "ok", "none of earlier runs")
+
+
+def _client() -> docker.DockerClient | None:
+    """The engine that answers, if one does; a Python without the engine's library is said by ``_libraries``."""
+    try:
+        from brokerproof.errors import EnvironmentProblem
+        from brokerproof.runtime import engine
+    except ImportError:
+        return None
+    try:
+        return engine.connect(timeout_s=3)
+    except EnvironmentProblem:
+        return None
+
+
+_LOOKS: dict[str, Callable[[], Iterable[Any]]] = {
+    "python": _python,
+    "libraries": _libraries,
+    "cores": _cores,
+    "memory": _memory,
+    "disk": _disk,
+    "root": _root,
+    "engine": _engine,
+    "registry": _registry,
+    "images": _images,
+    "packet filter": _packet_filter,
+    "loop devices": _loop_devices,
+    "mkfs.ext4": _mkfs,
+    "chromium": _chromium,
+    "leftovers": _leftovers,
+}
