@@ -1,8 +1,8 @@
 """Asks one node what it believes, with requests made by hand.
 
 A client library answers from whichever node it likes and remembers old answers; a harness that isolates a leader has
-to hear each node for itself: a node that was cut off goes on believing that it leads. Four read-only requests do,
-each a fresh connection with a deadline.
+to hear each node for itself: a node that was cut off goes on believing that it leads. A few read-only requests
+do, each over a fresh connection with a deadline.
 
 Source: the protocol guide, https://kafka.apache.org/protocol.html, and the schemas it is generated from; flexible
 versions (KIP-482) use compact lengths and tagged fields.
@@ -19,7 +19,7 @@ from typing import TypeVar
 Address = tuple[str, int]
 T = TypeVar("T")
 
-_API_VERSIONS, _METADATA, _DESCRIBE_QUORUM, _DESCRIBE_TOPIC_PARTITIONS = 18, 3, 55, 75
+_API_VERSIONS, _METADATA, _FIND_COORDINATOR, _DESCRIBE_QUORUM, _DESCRIBE_TOPIC_PARTITIONS = 18, 3, 10, 55, 75
 _CLIENT = b"brokerproof"
 _METADATA_TOPIC = "__cluster_metadata"
 _ANSWER_BYTES_MAX = 64 << 20
@@ -86,6 +86,17 @@ def brokers(address: Address, timeout_s: float) -> frozenset[int]:
         answer.i32()
         answer.skip(max(0, answer.i16()))
     return frozenset(found)
+
+
+def coordinator(address: Address, timeout_s: float, group: str) -> int:
+    """The node that coordinates this consumer group; asking for the first one makes ``__consumer_offsets``."""
+    name = group.encode()
+    body = struct.pack(">h", len(name)) + name + b"\0"
+    answer = _call(address, _FIND_COORDINATOR, 2, body, timeout_s, flexible=False)
+    answer.i32()
+    answer.check("FindCoordinator")
+    answer.skip(max(0, answer.i16()))
+    return answer.i32()
 
 
 def quorum(address: Address, timeout_s: float) -> Quorum:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from brokerproof.brokers.base import LINK_GROUPS, Json, Link, Node, PeerLinks
 from brokerproof.brokers.kafka import ask, config
@@ -86,10 +88,8 @@ class KafkaCluster:
         self._passes(name, range(destination.partitions), _ADMIN_S)
 
     def delete(self, destination: Destination, name: str) -> None:
-        try:
+        with contextlib.suppress(KafkaException, TimeoutError):
             self._admin.delete_topics([name], operation_timeout=5, request_timeout=8)[name].result(timeout=10)
-        except (KafkaException, TimeoutError):
-            pass
 
     def leader(self, name: str, partition: int = 0) -> str:
         """By the newest view: a node that was cut off still names the leader of before."""
@@ -232,15 +232,11 @@ class KafkaCluster:
 
     def _warm_coordinator(self) -> None:
         """Asking for a group makes ``__consumer_offsets``, so that no trial's first consumer pays for it."""
-        from confluent_kafka import ConsumerGroupTopicPartitions
-
-        request = [ConsumerGroupTopicPartitions("brokerproof-warm")]
-
-        def asked() -> bool:
-            self._admin.list_consumer_group_offsets(request, request_timeout=5)["brokerproof-warm"].result(timeout=8)
-            return True
-
-        wait_until(asked, _ADMIN_S, "the group coordinator", interval_s=0.2, retry_on=(KafkaException, TimeoutError))
+        address = self._ground.link("admin", self._names[0]).address
+        wait_until(
+            lambda: ask.coordinator(address, 3.0, "brokerproof") >= 0, _ADMIN_S, "a coordinator for consumer groups",
+            retry_on=(ask.NoAnswer,),
+        )  # fmt: skip
 
     def _rotated(self, first: int) -> list[int]:
         ids = list(self._ids.values())

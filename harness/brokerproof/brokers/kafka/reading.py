@@ -7,23 +7,22 @@ first message that was ever there.
 
 from __future__ import annotations
 
-from concurrent.futures import Future
-from typing import Any
+import contextlib
+from collections.abc import Sequence
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported, though its stubs do not say so
 
 from brokerproof.brokers.base import ReadJob
 from brokerproof.brokers.kafka.receiving import Rows
 from brokerproof.brokers.kafka.settings import common
-from brokerproof.history import INFO, OK
+from brokerproof.history import OK
 
 _POLL = 10_000
 _POLL_S = 0.2
 _ASK_S = 5.0
 #: How long a topic must be unknown to a healthy cluster until it counts as gone.
 _GONE_NS = 3_000_000_000
-_GONE = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_ID")
 
 
 def read(job: ReadJob) -> None:
@@ -41,40 +40,47 @@ def _stable_ends(job: ReadJob, deadline: int) -> dict[int, int]:
     gone_since: dict[int, int] = {}
     pending = set(range(job.partitions))
     while pending and job.tape.now() < deadline:
-        high = _latest(admin, job, pending, IsolationLevel.READ_UNCOMMITTED)
-        stable = _latest(admin, job, pending, IsolationLevel.READ_COMMITTED)
-        for partition in sorted(pending):
-            offset, error = high[partition]
-            if error in _GONE:
-                since = gone_since.setdefault(partition, job.tape.now())
-                if job.tape.now() - since > _GONE_NS:
-                    _say(job, partition, "definition_lost")
-                    pending.discard(partition)
-                continue
+        there = _partitions(admin, job)
+        for partition in sorted(pending - there) if there is not None else ():
+            if job.tape.now() - gone_since.setdefault(partition, job.tape.now()) > _GONE_NS:
+                _say(job, partition, "definition_lost")
+                pending.discard(partition)
+        known = pending & (there or set())
+        # Transactions that begin between the two looks move both; taking the high watermark first is safe.
+        high = _latest(admin, job, known, IsolationLevel.READ_UNCOMMITTED)
+        stable = _latest(admin, job, known, IsolationLevel.READ_COMMITTED)
+        for partition in known:
             gone_since.pop(partition, None)
-            # Transactions that begin after the first look only move both; taking the high watermark first is safe.
-            if offset >= 0 and stable[partition][0] >= offset:
-                ends[partition] = offset
+            if 0 <= high[partition] <= stable[partition]:
+                ends[partition] = high[partition]
                 pending.discard(partition)
         if pending:
             admin.poll(_POLL_S)
     return ends
 
 
-def _latest(admin: AdminClient, job: ReadJob, partitions: set[int], isolation: Any) -> dict[int, tuple[int, str]]:
-    """Partition -> (end offset or -1, error class)."""
-    asked = {TopicPartition(job.destination, p): OffsetSpec.latest() for p in partitions}
-    futures: dict[TopicPartition, Future[Any]] = admin.list_offsets(asked, isolation_level=isolation, request_timeout=_ASK_S)
-    answers: dict[int, tuple[int, str]] = {}
-    for p, future in futures.items():
-        try:
-            answers[p.partition] = (int(future.result(timeout=_ASK_S + 1).offset), "")
-        except KafkaException as exc:
-            error: KafkaError = exc.args[0]
-            answers[p.partition] = (-1, error.name())
-        except TimeoutError:
-            answers[p.partition] = (-1, "_TIMED_OUT")
-    return answers
+def _partitions(admin: AdminClient, job: ReadJob) -> set[int] | None:
+    """The partitions that there are by fresh metadata; None when no node answers."""
+    try:
+        topic = admin.list_topics(job.destination, timeout=_ASK_S).topics[job.destination]
+    except KafkaException:
+        return None
+    if topic.error is not None and topic.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+        return None
+    return set(topic.partitions)
+
+
+def _latest(admin: AdminClient, job: ReadJob, partitions: set[int], isolation: IsolationLevel) -> dict[int, int]:
+    """Partition -> end offset, -1 when it cannot be told now."""
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # untyped in the library
+    asked = {TopicPartition(job.destination, p): latest for p in partitions}
+    if not asked:
+        return {}
+    ends = dict.fromkeys(partitions, -1)
+    for p, future in admin.list_offsets(asked, isolation_level=isolation, request_timeout=_ASK_S).items():
+        with contextlib.suppress(KafkaException, TimeoutError):
+            ends[p.partition] = int(future.result(timeout=_ASK_S + 1).offset)
+    return ends
 
 
 def _read_to(job: ReadJob, ends: dict[int, int], deadline: int) -> None:
@@ -92,17 +98,26 @@ def _read_to(job: ReadJob, ends: dict[int, int], deadline: int) -> None:
             start = job.tape.now()
             messages = consumer.consume(num_messages=_POLL, timeout=_POLL_S)
             rows.write(messages, start)
-            failed = {m.error().name() for m in messages if m.error() is not None} - {"_PARTITION_EOF"}  # type: ignore[union-attr]
-            for error in sorted(failed):
-                now = job.tape.now()
-                job.tape.row("read", INFO, start_ns=start, end_ns=now, error=error)
-            for position in consumer.position([TopicPartition(job.destination, p) for p in missing]):
-                # The position passes transaction markers and aborted messages too, which no message tells of.
-                if position.offset >= missing[position.partition]:
-                    _say(job, position.partition, "drained")
-                    del missing[position.partition]
+            for partition, offset in _reached(messages).items():
+                if offset >= missing.get(partition, offset + 1):
+                    _say(job, partition, "drained")
+                    del missing[partition]
     finally:
         consumer.close()
+
+
+def _reached(messages: Sequence[Message]) -> dict[int, int]:
+    """Partition -> the offset up to which it has been read. The end-of-partition event passes transaction markers and
+    aborted messages too, of which no message tells."""
+    reached: dict[int, int] = {}
+    for message in messages:
+        error, partition, offset = message.error(), message.partition(), message.offset()
+        if partition is not None and offset is not None and offset >= 0:
+            if error is None:
+                reached[partition] = offset + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                reached[partition] = offset
+    return reached
 
 
 def _say(job: ReadJob, partition: int, what: str) -> None:

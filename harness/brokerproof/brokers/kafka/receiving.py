@@ -11,7 +11,7 @@ outcome is known; one per poll, or one per message where the work on a message t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from brokerproof.brokers.base import ReceiveJob
 from brokerproof.brokers.kafka import outcomes
 from brokerproof.brokers.kafka.probe import PROBE_BODY
 from brokerproof.brokers.kafka.settings import of_consumer
-from brokerproof.history import INFO, OK, OUTCOME
+from brokerproof.history import OK, OUTCOME
 
 _POLL_S = 0.1
 #: From this much work on a message on, each is committed by itself: a kill then costs one message and not a poll's.
@@ -43,7 +43,7 @@ class Batch:
     def __len__(self) -> int:
         return len(self.msg)
 
-    def part(self, chosen: slice) -> Batch:
+    def part(self, chosen: slice | npt.NDArray[Any]) -> Batch:
         return Batch(self.number, self.msg[chosen], self.key[chosen], self.lane[chosen], self.pos[chosen])
 
 
@@ -71,8 +71,8 @@ class Rows:
         kept = [m for m in messages if m.error() is None and not (m.value() or b"").startswith(PROBE_BODY)]
         n, self._polls = len(kept), self._polls + 1
         msg, key = self._verifier.read_many([m.value() or b"" for m in kept])
-        lane = np.fromiter(map(Message.partition, kept), np.int32, n) + np.int32(job.lane)  # type: ignore[arg-type]
-        pos = np.fromiter(map(Message.offset, kept), np.int64, n)  # type: ignore[arg-type]
+        lane = np.fromiter(map(Message.partition, kept), np.int32, n) + np.int32(job.lane)
+        pos = np.fromiter(map(Message.offset, kept), np.int64, n)
         batch = Batch(self._polls, msg, key, lane, pos)
         if n:
             more = {"attempt": np.array([_attempt(m) for m in kept], np.int16)} if attempts else {}
@@ -89,11 +89,17 @@ def _attempt(message: Message) -> int:
     return -1 if count is None else count - 1
 
 
-@dataclass(slots=True)
-class _Handed:
-    """What a partition has handed out and no commit has covered yet (auto mode)."""
+def do_work(job: ReceiveJob, batch: Batch) -> None:
+    if job.work is not None:
+        for msg, key, lane in zip(batch.msg.tolist(), batch.key.tolist(), batch.lane.tolist(), strict=True):
+            if msg >= 0:
+                job.work(msg, key, lane)
 
-    batches: list[Batch] = field(default_factory=list)
+
+def commits_each(job: ReceiveJob) -> bool:
+    """Whether every message is committed by itself."""
+    slow = job.work is not None and (job.receiver.work_ms or 0) >= _SLOW_WORK_MS
+    return bool(job.receiver.settings.get("commit", "message" if slow else "poll") == "message")
 
 
 class _Receiving:
@@ -101,8 +107,7 @@ class _Receiving:
         self._job = job
         self._rows = Rows(job)
         self._ack = str(job.receiver.settings.get("ack", "after"))
-        slow = job.work is not None and (job.receiver.work_ms or 0) >= _SLOW_WORK_MS
-        self._each = job.receiver.settings.get("commit", "message" if slow else "poll") == "message"
+        self._each = commits_each(job)
         self._handed: list[Batch] = []
         config = of_consumer(job, group_of(job))
         config["enable.auto.commit"] = self._ack == "auto"
@@ -130,24 +135,17 @@ class _Receiving:
     def _handle(self, batch: Batch) -> None:
         if self._ack == "auto":
             self._handed.append(batch)
-            self._work(batch)
+            do_work(self._job, batch)
             return
         size = 1 if self._each else len(batch)
         for at in range(0, len(batch), size):
             part = batch.part(slice(at, at + size))
             if self._ack == "first":
                 self._commit(part)
-                self._work(part)
+                do_work(self._job, part)
             else:
-                self._work(part)
+                do_work(self._job, part)
                 self._commit(part)
-
-    def _work(self, batch: Batch) -> None:
-        work = self._job.work
-        if work is not None:
-            for msg, key, lane in zip(batch.msg.tolist(), batch.key.tolist(), batch.lane.tolist(), strict=True):
-                if msg >= 0:
-                    work(msg, key, lane)
 
     # -- commits -------------------------------------------------------------------------------------------------------
 
@@ -193,11 +191,11 @@ class _Receiving:
             for batch in self._handed:
                 covered = (batch.lane == lane) & (batch.pos < p.offset)
                 if covered.any():
-                    parts.append(batch.part(covered))  # type: ignore[arg-type]  # a mask chooses as a slice does
+                    parts.append(batch.part(covered))
                     if name:
                         left.append(batch)  # another commit may cover it yet
                     elif not covered.all():
-                        left.append(batch.part(~covered))  # type: ignore[arg-type]
+                        left.append(batch.part(~covered))
                 else:
                     left.append(batch)
             self._handed = left
@@ -226,6 +224,11 @@ def _ends(batch: Batch) -> dict[int, int]:
 
 def _joined(parts: Sequence[Batch]) -> Batch:
     if not parts:
-        return Batch(-1, *(np.empty(0, np.int64) for _ in range(4)))  # type: ignore[arg-type]
-    columns = ("msg", "key", "lane", "pos")
-    return Batch(parts[-1].number, *(np.concatenate([getattr(p, c) for p in parts]) for c in columns))
+        return Batch(-1, *_NOTHING)
+    return Batch(
+        parts[-1].number, np.concatenate([p.msg for p in parts]), np.concatenate([p.key for p in parts]),
+        np.concatenate([p.lane for p in parts]), np.concatenate([p.pos for p in parts]),
+    )  # fmt: skip
+
+
+_NOTHING = (np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int64))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from brokerproof.brokers.base import SendJob
 from brokerproof.brokers.kafka import outcomes
@@ -27,7 +27,7 @@ from brokerproof.history import OK, OUTCOME
 
 Numbers = npt.NDArray[np.int64]
 
-_CHUNK = 1000
+CHUNK = 1000
 # A rate of thousands a second is served in bursts of what a millisecond makes due; linger.ms is longer anyway.
 _WAIT_MIN_S, _WAIT_MAX_S = 0.001, 0.05
 _RESEND_AFTER_NS = 100_000_000
@@ -42,7 +42,7 @@ def send(job: SendJob) -> None:
 
         send_in_transactions(job)
     else:
-        _Sending(job).run()
+        Sending(job).run()
 
 
 class Ledger:
@@ -73,7 +73,7 @@ class Ledger:
         return rows
 
 
-class _Sending:
+class Sending:
     def __init__(self, job: SendJob) -> None:
         self._job = job
         self._config = of_producer(job)
@@ -122,14 +122,20 @@ class _Sending:
             self._capped += not job.pace.over(now)
             return False
         first = job.pace.sent
-        n = job.pace.take(now, min(_CHUNK, room))
+        n = job.pace.take(now, min(CHUNK, room))
         if n:
-            keys = job.pace.keys(first, n)
-            row = job.tape.open_sends(first, keys, self._place.lanes(first, n), job.pace.due_many(first, n))
-            self._ledger.opened(first, row)
-            self._unanswered += n
-            self._produce(_cut(job.bodies.make(first, keys), job.bodies.size), first, keys)
-        return n == _CHUNK
+            self._send_now(first, n)
+        # Fewer than a chunk, and as many as there was room for: the schedule would have had more.
+        self._capped += n == room < CHUNK
+        return n == CHUNK
+
+    def _send_now(self, first: int, n: int, batch: int = -1) -> None:
+        job = self._job
+        keys = job.pace.keys(first, n)
+        row = job.tape.open_sends(first, keys, self._place.lanes(first, n), job.pace.due_many(first, n), batch)
+        self._ledger.opened(first, row)
+        self._unanswered += n
+        self._produce(_cut(job.bodies.make(first, keys), job.bodies.size), first, keys)
 
     def _produce(self, bodies: Sequence[bytes], first: int, keys: npt.NDArray[np.int32]) -> None:
         """Hands all of them to the client; waits while its queue is full, which is no outcome."""
@@ -199,8 +205,7 @@ class _Sending:
     def _close_ok(self, batch: list[Message]) -> None:
         n, job = len(batch), self._job
         numbers = _numbers(batch, job.bodies.size)
-        # acks=0 has no offset to tell, and neither has a duplicate that the broker recognised: below -1 here.
-        pos = np.maximum(np.fromiter(map(Message.offset, batch), np.int64, n), -1)
+        pos = _offsets(batch)
         lanes = None
         if not self._place.known:
             lanes = np.fromiter(map(Message.partition, batch), np.int32, n) + job.lane
@@ -232,6 +237,9 @@ class _Sending:
     def _replace(self) -> None:
         """After a fatal error the producer instance is of no use: its messages come back, and a new one takes over."""
         self._fatal = False
+        self._replace_producer()
+
+    def _replace_producer(self) -> None:
         old = self._producer
         old.purge()
         old.flush(1.0)
@@ -262,7 +270,7 @@ class _OnePartition:
     def __init__(self, job: SendJob) -> None:
         self._lane = job.lane
         self._keyed = job.sender.keys > 0
-        self._spare: list[dict[str, Any]] = [{} for _ in range(_CHUNK)]
+        self._spare: list[dict[str, Any]] = [{} for _ in range(CHUNK)]
 
     def lanes(self, first: int, n: int) -> int:
         return self._lane
@@ -270,7 +278,7 @@ class _OnePartition:
     def messages(self, bodies: Sequence[bytes], first: int, keys: npt.NDArray[np.int32]) -> list[dict[str, Any]]:
         if self._keyed:
             return [{"value": b, "key": k} for b, k in zip(bodies, map(_key, keys.tolist()), strict=True)]
-        if len(bodies) < _CHUNK:
+        if len(bodies) < CHUNK:
             return [{"value": b} for b in bodies]
         for message, body in zip(self._spare, bodies, strict=True):  # half the cost of new ones
             message["value"] = body
@@ -328,7 +336,7 @@ def _cutter(size: int, n: int) -> struct.Struct:
 def _cut(joined: bytes, size: int) -> Sequence[bytes]:
     """The bodies in the buffer, one by one; half the cost of slicing."""
     n = len(joined) // size
-    if n == _CHUNK:
+    if n == CHUNK:
         return _cutter(size, n).unpack(joined)
     return [joined[i : i + size] for i in range(0, len(joined), size)]
 
@@ -339,6 +347,14 @@ def _numbers(batch: list[Message], size: int) -> Numbers:
         return np.fromiter((_number(m.value() or b"") for m in batch), np.int64, len(batch))
     header = np.dtype({"names": ["msg"], "formats": ["<i8"], "offsets": [_MSG_AT], "itemsize": size})
     return np.frombuffer(b"".join(map(Message.value, batch)), header)["msg"]  # type: ignore[arg-type]  # all have one
+
+
+def _offsets(batch: list[Message]) -> Numbers:
+    """-1 where none is told: with acks=0, and for a duplicate that the broker recognised."""
+    try:
+        return np.fromiter(map(Message.offset, batch), np.int64, len(batch))
+    except TypeError:
+        return np.array([-1 if (pos := m.offset()) is None else pos for m in batch], np.int64)
 
 
 def _number(body: bytes) -> int:

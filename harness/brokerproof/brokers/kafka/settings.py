@@ -50,6 +50,8 @@ _BROKER_TIMED = ("session.timeout.ms", "heartbeat.interval.ms")
 
 #: Keys of ``Sender.settings`` and ``Receiver.settings`` that are ours.
 OWN = frozenset({"ack", "commit", "transaction.messages", "transaction.abort.every"})
+#: Of a transaction nobody ends (default 60000): after it, readers of what is committed go on.
+_TRANSACTION_TIMEOUT_MS = 10000
 
 
 def common(job: Job) -> dict[str, Any]:
@@ -61,6 +63,10 @@ def of_producer(job: SendJob) -> dict[str, Any]:
     config = {**common(job), **_PRODUCER, **theirs}
     if str(config["acks"]) not in ("all", "-1") and "enable.idempotence" not in theirs:
         config["enable.idempotence"] = False  # librdkafka refuses the pair
+    if "transactional.id" in config:
+        config.setdefault("transaction.timeout.ms", _TRANSACTION_TIMEOUT_MS)
+        # librdkafka wants a message's time-out within the transaction's.
+        config["message.timeout.ms"] = min(int(config["message.timeout.ms"]), int(config["transaction.timeout.ms"]))
     # The cap on what is unanswered is ours; the client's queue must never be smaller.
     config.setdefault("queue.buffering.max.messages", max(100_000, 2 * job.sender.in_flight_max))
     return config
@@ -80,6 +86,12 @@ def of_consumer(job: ReceiveJob, group: str) -> dict[str, Any]:
         for key in _BROKER_TIMED:
             config.pop(key)
     return config
+
+
+def of_share_consumer(job: ReceiveJob, group: str) -> dict[str, Any]:
+    """A share consumer takes few settings: the group's are kept by the broker."""
+    theirs = {key: value for key, value in _theirs(job.receiver.settings).items() if key != "group.protocol"}
+    return {**common(job), "group.id": group, "max.poll.records": max(1, job.receiver.prefetch), **theirs}
 
 
 def _theirs(settings: Any) -> dict[str, Any]:
