@@ -232,7 +232,8 @@ def test_several_consumers_of_a_share_group_serve_one_partition(stage: Stage) ->
     ]
     for thread in threads:
         thread.start()
-    stage.send(600)
+    # The broker hands out whole batches as the producer made them: one large one would go to one consumer.
+    stage.send(600, rate_per_s=300.0, settings={"linger.ms": 0})
     for thread in threads:
         thread.join(60)
     received = stage.rows("receive")

@@ -339,7 +339,8 @@ class KafkaBroker:
     product = "kafka"
     versions = ("4.3.1", "3.9.2")
     topologies: Mapping[str, str] = TOPOLOGIES
-    capabilities = frozenset({"leader", "peers", "dedup", "transactions"})
+    #: several_consumers_per_lane: share groups, from 4.2 on.
+    capabilities = frozenset({"leader", "peers", "dedup", "transactions", "several_consumers_per_lane"})
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
               progress: Callable[[str], None]) -> KafkaCluster:  # fmt: skip

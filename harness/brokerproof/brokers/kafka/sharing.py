@@ -41,9 +41,14 @@ def start_at_earliest(job: ReceiveJob, group: str) -> None:
     """A share group's start is set on the group at the broker, and is the end of the log by default."""
     entry = ConfigEntry("share.auto.offset.reset", "earliest", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=[entry])
-    answers = AdminClient(common(job)).incremental_alter_configs([resource], request_timeout=_ACCEPT_S)
-    for future in answers.values():
-        future.result(timeout=_ACCEPT_S + 1)
+    admin = AdminClient(common(job))  # kept until the answer is here: it takes its requests with it
+    while not job.stopping():
+        try:
+            for future in admin.incremental_alter_configs([resource], request_timeout=_ACCEPT_S).values():
+                future.result(timeout=_ACCEPT_S + 1)
+            return
+        except (KafkaException, TimeoutError):
+            admin.poll(_POLL_S)
 
 
 class _Sharing:
