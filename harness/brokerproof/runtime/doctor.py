@@ -190,9 +190,9 @@ def _engine() -> Iterable[Check]:
 def _registry() -> Iterable[Check]:
     if _client() is None:
         return
-    from brokerproof.runtime import images
+    from brokerproof.runtime import registry
 
-    if images.registry_answers():
+    if registry.answers():
         yield Check("registry", "ok", "answers: official images can be pulled")
     else:
         yield Check("registry", "ok", "does not answer: images are built from packages")
@@ -221,9 +221,9 @@ def _packet_filter() -> Iterable[Check]:
         return
     import docker.errors
 
-    from brokerproof.runtime import images
+    from brokerproof.runtime import recipes
 
-    tag = images.recipe_for("side", images.DEFAULTS["side"]).tag
+    tag = recipes.recipe_for("side", recipes.DEFAULTS["side"]).tag
     command = ["nft", "add table inet bp; add chain inet bp i { type filter hook input priority 0; }"]
     try:
         client.containers.run(tag, command, remove=True, network_mode="none", cap_add=["NET_ADMIN"])

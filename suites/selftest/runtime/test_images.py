@@ -17,7 +17,7 @@ import pytest
 import urllib3.exceptions
 
 from brokerproof.errors import EnvironmentProblem, UsageError
-from brokerproof.runtime import engine, images
+from brokerproof.runtime import building, engine, images, jobs, recipes, registry, rootfs
 
 
 class Engine:
@@ -74,7 +74,7 @@ class Engine:
         if tag is not None:  # the second step: a label
             package = files["Dockerfile"].decode().rsplit("=", 1)[1].strip()
             with self._lock:
-                self.add(tag, **{images.LABEL_PACKAGE: package})
+                self.add(tag, **{recipes.LABEL_PACKAGE: package})
             yield {"aux": {"ID": f"sha256:{tag}"}}
             return
         product = buildargs["KEY"].split("/")[1].split(":")[0]
@@ -107,25 +107,25 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Engine]:
     monkeypatch.setattr(engine, "connect", lambda **_: fake)
     monkeypatch.setattr(engine, "state_folder", lambda: tmp_path)
     monkeypatch.delenv("BROKERPROOF_IMAGES", raising=False)
-    images.registry_answers.cache_clear()
+    registry._probe.cache_clear()
     yield fake
-    images.registry_answers.cache_clear()
+    registry._probe.cache_clear()
 
 
 @pytest.fixture
 def copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A copy of the Dockerfiles that a test may change."""
-    for path in images._DOCKERFILES.rglob("*"):
-        target = tmp_path / "dockerfiles" / path.relative_to(images._DOCKERFILES)
+    for path in recipes._DOCKERFILES.rglob("*"):
+        target = tmp_path / "dockerfiles" / path.relative_to(recipes._DOCKERFILES)
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file():
             target.write_bytes(path.read_bytes())
-    monkeypatch.setattr(images, "_DOCKERFILES", tmp_path / "dockerfiles")
+    monkeypatch.setattr(recipes, "_DOCKERFILES", tmp_path / "dockerfiles")
     return tmp_path / "dockerfiles"
 
 
 def tags() -> dict[str, str]:
-    return {f"{p} {v}": images.recipe_for(p, v).tag for p, versions in images.VERSIONS.items() for v in versions}
+    return {f"{p} {v}": recipes.recipe_for(p, v).tag for p, versions in recipes.VERSIONS.items() for v in versions}
 
 
 # -- content-addressed tags --------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_every_known_version_has_a_tag_of_its_own_that_names_it() -> None:
 
 
 def test_defaults_are_known_versions() -> None:
-    assert all(version in images.VERSIONS[product] for product, version in images.DEFAULTS.items())
+    assert all(version in recipes.VERSIONS[product] for product, version in recipes.DEFAULTS.items())
 
 
 @pytest.mark.parametrize(
@@ -177,30 +177,30 @@ def test_the_hosts_certificates_are_given_to_stages_and_are_no_part_of_the_tag(
     bundle = tmp_path / "ca.pem"
     bundle.write_text("-----BEGIN CERTIFICATE-----\nof this host\n")
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
-    with tarfile.open(fileobj=images.context("kafka")) as archive:
+    with tarfile.open(fileobj=recipes.context("kafka")) as archive:
         member = archive.extractfile("ca-bundle.crt")
         assert member is not None and b"of this host" in member.read()
-    with tarfile.open(fileobj=images.context("rabbitmq")) as archive:
+    with tarfile.open(fileobj=recipes.context("rabbitmq")) as archive:
         assert "ca-bundle.crt" not in archive.getnames()
     assert tags() == before
 
 
 def test_certificates_are_copied_in_build_stages_only() -> None:
-    for dockerfile in images._DOCKERFILES.glob("*/Dockerfile"):
+    for dockerfile in recipes._DOCKERFILES.glob("*/Dockerfile"):
         final = dockerfile.read_text().rpartition("\nFROM ")[2]
         assert "ca-bundle" not in final, dockerfile
 
 
 def test_every_build_stage_is_labelled_so_that_it_can_be_removed() -> None:
-    for dockerfile in images._DOCKERFILES.glob("*/Dockerfile"):
+    for dockerfile in recipes._DOCKERFILES.glob("*/Dockerfile"):
         stages = dockerfile.read_text().split("\nFROM ")[1:-1]
         for stage in stages:
             assert "LABEL brokerproof.stage=${KEY}" in stage, dockerfile
 
 
 def test_the_same_files_make_the_same_archive_and_scripts_are_executable() -> None:
-    assert images.context("rabbitmq").read() == images.context("rabbitmq").read()
-    with tarfile.open(fileobj=images.context("rabbitmq")) as archive:
+    assert recipes.context("rabbitmq").read() == recipes.context("rabbitmq").read()
+    with tarfile.open(fileobj=recipes.context("rabbitmq")) as archive:
         assert archive.getmember("docker-entrypoint.sh").mode == 0o755
         assert archive.getmember("Dockerfile").mode == 0o644
 
@@ -209,8 +209,8 @@ def test_the_same_files_make_the_same_archive_and_scripts_are_executable() -> No
 
 
 def test_what_is_there_is_used_and_nothing_is_built(fake: Engine) -> None:
-    tag = images.recipe_for("kafka", "4.3.1").tag
-    fake.add(tag, **{images.LABEL_PACKAGE: "4.3.1"})
+    tag = recipes.recipe_for("kafka", "4.3.1").tag
+    fake.add(tag, **{recipes.LABEL_PACKAGE: "4.3.1"})
     ref = images.ensure("kafka")
     assert (ref.tag, ref.origin, ref.package, ref.image_id) == (tag, "local", "4.3.1", f"sha256:{tag}")
     assert fake.built == fake.pulled == []
@@ -236,7 +236,7 @@ def test_a_registry_that_answers_is_asked_for_the_pinned_version(fake: Engine) -
 def test_a_version_without_a_package_can_be_had_from_a_registry_only(fake: Engine) -> None:
     with pytest.raises(UsageError, match=r"rabbitmq '4\.1\.0': no package of that version.*need a registry"):
         images.ensure("rabbitmq", "4.1.0")
-    images.registry_answers.cache_clear()
+    registry._probe.cache_clear()
     fake.registry = True
     assert images.ensure("rabbitmq", "4.1.0").tag == "rabbitmq:4.1.0"
 
@@ -300,7 +300,7 @@ def test_stages_are_removed_after_success_and_after_failure_and_only_this_builds
     with pytest.raises(EnvironmentProblem):
         images.ensure("kafka")
     for product in ("toxiproxy", "kafka"):
-        tag = images.recipe_for(product, images.DEFAULTS[product]).tag
+        tag = recipes.recipe_for(product, recipes.DEFAULTS[product]).tag
         assert f"brokerproof.stage={tag}" in fake.pruned
 
 
@@ -310,7 +310,7 @@ def test_a_package_of_another_version_is_not_passed_off_as_the_one_asked_for(fak
         EnvironmentProblem, match=r"expected the package index to have '4\.0\.5', got '4\.1\.3-1'; next"
     ):
         images.ensure("rabbitmq")
-    assert images.recipe_for("rabbitmq", "4.0.5").tag not in fake.tags
+    assert recipes.recipe_for("rabbitmq", "4.0.5").tag not in fake.tags
     assert fake.removed == ["rabbitmq 4.0.5"]
 
 
@@ -329,15 +329,15 @@ def test_an_engine_that_falls_silent_is_an_error_with_the_log_so_far(
 
 
 def test_a_build_that_takes_too_long_is_cut_off(fake: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_BUILD_TIMEOUT_S", -1)
+    monkeypatch.setattr(building, "JOB_TIMEOUT_S", -1)
     with pytest.raises(EnvironmentProblem, match=r"building base trixie: not done after -1 s"):
-        images._built(fake, images.recipe_for("base", "trixie"), images._quiet)  # type: ignore[arg-type]
+        building.build(fake, recipes.recipe_for("base", "trixie"), images._quiet)  # type: ignore[arg-type]
 
 
 def test_several_at_once_share_their_parents(fake: Engine) -> None:
     refs = images.build()
-    assert [ref.product for ref in refs] == list(images.DEFAULTS)
-    assert sorted(fake.built) == sorted(["base", "base", "jre", *images.DEFAULTS])
+    assert [ref.product for ref in refs] == list(recipes.DEFAULTS)
+    assert sorted(fake.built) == sorted(["base", "base", "jre", *recipes.DEFAULTS])
 
 
 def test_one_failure_does_not_keep_the_others_from_being_built(fake: Engine) -> None:
@@ -361,7 +361,7 @@ def test_the_root_file_system_needs_root_or_a_registry(fake: Engine, monkeypatch
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(EnvironmentProblem, match=r"no registry answers, and debootstrap needs root; next: run"):
         images.ensure("side")
-    images.registry_answers.cache_clear()
+    registry._probe.cache_clear()
     fake.registry = True
     images.ensure("side")
     assert fake.pulled == ["debian:trixie-slim"]
@@ -369,9 +369,9 @@ def test_the_root_file_system_needs_root_or_a_registry(fake: Engine, monkeypatch
 
 def test_what_takes_longer_than_two_seconds_is_told_with_its_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(images, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=lambda: now[0]))
     said: list[str] = []
-    ticks = images._Ticks("building side 1", said.append)
+    ticks = jobs.Ticks("building side 1", said.append)
     for elapsed in (0.5, 1.9, 2.1, 5.0, 9.9, 10.3, 12.0, 31.0):
         now[0] = 100.0 + elapsed
         ticks.tell()
@@ -380,10 +380,10 @@ def test_what_takes_longer_than_two_seconds_is_told_with_its_seconds(monkeypatch
 
 def test_scratch_folders_of_the_dead_are_removed_and_those_of_the_living_are_not() -> None:
     prefix = f"brokerproof-selftest-{time.monotonic_ns()}-"
-    with images._scratch_folder(prefix) as living:
+    with rootfs._scratch_folder(prefix) as living:
         dead = living.with_name(prefix + "dead")
         dead.mkdir()
-        with images._scratch_folder(prefix) as other:
+        with rootfs._scratch_folder(prefix) as other:
             assert living.is_dir() and other.is_dir()
             assert not dead.exists()
         assert not other.exists()
@@ -394,16 +394,16 @@ def test_scratch_folders_of_the_dead_are_removed_and_those_of_the_living_are_not
 
 
 def test_the_list_has_what_is_there_what_is_not_and_what_is_of_other_files(fake: Engine) -> None:
-    tag = images.recipe_for("kafka", "4.3.1").tag
-    fake.add(tag, **{images.LABEL_PACKAGE: "4.3.1"})
+    tag = recipes.recipe_for("kafka", "4.3.1").tag
+    fake.add(tag, **{recipes.LABEL_PACKAGE: "4.3.1"})
     fake.add("rabbitmq:4.0.5")
-    old = {images.LABEL_IMAGE: "1", images.LABEL_PRODUCT: "side", images.LABEL_VERSION: "1"}
+    old = {recipes.LABEL_IMAGE: "1", recipes.LABEL_PRODUCT: "side", recipes.LABEL_VERSION: "1"}
     fake.add("brokerproof/side:1-000000000000", **old)
     fake.add("somebody/else:1")
     rows = {row["tag"]: row for row in images.list_images()}
     assert rows[tag]["size_mb"] == 5 and rows[tag]["package"] == "4.3.1" and rows[tag]["default"] is True
     assert rows["rabbitmq:4.0.5"]["product"] == "rabbitmq"
-    assert rows[images.recipe_for("kafka", "3.9.2").tag]["image_id"] == ""
+    assert rows[recipes.recipe_for("kafka", "3.9.2").tag]["image_id"] == ""
     assert "brokerproof/side:1-000000000000" in rows
     assert "somebody/else:1" not in rows
 
