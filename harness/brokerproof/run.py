@@ -209,7 +209,8 @@ def _blocks(experiment: Experiment, plans: Mapping[str, Plan]) -> list[list[Plan
         if experiment.shares_injection_with_sham:
             blocks[-1].append(sham)
         else:
-            blocks.insert(0, [sham])  # before the node has been through anything
+            # Before the node has been through anything; and next to the control, whose cluster it shares.
+            blocks.insert(len(blocks) - 1, [sham])
     return blocks
 
 

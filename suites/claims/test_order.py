@@ -17,15 +17,15 @@ QUICK_MS, SLOW_MS = 1.0, 40.0
 def _arms(cell: Cell) -> tuple[Workload, Workload]:
     """(one consumer, several of unequal speed) on one queue with four keys, no fault."""
     c = configurations(cell.broker)
-    sender = Sender(settings=c.confirmed, rate_per_s=min(c.rate_per_s, 150.0 / c.pace), keys=4)
+    sender = Sender(settings=c.ordered_sender, rate_per_s=min(c.rate_per_s, 100.0 / c.pace), keys=4)
     receiver = Receiver(settings=c.ack_after, work_ms=QUICK_MS * c.pace, prefetch=10)
-    one = Workload(destinations=(c.destination,), senders=(sender,), receivers=(receiver,), load_s=3.0 * c.pace)
+    one = Workload(destinations=(c.ordered_destination,), senders=(sender,), receivers=(receiver,), load_s=3.0 * c.pace)
     over = dict(c.several)
     spread = over.pop("spread", sender.spread)
-    partitions = over.pop("partitions", c.destination.partitions)
+    partitions = over.pop("partitions", c.ordered_destination.partitions)
     several = replace(
         one,
-        destinations=(replace(c.destination, partitions=partitions),),
+        destinations=(replace(c.ordered_destination, partitions=partitions),),
         senders=(replace(sender, spread=spread),),
         receivers=tuple(
             replace(receiver, work_ms=ms * c.pace, settings={**receiver.settings, **over}) for ms in (QUICK_MS, SLOW_MS)

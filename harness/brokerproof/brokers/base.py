@@ -119,6 +119,10 @@ class Cluster(Protocol):
     peers: PeerLinks | None
     #: True when clients run as threads of this process (memory).
     in_process: bool
+    #: Whether the final read finds what consumers have settled, too: then it is a consumer group of its own.
+    keeps_consumed: bool
+    #: How long it takes at most until an unsettled message of a dead consumer is given to another.
+    redelivery_s: float
 
     def links(self, group: str) -> Sequence[Link]:
         """The links of a client group, one per node (or one, for a gateway)."""
@@ -345,6 +349,7 @@ class Configurations:
     confirmed: a sender that hears of each message.  unconfirmed: fire and forget, one setting different.
     dedup: what the product offers so that a message sent twice is kept once; equal to ``confirmed`` where nothing is.
     no_dedup: the same sender without it.
+    ordered_destination, ordered_sender: what the product needs to keep order at all.
     ack_after, ack_first, ack_auto: receivers that acknowledge after the work, before it, or not themselves.
     several: what is laid over destination, senders and receivers so that several consumers serve one queue.
     rate_per_s: a load that one client can hold without effort.  pace: factor on every duration of a plan.
@@ -356,6 +361,8 @@ class Configurations:
     unconfirmed: Json
     dedup: Json
     no_dedup: Json
+    ordered_destination: Destination
+    ordered_sender: Json
     ack_after: Json
     ack_first: Json
     ack_auto: Json

@@ -77,8 +77,16 @@ class LiveTrial:
                     routes[str(lane)] = [{"lane": other, "must": False} for other in mine]
         return Meta(
             trial=self.plan.trial, seed=self.plan.seed, broker=self.plan.product, version=self.plan.version,
-            lanes=tuple(lanes), routes=routes, processes=w.roles,
+            lanes=tuple(lanes), routes=routes, processes=w.roles, groups=self._groups(),
         )  # fmt: skip
+
+    def _groups(self) -> tuple[str, ...]:
+        """Who has to get each message. Where consumed messages stay, the final read is a group of its own, or what
+        it finds again would look like a second delivery."""
+        w = self.plan.workload
+        if not w.receivers or not self.cluster.keeps_consumed:
+            return ()
+        return (*("" for _ in w.senders), *(r.group for r in w.receivers), *("final read" for _ in w.destinations))
 
     # -- phases --------------------------------------------------------------------------------------------------------
 
@@ -142,7 +150,7 @@ class LiveTrial:
         """Until the receivers have worked off what was acknowledged, or nothing has moved for a redelivery time."""
         if not any(c.role == "consumer" for c in self._clients):
             return
-        patience_s = float(getattr(self.cluster, "redelivery_s", 3.0))
+        patience_s = self.cluster.redelivery_s
         expected = self._acknowledged()
         deadline = time.monotonic() + self.plan.workload.drain_s
         seen, since = -1, time.monotonic()

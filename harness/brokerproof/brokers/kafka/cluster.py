@@ -46,6 +46,9 @@ class KafkaCluster:
 
     product = "kafka"
     in_process = False
+    keeps_consumed = True
+    # A killed member's partitions are given away when its session is over, and the next one has joined.
+    redelivery_s = 10.0
 
     def __init__(self, ground: Ground, *, version: str, topology: str, settings: Json) -> None:
         self.version, self.topology = version, topology

@@ -9,18 +9,19 @@ from __future__ import annotations
 from brokerproof.brokers.base import Configurations
 from brokerproof.plan import Destination
 
+_SAFEST = Destination(name="t", kind="log", settings={"replication.factor": "3", "min.insync.replicas": "2"})
 _IMPATIENT = {"request.timeout.ms": 1000, "message.timeout.ms": 1500}
 
 CONFIGURATIONS = Configurations(
     topology="cluster",
-    destination=Destination(
-        name="t", kind="log", settings={"replication.factor": "3", "min.insync.replicas": "2"}
-    ),
+    destination=_SAFEST,
     confirmed={"acks": "all", "enable.idempotence": False},
     unconfirmed={"acks": "0", "enable.idempotence": False},
     # The library's own retries are off, so that only the application sends again; a lost reply is noticed in a second.
     dedup={"acks": "all", "enable.idempotence": True, **_IMPATIENT},
     no_dedup={"acks": "all", "enable.idempotence": False, "retries": 0, **_IMPATIENT},
+    ordered_destination=_SAFEST,
+    ordered_sender={"acks": "all", "enable.idempotence": True},
     ack_after={"ack": "after"},
     ack_first={"ack": "first"},
     ack_auto={"ack": "auto"},

@@ -162,6 +162,7 @@ class MemoryCluster:
     product = "memory"
     topology = "single"
     in_process = True
+    keeps_consumed = False
     peers: PeerLinks | None = None
     redelivery_s = 0.5
 

@@ -12,6 +12,8 @@ CONFIGURATIONS = Configurations(
     unconfirmed={"confirm": False},
     dedup={"confirm": True},
     no_dedup={"confirm": True},
+    ordered_destination=Destination(name="q", kind="queue"),
+    ordered_sender={"confirm": True},
     ack_after={"ack": "after"},
     ack_first={"ack": "first"},
     ack_auto={"ack": "auto"},

@@ -16,6 +16,8 @@ CONFIGURATIONS = Configurations(
     # RabbitMQ deduplicates only in streams, by publisher name; queues have nothing of the kind.
     dedup={"confirm": True},
     no_dedup={"confirm": True},
+    ordered_destination=Destination(name="q", kind="queue", settings={"x-queue-type": "quorum"}),
+    ordered_sender={"confirm": True},
     ack_after={"ack": "after"},
     ack_first={"ack": "first"},
     ack_auto={"ack": "auto"},

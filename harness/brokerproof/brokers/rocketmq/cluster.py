@@ -42,6 +42,9 @@ class RocketmqCluster:
 
     product = "rocketmq"
     in_process = False
+    keeps_consumed = True
+    #: The default invisible time (10 s, the least that the gRPC proxy takes) and what reviving took on top, doubled.
+    redelivery_s = 15.0
 
     def __init__(self, ground: Ground, *, version: str, topology: str, settings: Json) -> None:
         self.version = version
@@ -281,6 +284,8 @@ class RocketmqCluster:
         # It looks for a broker to keep its system topic on, once, and exits without one.
         self._launched.append(self._ground.launch(configuration.gateway(image, self.version, self._proxy_settings())))
         progress(f"{self._ground.name}: brokers registered, gRPC proxy started")
+        for broker in self._brokers:
+            self._taken(broker, configuration.broker_settings(self.topology, broker, addresses, self._settings))
         with self._talk(self.master) as to:
             remoting.create_topic(to, _PROBE_TOPIC, queues=1, message_type="NORMAL")
         self._while_up(self._answers, "the gRPC proxy to answer")
@@ -292,6 +297,16 @@ class RocketmqCluster:
             self._nudge(registered)
             return False
         return True
+
+    def _taken(self, broker: str, asked: Mapping[str, Any]) -> None:
+        """A broker starts on its default for a name or a value that it does not know, and says nothing."""
+        live = self._live(broker, asked)
+        for name, value in asked.items():
+            if live.get(name) != configuration.word(value):
+                raise ProvisionError(
+                    f"broker {broker!r}: setting {name!r} was given as {configuration.word(value)!r} and is "
+                    f"{live.get(name, 'unknown to it')!r}; see BrokerConfig.java and MessageStoreConfig.java for its form"
+                )
 
     def _answers(self) -> bool:
         return self._link("admin", GATEWAY).greet(1.0).answered

@@ -16,6 +16,9 @@ CONFIGURATIONS = Configurations(
     # The broker keeps no producer sequence; the message id is made by the client for each send call.
     dedup={"send": "async"},
     no_dedup={"send": "async"},
+    # A normal topic has order only in a single queue, and only of what was sent one after the other.
+    ordered_destination=Destination(name="t", kind="queue", settings={"message.type": "NORMAL", "queues": 1}),
+    ordered_sender={"send": "sync"},
     ack_after={"ack": "after"},
     ack_first={"ack": "first"},
     ack_auto={"ack": "auto"},
