@@ -33,6 +33,8 @@ _BROKER: Mapping[str, Any] = {
     "mappedFileSizeTimerLog": 4 << 20,
     # The timer wheel compares 40 MB with its file at each flush; at the default of 1 s that alone takes 15 % of a core.
     "timerFlushIntervalMs": 5000,
+    # A send that waited 200 ms for its turn is refused (SYSTEM_BUSY); six JVMs starting on two cores do that alone.
+    "waitTimeMillsInSendQueue": 2000,
     # On a disk that is 85 % full the default deletes fresh messages: that would be our machine's fault, not the broker's.
     "cleanFileForciblyEnable": False,
 }
@@ -99,10 +101,11 @@ def _own(node: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def text(settings: Mapping[str, Any]) -> str:
     """A Java properties file."""
-    return "".join(f"{name}={_value(value)}\n" for name, value in settings.items())
+    return "".join(f"{name}={word(value)}\n" for name, value in settings.items())
 
 
-def _value(value: Any) -> str:
+def word(value: Any) -> str:
+    """A value as Java writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
