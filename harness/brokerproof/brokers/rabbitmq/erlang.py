@@ -46,10 +46,11 @@ def ask(node: ContainerNode, expression: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """What one node says. running: nodes it counts in.  partitions: nodes it knows to have been cut off from it."""
+    """What one node says. up: rabbit runs.  connected: nodes it has a connection to, itself included (a cut is noticed
+    after ``net_ticktime``).  partitions: nodes it knows to have been cut off from it."""
 
     up: bool
-    running: frozenset[str]
+    connected: frozenset[str]
     partitions: frozenset[str]
 
 
@@ -66,9 +67,10 @@ class Replica:
 
 
 _NODES = 'lists:join(",", [atom_to_list(N) || N <- {list}])'
+# Not rabbit_nodes:all_running(): that asks the others, and waits seconds for one that is cut off.
 _BELIEF = (
     'case rabbit:is_running() of true -> ["up;", '
-    + _NODES.format(list="rabbit_nodes:all_running()")
+    + _NODES.format(list="[node() | nodes()]")
     + ', ";", '
     + _NODES.format(list="lists:usort(rabbit_node_monitor:partitions())")
     + ']; _ -> "down;;" end'
@@ -108,8 +110,8 @@ lists:join(" ", [begin
 
 
 def belief(node: ContainerNode) -> Belief:
-    up, running, partitions = ask(node, _BELIEF).split(";")
-    return Belief(up == "up", _short(running), _short(partitions))
+    up, connected, partitions = ask(node, _BELIEF).split(";")
+    return Belief(up == "up", _short(connected), _short(partitions))
 
 
 def replicas(node: ContainerNode, names: Sequence[str]) -> dict[str, Replica]:
@@ -151,6 +153,8 @@ def clear_policy(node: ContainerNode, queue: str) -> None:
 def _replicas(text: str) -> dict[str, Replica]:
     found = {}
     for part in text.split():
+        if part.count("|") != 5:
+            raise EnvironmentProblem(f"replicas of a node: expected six fields, got {text[:200]!r}; it may be stopping")
         name, state, term, commit, applied, nodes = part.split("|")
         found[name] = Replica(state, int(term), int(commit), int(applied), _short(nodes))
     return found

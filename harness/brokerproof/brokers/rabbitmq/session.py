@@ -29,7 +29,7 @@ _CLOSE_S = 3.0
 _FLUSH_S = 0.2
 
 
-class _Connection(pika.SelectConnection):
+class _Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no types
     """Hands frames to the socket in one piece. pika alone makes a system call for each of a message's three frames,
     which costs more than everything else that a sender does, and keeps the proxy and the broker as busy. The bytes are
     the same."""
