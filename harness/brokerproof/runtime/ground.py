@@ -25,7 +25,7 @@ import docker.types
 
 from brokerproof.errors import EnvironmentProblem, HarnessError
 from brokerproof.runtime import images, sweep
-from brokerproof.runtime.node import LABEL_CLUSTER, LABEL_RUN, ContainerNode, NodeSpec, client, engine_errors
+from brokerproof.runtime.node import LABEL_CLUSTER, LABEL_OWNER, LABEL_RUN, ContainerNode, NodeSpec, client, engine_errors
 from brokerproof.runtime.peers import ContainerPeers
 from brokerproof.runtime.proxy import ProxyLink, ProxyServer
 from brokerproof.waiting import wait_until
@@ -174,7 +174,9 @@ class Ground:
         for inner, outer in (ports or {}).items():
             container.ports[inner] = (LOOPBACK, outer)  # type: ignore[assignment]  # docker's form for one interface
         kwargs: dict[str, Any] = {
-            "labels": {LABEL_RUN: self.run, LABEL_CLUSTER: self.name, **(labels or {})},
+            "labels": {
+                LABEL_RUN: self.run, LABEL_CLUSTER: self.name, LABEL_OWNER: sweep.owner_label(self.run), **(labels or {}),
+            },
             "mem_limit": f"{spec.memory_mb}m",
             "memswap_limit": f"{spec.memory_mb}m",
             "detach": True,
@@ -253,7 +255,7 @@ def _make_network(name: str, run: str) -> str:
             docker_network_kw={
                 "driver": "bridge",
                 "ipam": docker.types.IPAMConfig(pool_configs=[pool]),
-                "labels": {LABEL_RUN: run, LABEL_CLUSTER: name},
+                "labels": {LABEL_RUN: run, LABEL_CLUSTER: name, LABEL_OWNER: sweep.owner_label(run)},
             }
         )
         network.name = name

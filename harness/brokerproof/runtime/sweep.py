@@ -1,7 +1,8 @@
 """Finding and removing what runs left behind: by label for the engine, by a registry file for everything else.
 
-Each run registers itself before it makes anything. A run whose harness process is gone is *dead*: its containers,
-networks and load processes are swept by the next run and by ``brokerproof clean``. A living run is never touched.
+Each run registers itself before it makes anything, and every container and network carries a label that says which
+process, of which host and boot, it belongs to. When that process is gone the run is *dead*: what it left is swept by
+the next run and by ``brokerproof clean``. A living run is never touched, nor what another host has on a shared engine.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ import docker.errors
 import platformdirs
 
 from brokerproof.errors import EnvironmentProblem
-from brokerproof.runtime.node import LABEL_CLUSTER, LABEL_RUN, client, engine_errors
+from brokerproof.runtime.node import LABEL_CLUSTER, LABEL_OWNER, LABEL_RUN, client, engine_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,42 @@ def unregister(run: str) -> None:
         (base / f"{run}.pids").rmdir()
 
 
+def owner_label(run: str) -> str:
+    """``<host> <boot> <pid> <start>`` of the process that owns the run: what the label of its containers says."""
+    data = _registered(run)
+    owner = int(data.get("owner", os.getpid()))
+    return f"{socket.gethostname()} {_boot()} {owner} {data.get('started', _started(owner))}"
+
+
+def _owner_gone(label: str) -> bool:
+    """Whether the process that the label names has ended. What is not ours to judge has not."""
+    host, boot, pid, started = ([*label.split(" "), "", "", "", ""])[:4]
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    return boot != _boot() or not started or _started(int(pid)) != started
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "-"
+
+
+def _registered(run: str) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads((state_folder() / "runs" / f"{run}.json").read_text())
+        return data
+    except (OSError, ValueError):
+        return {}
+
+
 def alive(run: str) -> bool:
     """Whether the harness process that owns the run still lives. A run that nobody registered is dead."""
-    file = state_folder() / "runs" / f"{run}.json"
+    data = _registered(run)
     try:
-        data = json.loads(file.read_text())
         return bool(_started(int(data["owner"])) == data["started"] != "")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return False
 
 
@@ -79,9 +110,9 @@ def leftovers(run: str | None = None) -> list[Leftover]:
     """What dead runs left (with ``run``: that one's, dead or alive). Needs no engine: without one, none is there."""
     found: list[Leftover] = []
     with contextlib.suppress(EnvironmentProblem):
-        for kind, name, owner in _labelled():
-            if owner == run if run is not None else not alive(owner):
-                found.append(Leftover(kind, name, owner))
+        for kind, name, of_run, owner in _labelled():
+            if of_run == run if run is not None else _owner_gone(owner):
+                found.append(Leftover(kind, name, of_run))
     for file in sorted((state_folder() / "runs").glob("*.json")):
         if file.stem == run if run is not None else not alive(file.stem):
             found += [Leftover("process", str(pid), file.stem) for pid in _living(file.stem)]
@@ -114,12 +145,13 @@ def remove(*, cluster: str) -> None:
             _remove("network", str(network.name))
 
 
-def _labelled() -> Iterator[tuple[str, str, str]]:
+def _labelled() -> Iterator[tuple[str, str, str, str]]:
+    """(kind, name, run, owner label) of everything of ours that the engine has."""
     with engine_errors("looking for what earlier runs left"):
         for container in client().containers.list(all=True, filters={"label": LABEL_RUN}, ignore_removed=True):
-            yield "container", str(container.name), container.labels[LABEL_RUN]
+            yield "container", str(container.name), container.labels[LABEL_RUN], container.labels.get(LABEL_OWNER, "")
         for network in client().networks.list(filters={"label": LABEL_RUN}):
-            yield "network", str(network.name), network.attrs["Labels"][LABEL_RUN]
+            yield "network", str(network.name), network.attrs["Labels"][LABEL_RUN], network.attrs["Labels"].get(LABEL_OWNER, "")
 
 
 def _remove(kind: str, name: str) -> None:
