@@ -325,7 +325,9 @@ def test_a_full_disk_is_an_error_that_says_so_and_no_bus_error(tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_fills_up_later_is_told_to_the_sender(tape: Tape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_later_is_told_to_the_sender(
+    tape: Tape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "posix_fallocate", _full)
     tape.open_sends(0, keys(10), 0)  # the first segment is full, the second cannot be made
     with pytest.raises(EnvironmentProblem, match="the disk is full"):
@@ -336,7 +338,9 @@ def test_a_disk_that_fills_up_later_is_told_to_the_sender(tape: Tape, tmp_path: 
     assert read(tmp_path)["msg"].tolist() == list(range(11)), "and it goes on when there is room again"
 
 
-def test_a_reservation_that_fails_for_another_reason_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reservation_that_fails_for_another_reason_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unsupported(fd: int, at: int, size: int) -> None:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from confluent_kafka import ElectionType, TopicPartition
 
 from brokerproof.brokers.base import Pace, ReadJob, ReceiveJob, SendJob
-from brokerproof.brokers.kafka import client
+from brokerproof.brokers.kafka import ask, client
 from brokerproof.brokers.kafka.cluster import BROKER, KafkaCluster
 from brokerproof.history import FAIL, OK, F
 from brokerproof.message import Bodies
@@ -59,7 +60,9 @@ class Stage:
     def send(self, n: int, **sender: Any) -> None:
         self.sender(count=n, **sender)()
 
-    def sender(self, *, load_s: float = 60.0, stopping: Callable[[], bool] = lambda: False, **given: Any) -> Callable[[], None]:
+    def sender(
+        self, *, load_s: float = 60.0, stopping: Callable[[], bool] = lambda: False, **given: Any
+    ) -> Callable[[], None]:
         sender = Sender(**given)
         tape = self._tape()
         pace = Pace(
@@ -169,7 +172,12 @@ def test_keys_are_placed_by_the_client_and_the_lane_is_learnt(stage: Stage) -> N
     stage.read()
     received = stage.rows("receive")
     where = dict(zip(sent["msg"].tolist(), zip(sent["lane"].tolist(), sent["pos"].tolist(), strict=True), strict=True))
-    assert {m: (lane, p) for m, lane, p in zip(received["msg"].tolist(), received["lane"].tolist(), received["pos"].tolist(), strict=True)} == where
+    assert {
+        m: (lane, p)
+        for m, lane, p in zip(
+            received["msg"].tolist(), received["lane"].tolist(), received["pos"].tolist(), strict=True
+        )
+    } == where
     assert stage.said("drained") == [0, 1, 2]
 
 
@@ -249,7 +257,9 @@ def test_transactions_decide_what_is_read(stage: Stage) -> None:
     assert committed.tolist() == [1, 3, 5, 7, 9] and aborted.tolist() == [2, 4, 6, 8, 10]
     sent = stage.rows("send")
     stage.read()
-    assert sorted(stage.rows("receive")["msg"].tolist()) == sorted(sent["msg"][np.isin(sent["batch"], committed)].tolist())
+    assert sorted(stage.rows("receive")["msg"].tolist()) == sorted(
+        sent["msg"][np.isin(sent["batch"], committed)].tolist()
+    )
     assert stage.said("drained") == [0]
 
 
@@ -274,6 +284,18 @@ def test_the_leader_is_not_the_active_controller(stage: Stage) -> None:
     assert seen["partitions"][stage.name]["0"]["believes"] == [stage.cluster.leader(stage.name)]
     assert sorted(seen["partitions"][stage.name]["0"]["isr"]) == ["k1", "k2", "k3"]
     assert set(seen["coordinators"]["__consumer_offsets"]) == {"0", "1", "2"}
+
+
+def test_leaders_are_led_away_from_the_active_controller(stage: Stage) -> None:
+    cluster = stage.cluster
+    active = cluster.controller()
+    ids = {name: i for i, name in enumerate(cluster.nodes, start=1)}
+    order = [ids[active], *(i for i in ids.values() if i != ids[active])]
+    ask.reassign(cluster.links("admin")[0].address, 5, {stage.name: {0: order}})
+    cluster._admin.elect_leaders(ElectionType.PREFERRED, [TopicPartition(stage.name, 0)]).result(timeout=10)
+    wait_until(lambda: cluster.leader(stage.name) == active, 10, "the controller leading")
+    cluster.wait_healthy(20)
+    assert cluster.leader(stage.name) != cluster.controller()
 
 
 def test_settings_say_what_differs_from_the_defaults(cluster: KafkaCluster) -> None:
@@ -385,5 +407,3 @@ def test_a_node_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) ->
         )  # fmt: skip
     sweep.unregister(name)
     assert engine().containers.list(all=True, filters={"label": f"{LABEL_CLUSTER}={name}"}) == []
-
-

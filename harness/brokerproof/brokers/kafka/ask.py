@@ -1,8 +1,8 @@
 """Asks one node what it believes, with requests made by hand.
 
 A client library answers from whichever node it likes and remembers old answers; a harness that isolates a leader has
-to hear each node for itself: a node that was cut off goes on believing that it leads. A few read-only requests
-do, each over a fresh connection with a deadline.
+to hear each node for itself: a node that was cut off goes on believing that it leads. A few requests do,
+each over a fresh connection with a deadline; one of them changes something that confluent-kafka has no call for.
 
 Source: the protocol guide, https://kafka.apache.org/protocol.html, and the schemas it is generated from; flexible
 versions (KIP-482) use compact lengths and tagged fields.
@@ -19,7 +19,8 @@ from typing import TypeVar
 Address = tuple[str, int]
 T = TypeVar("T")
 
-_API_VERSIONS, _METADATA, _FIND_COORDINATOR, _DESCRIBE_QUORUM, _DESCRIBE_TOPIC_PARTITIONS = 18, 3, 10, 55, 75
+_API_VERSIONS, _METADATA, _FIND_COORDINATOR, _REASSIGN, _DESCRIBE_QUORUM = 18, 3, 10, 45, 55
+_DESCRIBE_TOPIC_PARTITIONS = 75
 _CLIENT = b"brokerproof"
 _METADATA_TOPIC = "__cluster_metadata"
 _ANSWER_BYTES_MAX = 64 << 20
@@ -153,6 +154,22 @@ def topics(address: Address, timeout_s: float, names: Sequence[str] = ()) -> dic
         return error, name, partitions
 
     return {name: partitions for error, name, partitions in answer.array(topic) if error == 0}
+
+
+def reassign(address: Address, timeout_s: float, replicas: Mapping[str, Mapping[int, Sequence[int]]]) -> None:
+    """Gives topic-partitions these replicas, the preferred leader first; at once where only their order changes."""
+
+    def partition(index: int, ids: Sequence[int]) -> bytes:
+        return struct.pack(">i", index) + _array([struct.pack(">i", i) for i in ids]) + b"\0"
+
+    wanted = [
+        _compact(name.encode()) + _array([partition(i, ids) for i, ids in partitions.items()]) + b"\0"
+        for name, partitions in replicas.items()
+    ]
+    body = struct.pack(">i", int(timeout_s * 1000)) + _array(wanted) + b"\0"
+    answer = _call(address, _REASSIGN, 0, body, timeout_s)
+    answer.i32()
+    answer.check("AlterPartitionReassignments")
 
 
 # -- encoding ----------------------------------------------------------------------------------------------------------

@@ -31,6 +31,12 @@ BASE: Mapping[str, str] = {
     # 9000); a restarted one waits for its old session as well. The heartbeat (default 2000) has to fit in often.
     "broker.session.timeout.ms": "4000",
     "broker.heartbeat.interval.ms": "500",
+    # After a network partition is healed, nodes hold on to connections and attempts of before it, whose packets TCP
+    # sends again at ever longer intervals: give up and connect anew soon (defaults 10000, 30000, 30000, 30000).
+    "socket.connection.setup.timeout.ms": "1000",
+    "socket.connection.setup.timeout.max.ms": "2000",
+    "controller.socket.timeout.ms": "3000",
+    "replica.socket.timeout.ms": "3000",
     # How long a follower that does not fetch stays in the ISR while its broker's session lives (default 30000).
     "replica.lag.time.max.ms": "10000",
     # Leaders move by faults only, not by a check every five minutes.

@@ -40,8 +40,12 @@ SENT: Mapping[str, Meaning] = {
     "INVALID_PRODUCER_EPOCH": Meaning("info", "a newer producer took over; an earlier try may have been appended"),
     "INVALID_MSG": Meaning("info", "damaged on the way this time; an earlier try may have been appended"),
     "NOT_ENOUGH_REPLICAS": Meaning("info", _LAST_TRY),
-    "MSG_SIZE_TOO_LARGE": Meaning("info", "the batch was too large this time; an earlier try may have had another batch"),
-    "RECORD_LIST_TOO_LARGE": Meaning("info", "the batch was too large this time; an earlier try may have had another batch"),
+    "MSG_SIZE_TOO_LARGE": Meaning(
+        "info", "the batch was too large this time; an earlier try may have had another batch"
+    ),
+    "RECORD_LIST_TOO_LARGE": Meaning(
+        "info", "the batch was too large this time; an earlier try may have had another batch"
+    ),
     "TOPIC_AUTHORIZATION_FAILED": Meaning("info", _LAST_TRY),
     "CLUSTER_AUTHORIZATION_FAILED": Meaning("info", _LAST_TRY),
     "INVALID_RECORD": Meaning("info", "one record of the batch was refused; an earlier try may have had another batch"),
@@ -49,7 +53,9 @@ SENT: Mapping[str, Meaning] = {
 
 #: Delivery reports of a producer with retries=0 and idempotence off: one request, so its refusal is the whole story.
 ONCE: Mapping[str, Meaning] = {
-    "NOT_ENOUGH_REPLICAS": Meaning("fail", "too few replicas in sync: the leader refused before it appended, once and for all"),
+    "NOT_ENOUGH_REPLICAS": Meaning(
+        "fail", "too few replicas in sync: the leader refused before it appended, once and for all"
+    ),
     "MSG_SIZE_TOO_LARGE": Meaning("fail", "the leader refuses a batch that is too large as a whole, before it appends"),
     "RECORD_LIST_TOO_LARGE": Meaning("fail", "the leader refuses a batch larger than a segment, before it appends"),
     "TOPIC_AUTHORIZATION_FAILED": Meaning("fail", "authorization comes before the append"),
@@ -89,9 +95,13 @@ COMMITTED: Mapping[str, Meaning] = {
 #: Accepting records of a share group (KIP-932).
 ACCEPTED: Mapping[str, Meaning] = {
     "INVALID_RECORD_STATE": Meaning("fail", "the lock had run out: the record is no longer this consumer's to accept"),
-    "FENCED_STATE_EPOCH": Meaning("info", "the share-partition moved to another leader; it is not told what it had written"),
+    "FENCED_STATE_EPOCH": Meaning(
+        "info", "the share-partition moved to another leader; it is not told what it had written"
+    ),
     "NOT_LEADER_FOR_PARTITION": Meaning("info", "the leader moved; the answer of an earlier try is not known"),
-    "SHARE_SESSION_NOT_FOUND": Meaning("info", "the session ended; the records are released if they were not accepted before"),
+    "SHARE_SESSION_NOT_FOUND": Meaning(
+        "info", "the session ended; the records are released if they were not accepted before"
+    ),
     "_TIMED_OUT": Meaning("info", "no answer in time; the acknowledgement may have been written"),
     "_TRANSPORT": Meaning("info", "the connection broke; the acknowledgement may have been written"),
 }
@@ -99,7 +109,9 @@ ACCEPTED: Mapping[str, Meaning] = {
 #: Ending a transaction.
 ENDED: Mapping[str, Meaning] = {
     "INVALID_TXN_STATE": Meaning("info", "the coordinator has it in another state; which one is not told"),
-    "INVALID_PRODUCER_EPOCH": Meaning("fail", "a newer producer took over: the coordinator aborts what this one had open"),
+    "INVALID_PRODUCER_EPOCH": Meaning(
+        "fail", "a newer producer took over: the coordinator aborts what this one had open"
+    ),
     "PRODUCER_FENCED": Meaning("fail", "a newer producer took over: the coordinator aborts what this one had open"),
     "_FENCED": Meaning("fail", "a newer producer took over: the coordinator aborts what this one had open"),
     "_TIMED_OUT": Meaning("info", "no answer in time; the end marker may have been written"),

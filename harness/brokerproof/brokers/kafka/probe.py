@@ -49,7 +49,9 @@ def _write(common: dict[str, object], topic: str, partitions: Sequence[int], dea
     while len(offsets) + len(problem) < len(partitions) and time.monotonic() < deadline + 1:
         producer.poll(0.05)
     if len(offsets) < len(partitions):
-        raise NotPassed(f"written to {len(offsets)} of {len(partitions)} partitions; {problem or 'no answer for the rest'}")
+        raise NotPassed(
+            f"written to {len(offsets)} of {len(partitions)} partitions; {problem or 'no answer for the rest'}"
+        )
     return offsets
 
 

@@ -167,7 +167,9 @@ class _Receiving:
         tape, lane = self._job.tape, self._job.lane + partition
         outcome = OUTCOME[outcomes.meaning(outcomes.COMMITTED, error).outcome] if error else OK
         end = tape.now()
-        tape.row("commit", outcome, start_ns=start, end_ns=end, lane=lane, batch=batch.number, value=offset, error=error)
+        tape.row(
+            "commit", outcome, start_ns=start, end_ns=end, lane=lane, batch=batch.number, value=offset, error=error
+        )
         covered = np.flatnonzero((batch.lane == lane) & (batch.pos < offset))
         if len(covered):
             tape.rows(

@@ -141,7 +141,9 @@ class Sending:
         """Hands all of them to the client; waits while its queue is full, which is no outcome."""
         messages = self._place.messages(bodies, first, keys)
         while messages:
-            taken = self._producer.produce_batch(self._job.destination, messages, self._place.partition, self._delivered)
+            taken = self._producer.produce_batch(
+                self._job.destination, messages, self._place.partition, self._delivered
+            )
             if taken == len(messages):
                 return
             left = []

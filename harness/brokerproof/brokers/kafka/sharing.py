@@ -92,7 +92,11 @@ class _Sharing:
             do_work(self._job, batch)
             return
         # Every record of a poll has to be answered before the next, the harness's own probes too.
-        others = [m for m in messages if m.error() is None and not any(m is k for k in kept)] if len(kept) < len(messages) else []
+        others = (
+            [m for m in messages if m.error() is None and not any(m is k for k in kept)]
+            if len(kept) < len(messages)
+            else []
+        )
         if others:
             self._accept(others, batch.part(slice(0, 0)))
         size = 1 if self._each else max(1, len(batch))
@@ -130,7 +134,9 @@ class _Sharing:
             pos=batch.pos, batch=batch.number, error=tape.error_code(error),
         )  # fmt: skip
 
-    def _accepted_by_library(self, offsets: Mapping[TopicPartition, set[int]], exception: KafkaException | None) -> None:
+    def _accepted_by_library(
+        self, offsets: Mapping[TopicPartition, set[int]], exception: KafkaException | None
+    ) -> None:
         now = self._job.tape.now()
         error = "" if exception is None else exception.args[0].name()
         for place, accepted in offsets.items():
