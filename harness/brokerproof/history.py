@@ -252,7 +252,11 @@ def _batches(mapped: mmap.mmap, path: Path) -> Iterator[Meta | tuple[dict[str, A
         raise HistoryError(
             f"{str(path)!r} does not start with an Arrow IPC stream schema: {_line(exc)}; nothing could be read"
         ) from exc
-    yield _meta_of(schema, path)
+    try:
+        meta = _meta_of(schema, path)
+    except UnicodeDecodeError as exc:
+        raise HistoryError(f"{str(path)!r}: the schema is damaged: {_line(exc)}") from exc
+    yield meta
     places = {name: schema.get_field_index(name) for name, _ in COLUMNS}
     texts = _Texts()
     while True:
@@ -309,7 +313,7 @@ def _line(exc: BaseException) -> str:
 def _meta_of(schema: pa.Schema, path: Path) -> Meta:
     have = {f.name: f.type for f in schema}
     for name, kind in COLUMNS:
-        if name not in have:
+        if name not in have or schema.get_field_index(name) < 0:  # below zero: there are two of them
             raise HistoryError(f"{str(path)!r} has no column {name!r}; it is not a brokerproof history")
         got = have[name].index_type if pa.types.is_dictionary(have[name]) else have[name]
         if name not in _DICTIONARIES and got != pa.from_numpy_dtype(np.dtype(kind)):

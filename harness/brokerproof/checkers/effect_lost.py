@@ -12,8 +12,8 @@ from brokerproof.history import Array
 
 @checker(anomalies=("effect_lost",))
 def effect_lost(index: Index) -> Finding:
-    """A send was ``ok``, its lane was drained, consumers have effects there, and the message has none. Judged only
-    where there are consumers and effects at all. O(messages).
+    """A send was ``ok``, its lane was drained, and the message has no effect. Judged only where there are consumers and
+    effects at all, and not in lanes that nobody but the final reader took part in. O(messages).
 
     Not counted, since it is not known whether they would have had their effect: messages with an effect that is
     ``info``, and those that the final reader still found and no consumer had settled: in a queue, whoever had held
@@ -23,7 +23,7 @@ def effect_lost(index: Index) -> Finding:
     consumers = "consumer" in index.meta.processes or not index.meta.processes
     if not index.has_effects or not consumers:
         return Finding(anomalies=found(effect_lost=Count()))
-    absent = index.flags(index.absent(index.effects, only=index.lanes_of(index.view("effect"))).lost)
+    absent = index.flags(index.absent(index.effects, only=_judged_lanes(index)).lost)
     perhaps = absent & index.perhaps_effects
     beyond = absent & ~perhaps & _only_read_at_the_end(index)
     ids = np.flatnonzero(absent & ~perhaps & ~beyond)
@@ -34,6 +34,17 @@ def effect_lost(index: Index) -> Finding:
     if beyond.any():
         missing = (f"{details['beyond_consumers']} messages were not worked off when the final read found them",)
     return Finding(anomalies=found(effect_lost=index.count(ids, **details)), missing=missing)
+
+
+def _judged_lanes(index: Index) -> frozenset[int]:
+    worked = index.lanes_of(index.view("effect"))
+    if index.has_musts:
+        return worked  # of the lanes that each get a copy, some may be there for somebody who does no work
+    rows = [index.receives, index.settles]
+    by_reader = index.lanes_of(rows[0].where(index.by_role(rows[0], "reader")))
+    for view in rows:
+        worked |= index.lanes_of(view.where(~index.by_role(view, "reader")))
+    return index.lanes_of(index.sends) - (by_reader - worked)
 
 
 def _only_read_at_the_end(index: Index) -> Array:

@@ -32,6 +32,8 @@ def reordered(index: Index) -> Finding:
     keyed = view
     if index.sends.least("key") < 0 or len(index.sends) < index.size:
         keyed = view.where(stream[view.ids] >= 0)
+    if not len(keyed):
+        return Finding(observations=found(reordered=Count()))
     group_of = _Groups(keyed, stream, count)
     suspects = behind(group_of.chunks(), group_of.size, index.size)
     if not len(suspects):

@@ -69,9 +69,8 @@ def _nonmonotonic(index: Index, slot: Array) -> Count:
     judged = None
     if len(index.resends) or int(slot.max()) == _NOWHERE or int(stream.min()) < 0:
         judged = np.flatnonzero((slot < _NOWHERE) & (stream >= 0) & ~index.resent)
-    if count * lanes > GROUPS_MAX:
-        few = Labels([stream])
-        stream, count = few.codes(stream), few.size
+        if not len(judged):
+            return Count()
 
     def chunks() -> Iterator[tuple[Array, Array]]:
         for low in range(0, index.size if judged is None else len(judged), CHUNK):
@@ -79,7 +78,11 @@ def _nonmonotonic(index: Index, slot: Array) -> Count:
             group, at = stream[here].astype(np.int64), slot[here]
             yield (group * lanes + lane_of_slot[at] if lanes > 1 else group), at
 
-    places = behind(chunks(), count * lanes, where.size)
+    groups, rows = count * lanes, chunks()
+    if groups > GROUPS_MAX:
+        few = Labels([np.concatenate([group for group, _ in chunks()])])
+        groups, rows = few.size, ((few.codes(group), at) for group, at in chunks())
+    places = behind(rows, groups, where.size)
     return index.count(places if judged is None else judged[places])
 
 

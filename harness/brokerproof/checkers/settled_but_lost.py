@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from brokerproof.checkers.base import checker, found
-from brokerproof.checkers.index import Index, Labels
-from brokerproof.checkers.view import View
+from brokerproof.checkers.index import Index
 from brokerproof.finding import Count, Finding
 
 
@@ -14,14 +13,14 @@ from brokerproof.finding import Count, Finding
 def settled_but_lost(index: Index) -> Finding:
     """A consumer's settle is ``ok`` (with automatic acknowledgement that is the broker's doing), and the message has no
     effect in the consumer's group (nor in its lane, where several lanes each have to get the message). Judged only
-    where there are effects at all, and only of clients or lanes that have some. An effect that is ``info`` may have
-    happened. O(settles + effects)."""
+    where there are effects at all. The final reader has none. An effect that is ``info`` may have happened.
+    O(settles + effects)."""
     if not index.has_effects or not len(index.settles):
         return Finding(anomalies=found(settled_but_lost=Count()))
     lost = np.zeros(index.size, dtype=bool)
     happened = {group: view for group, view, _ in index.per_group(index.effects)}
     for group, view, _ in index.per_group(index.settles):
-        mine = _of_workers(index, view)
+        mine = view.where(~index.by_role(view, "reader"))
         if group:
             mine = mine.where(index.group_codes(mine) >= 0)
         effects = happened[group]
@@ -34,18 +33,3 @@ def settled_but_lost(index: Index) -> Finding:
     return Finding(
         anomalies=found(settled_but_lost=index.count(np.flatnonzero(lost & ~index.perhaps_effects & index.sent)))
     )
-
-
-def _of_workers(index: Index, view: View) -> View:
-    """The rows of clients that have effects, or in lanes that have: others settle without being due any work."""
-    if not len(view):
-        return view
-    rows = index.view("effect")
-    lanes = index.lanes_of(rows)
-    mask = ~index.by_role(view, "reader")
-    if index.lanes_of(view) <= lanes or -1 in lanes:
-        return view.where(mask)
-    slots = index.slot(rows["process"])
-    workers = Labels([slots]).present(slots)
-    mask &= np.isin(view["lane"], list(lanes)) | np.isin(index.slot(view["process"]), workers)
-    return view.where(mask)

@@ -1,0 +1,114 @@
+"""The fast checkers agree with the plain ones on whatever rows there are, sensible or not."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from plain_reference import Reference
+from storybook import MS, ROLES, history
+
+from brokerproof.checkers import running, view
+from brokerproof.checkers.base import check
+from brokerproof.history import COLUMNS
+
+#: Thousands were run when this was written; so many keep it honest in a few seconds.
+EXAMPLES = int(os.environ.get("BROKERPROOF_EXAMPLES", "150"))
+LANES = ("log", "queue")
+_TEXTS = {"control": ("start", "drained", "definition_lost"), "settle": ("", "requeue")}
+#: How messages are numbered: from 0, from a base, in ranges far apart, without any system, at the end of the numbers.
+NUMBERINGS = (
+    lambda n: n,
+    lambda n: 10**12 + n,
+    lambda n: (n % 2) * 10**11 + n,
+    lambda n: n * 10**15 + n,
+    lambda n: 2**63 - 100 + n,
+)
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> list[dict[str, Any]]:
+    number = draw(st.sampled_from(NUMBERINGS))
+    fs = st.sampled_from(
+        ("send",) * 4 + ("receive",) * 5 + ("settle", "effect", "effect", "control", "assign", "revoke", "commit")
+    )
+    out = []
+    for nth, f in enumerate(draw(st.lists(fs, max_size=16))):
+        start = draw(st.integers(0, 12))
+        r: dict[str, Any] = {name: -1 for name, _ in COLUMNS}
+        r |= {
+            "f": f,
+            "outcome": draw(st.sampled_from(("ok", "ok", "ok", "ok", "info", "fail"))),
+            "process": draw(st.integers(0, 5)),
+            "start_ns": (start if draw(st.booleans()) else nth) * MS,
+            "lane": draw(st.sampled_from((0, 0, 1, 1, -1, 7))),
+            "key": draw(st.sampled_from((0, 0, 1, -1))),
+            "attempt": draw(st.sampled_from((-1, 0, 0, 1))),
+            "error": draw(st.sampled_from(_TEXTS.get(f, ("",)))),
+        }
+        r["end_ns"] = r["start_ns"] + draw(st.integers(0, 3)) * MS
+        if f in ("send", "receive", "settle", "effect"):
+            m = draw(st.integers(-1, 4))
+            r["msg"] = number(m) if m >= 0 else draw(st.sampled_from((-1, -2)))
+        if f in ("send", "receive"):
+            r["pos"] = draw(st.integers(-1, 4))
+        if f == "send":
+            r["batch"] = draw(st.sampled_from((-1, -1, -1, 3)))
+        out.append(r)
+    return out
+
+
+def compare(tale: list[dict[str, Any]]) -> None:
+    finding = check(history(tale, lanes=LANES))
+    assert not [s for s in finding.missing if "raised" in s or "could not" in s]
+    counts = {**finding.anomalies, **finding.observations}
+    for key, expected in Reference(tale, LANES, ROLES).found().items():
+        if isinstance(expected, int):
+            assert counts[key].count == expected, key
+        else:
+            assert (counts[key].count, set(counts[key].messages)) == (len(expected), expected), key
+
+
+@settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=EXAMPLES == 150
+)
+@given(tale=rows())
+def test_the_fast_and_the_plain_agree(tale: list[dict[str, Any]]) -> None:
+    compare(tale)
+
+
+@settings(
+    max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=EXAMPLES == 150
+)
+@given(tale=rows(), chunk=st.integers(1, 5))
+def test_where_chunks_end_does_not_matter(tale: list[dict[str, Any]], chunk: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in _with_chunks():
+            patch.setattr(module, "CHUNK", chunk)
+        compare(tale)
+
+
+@settings(
+    max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=EXAMPLES == 150
+)
+@given(tale=rows())
+def test_many_groups_are_made_dense(tale: list[dict[str, Any]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in _with_groups():
+            patch.setattr(module, "GROUPS_MAX", 1)
+        compare(tale)
+
+
+def _with_chunks() -> list[Any]:
+    from brokerproof.checkers import poll_order, positions, send_order, streams
+
+    return [view, positions, poll_order, send_order, streams]
+
+
+def _with_groups() -> list[Any]:
+    from brokerproof.checkers import poll_order, reordered, send_order
+
+    return [running, poll_order, reordered, send_order]
