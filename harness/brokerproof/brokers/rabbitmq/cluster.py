@@ -40,6 +40,7 @@ _CREATE_S = 20.0
 #: So long a node that sees all others again may be stuck in a partition, or a replica behind, before it is restarted.
 _STUCK_S = 10.0
 _PASS_S = 5.0
+_ERRORS_MAX = 8
 #: Longest heartbeat interval of clients: a connection that went silent is given up after twice that.
 HEARTBEAT_S = 5
 
@@ -283,7 +284,7 @@ class RabbitCluster:
 
         def answering() -> bool:
             for name in self._names:
-                self._ground.nodes[name].ensure_running(doing)
+                self._ensure_running(name, doing)
             return all(link.greet(1.0).answered for link in self._ground.links_of("admin"))
 
         wait_until(
@@ -293,6 +294,15 @@ class RabbitCluster:
         self.create(Destination(name=PROBE_QUEUE, kind="queue"), PROBE_QUEUE)
         self.wait_healthy(_READY_S)
         progress(f"rabbitmq {self.version}: ready after {time.monotonic() - begin:.1f} s")
+
+    def _ensure_running(self, name: str, doing: str) -> None:
+        """The last lines of a node that exited are Erlang's own obituary; the cause is among its first errors."""
+        node = self._ground.nodes[name]
+        try:
+            node.ensure_running(doing)
+        except ProvisionError as exc:
+            errors = [line for line in node.logs().splitlines() if "[error]" in line][:_ERRORS_MAX]
+            raise ProvisionError(f"{exc}\n  its first errors:\n    " + "\n    ".join(errors)) from exc
 
     def _last_lines(self) -> str:
         return "\n".join(

@@ -122,7 +122,11 @@ class Receiving:
     def run(self) -> None:
         job, session = self._job, self._session
         with session.open():
+            told = False
             while not job.stopping():
+                if not told and session.is_ready:
+                    told = True
+                    job.report(connected=True)
                 session.poll(0.0 if self._inbox else _WAIT_S)
                 self._take()
                 self._prove()
