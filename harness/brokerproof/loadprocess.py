@@ -3,6 +3,7 @@
     python -m brokerproof.loadprocess PRODUCT
 
     stdin   {"do": "send"|"receive"|"read", ...}     one part of one trial (see ``LoadSpec``)
+            {"go": ns}                               the load of a sender starts then, on the trial's clock
             {"stop": true}                           end the part in hand in an orderly way
     stdout  {"ready": pid}   {"report": {...}}   {"done": {...}}   {"failed": text}
 
@@ -40,7 +41,7 @@ class LoadSpec:
     """One part of one trial, as it goes over the pipe.
 
     slot, slots, generation: who records (process = slot + generation x slots).  zero_ns: the trial's clock zero.
-    start_ns: when the load is due to start, on that clock.  ledger: file that effects are appended to.
+    ledger: file that effects are appended to.
     """
 
     do: Literal["send", "receive", "read"]
@@ -57,7 +58,6 @@ class LoadSpec:
     lane: int
     partitions: int
     generation: int = 0
-    start_ns: int = 0
     load_s: float = 0.0
     deadline_s: float = 60.0
     sender: Mapping[str, Any] | None = None
@@ -92,10 +92,11 @@ class Ledger:
 
 def perform(
     spec: LoadSpec, module: ClientModule, stopping: Callable[[], bool], report: Callable[..., None],
-    still_alive: Callable[[], None] = lambda: None,
+    go: Callable[[], int | None], still_alive: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
     """Runs one part with the product's client module. Used by the process below and by threads (memory broker).
 
+    go: when the load of a sender starts, None as long as that is open. The first call tells that the client is ready.
     still_alive: raises in a thread that has been "killed"; a process needs no such question.
     """
     tape = Tape(
@@ -111,7 +112,7 @@ def perform(
             sender = Sender(**(spec.sender or {}))
             pace = Pace(
                 rate_per_s=sender.rate_per_s, count=sender.count, load_ns=int(spec.load_s * 1e9), keys=sender.keys,
-                first_due_ns=spec.start_ns,
+                gate=_gate(go, report),
             )  # fmt: skip
             bodies = Bodies(trial=spec.trial_number, sender=spec.slot, seed=spec.seed, size=sender.size_bytes)
             module.send(SendJob(**common, sender=sender, pace=pace, bodies=bodies))
@@ -126,6 +127,19 @@ def perform(
             module.read(ReadJob(**common, deadline_s=spec.deadline_s))
     finally:
         tape.finish()
+
+
+def _gate(go: Callable[[], int | None], report: Callable[..., None]) -> Callable[[], int | None]:
+    told = False
+
+    def gate() -> int | None:
+        nonlocal told
+        if not told:
+            told = True
+            report(connected=True)
+        return go()
+
+    return gate
 
 
 def _work(
@@ -160,6 +174,7 @@ def main() -> None:
     arrived = threading.Condition()
     parts: list[dict[str, Any]] = []
     state = {"stop": False, "over": False}
+    starts: list[int] = []
 
     def listen() -> None:
         for line in sys.stdin:
@@ -167,8 +182,11 @@ def main() -> None:
             with arrived:
                 if command.get("stop"):
                     state["stop"] = True
+                elif "go" in command:
+                    starts.append(int(command["go"]))
                 else:
                     state["stop"] = False
+                    starts.clear()
                     parts.append(command)
                 arrived.notify()
         with arrived:
@@ -186,7 +204,10 @@ def main() -> None:
                 os._exit(0)  # client libraries leave threads behind that a normal exit would wait for
             command = parts.pop(0)
         try:
-            perform(LoadSpec(**command), module, lambda: state["stop"], lambda **facts: say(report=facts))
+            perform(
+                LoadSpec(**command), module, lambda: state["stop"], lambda **facts: say(report=facts),
+                lambda: starts[0] if starts else None,
+            )  # fmt: skip
             say(done={"slot": command["slot"]})
         except Exception as exc:  # whatever it is, the harness has to hear of it; the process goes on
             traceback.print_exc()

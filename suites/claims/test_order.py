@@ -15,9 +15,9 @@ QUICK_MS, SLOW_MS = 1.0, 40.0
 
 
 def _arms(cell: Cell) -> tuple[Workload, Workload]:
-    """(one consumer, several of unequal speed) on one queue with four keys, no fault."""
+    """(one consumer, several of unequal speed) on one queue with three keys, no fault."""
     c = configurations(cell.broker)
-    sender = Sender(settings=c.ordered_sender, rate_per_s=min(c.rate_per_s, 100.0 / c.pace), keys=4)
+    sender = Sender(settings=c.ordered_sender, rate_per_s=min(c.rate_per_s, 100.0 / c.pace), keys=3)
     receiver = Receiver(settings=c.ack_after, work_ms=QUICK_MS * c.pace, prefetch=10)
     one = Workload(destinations=(c.ordered_destination,), senders=(sender,), receivers=(receiver,), load_s=3.0 * c.pace)
     over = dict(c.several)

@@ -234,7 +234,8 @@ class SendJob(Job):
 
 @dataclass(slots=True, kw_only=True)
 class ReceiveJob(Job):
-    """``receive(job)``: consumes until ``stopping()``, then finishes what is in hand and returns.
+    """``receive(job)``: consumes until ``stopping()``, then finishes what is in hand and returns. Reports
+    ``connected=True`` as soon as messages can come.
 
     work: does the work on one message and has its effect: called with (msg, key, lane); writes the ``effect`` row.
     None: the receiver has no effect.
@@ -255,25 +256,46 @@ class ReadJob(Job):
     deadline_s: float
 
 
+#: A time that does not come: the start of a schedule whose gate is closed.
+_NOT_YET = 1 << 62
+
+
 class Pace:
     """The open-loop schedule of one sender: which messages are due. It never waits for answers.
 
     first_due_ns: when message 0 is due, on the tape's clock.
+    gate: where the start is not known yet, asked on every call until it returns ``first_due_ns``: a client that asks
+        for messages is connected, and all clients of a trial start together, however long one took to connect.
     """
 
-    def __init__(self, *, rate_per_s: float | None, count: int | None, load_ns: int, keys: int, first_due_ns: int = 0):
+    def __init__(
+        self, *, rate_per_s: float | None, count: int | None, load_ns: int, keys: int, first_due_ns: int = 0,
+        gate: Callable[[], int | None] | None = None,
+    ):  # fmt: skip
         self._rate = rate_per_s
         self._count = count
-        self._end_ns = first_due_ns + load_ns
-        self._first = first_due_ns
+        self._load_ns = load_ns
+        self._gate = gate
+        self._first = _NOT_YET if gate is not None else first_due_ns
+        self._end_ns = self._first + load_ns
         self._keys = keys
         self.sent = 0
+
+    def _started(self) -> bool:
+        if self._gate is not None:
+            first = self._gate()
+            if first is None:
+                return False
+            self._gate, self._first, self._end_ns = None, first, first + self._load_ns
+        return True
 
     def take(self, now_ns: int, at_most: int) -> int:
         """How many further messages are due at ``now_ns``, at most ``at_most``; the caller must send them.
         Their numbers follow on from ``sent`` before the call."""
+        if not self._started():
+            return 0
         if self._rate is None:
-            due = at_most if now_ns < self._end_ns else 0
+            due = at_most if self._first <= now_ns < self._end_ns else 0
         else:
             until = min(now_ns, self._end_ns) - self._first
             due = min(at_most, max(0, int(until * self._rate / 1e9) - self.sent))

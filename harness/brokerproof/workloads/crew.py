@@ -38,6 +38,9 @@ class Worker(Protocol):
     failed: str
 
     def assign(self, spec: LoadSpec) -> None: ...
+    def go(self, start_ns: int) -> None:
+        """The load of a sender starts at ``start_ns`` of the trial's clock."""
+
     def stop(self) -> None:
         """Asks it to end its part; returns at once."""
 
@@ -99,6 +102,9 @@ class ProcessWorker:
         self.facts, self.failed, self._busy = {}, "", True
         self._say(spec.to_json())
 
+    def go(self, start_ns: int) -> None:
+        self._say({"go": start_ns})
+
     def stop(self) -> None:
         self._say({"stop": True})
 
@@ -146,11 +152,14 @@ class ThreadWorker:
         self.facts: dict[str, Any] = {}
         self.failed = ""
         self._stop, self._killed = threading.Event(), threading.Event()
+        self._starts: list[int] = []
         self._thread: threading.Thread | None = None
 
     def assign(self, spec: LoadSpec) -> None:
         self.facts, self.failed = {}, ""
         self._stop, self._killed = stop, killed = threading.Event(), threading.Event()
+        starts: list[int] = []
+        self._starts = starts
 
         def still_alive() -> None:
             if killed.is_set():
@@ -162,7 +171,9 @@ class ThreadWorker:
 
         def run() -> None:
             try:
-                perform(spec, self._module, stopping, self.facts.update, still_alive)
+                perform(
+                    spec, self._module, stopping, self.facts.update, lambda: starts[0] if starts else None, still_alive
+                )
             except _Killed:
                 pass
             except Exception as exc:  # as in a process: reported, not raised
@@ -170,6 +181,9 @@ class ThreadWorker:
 
         self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
+
+    def go(self, start_ns: int) -> None:
+        self._starts.append(start_ns)
 
     def stop(self) -> None:
         self._stop.set()

@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from brokerproof.tape import Segment, Tape
 from brokerproof.waiting import wait_until
 from brokerproof.workloads.crew import STOP_S, Crew, Scribe, Worker, wait_idle
 
-#: Load starts this long after its processes were told, so that all of them are connected by then.
-LEAD_S = 0.7
+#: Load starts this long after its processes were told: time for the word to reach all of them.
+LEAD_S = 0.3
+#: How long a client may take to connect before the load starts without it.
+CONNECT_S = 30.0
 
 
 @dataclass(slots=True)
@@ -90,11 +93,22 @@ class LiveTrial:
 
     # -- phases --------------------------------------------------------------------------------------------------------
 
-    def start(self, role: str, start_ns: int) -> None:
+    def start(self, role: str) -> None:
         for client in self._clients:
             if client.role == role:
                 client.worker = self._crew.take(self.plan.product, in_process=self.cluster.in_process)
-                client.worker.assign(self._spec(client, start_ns))
+                client.worker.assign(self._spec(client))
+
+    def connected(self, role: str) -> bool:
+        """Whether every client of the role is connected, or has ended."""
+        mine = [c.worker for c in self._clients if c.role == role and c.worker is not None]
+        return all(worker.facts.get("connected") or not worker.busy for worker in mine)
+
+    def go(self, start_ns: int) -> None:
+        """The senders' load starts at that moment of the trial's clock."""
+        for client in self._clients:
+            if client.role == "producer" and client.worker is not None:
+                client.worker.go(start_ns)
 
     def stop(self, role: str) -> None:
         """Asks the role's clients to end, and waits until they have."""
@@ -134,6 +148,7 @@ class LiveTrial:
         return pids
 
     def replace(self, role: str, start_ns: int) -> None:
+        """A killed sender's replacement goes on at once, at ``start_ns``."""
         for client in self._clients:
             if client.role == role and client.killed:
                 if client.worker is not None:
@@ -141,7 +156,8 @@ class LiveTrial:
                 client.killed = False
                 client.generation += 1
                 client.worker = self._crew.take(self.plan.product, in_process=self.cluster.in_process)
-                client.worker.assign(self._spec(client, start_ns))
+                client.worker.assign(self._spec(client))
+                client.worker.go(start_ns)
 
     def killed(self, role: str) -> list[str]:
         return [f"{role} {c.slot} of {self.plan.trial}" for c in self._clients if c.role == role and c.killed]
@@ -175,7 +191,7 @@ class LiveTrial:
             slot = len(w.senders) + len(w.receivers) + d
             client = _Client(slot, "reader", d)
             client.worker = self._crew.take(self.plan.product, in_process=self.cluster.in_process)
-            client.worker.assign(self._spec(client, 0))
+            client.worker.assign(self._spec(client))
             readers.append(client)
         for client in readers:
             self._release(client, w.drain_s + STOP_S)
@@ -205,7 +221,7 @@ class LiveTrial:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _spec(self, client: _Client, start_ns: int) -> LoadSpec:
+    def _spec(self, client: _Client) -> LoadSpec:
         w = self.plan.workload
         sender = receiver = None
         if client.role == "producer":
@@ -224,7 +240,7 @@ class LiveTrial:
             folder=str(self.folder), slot=client.slot, slots=len(w.roles), generation=client.generation,
             zero_ns=self._zero_ns, seed=self.plan.seed, trial_number=self.plan.trial_number,
             endpoint=self.cluster.endpoint(group, name), destination=name, destination_settings=dict(dest.settings),
-            kind=dest.kind, lane=w.first_lane(destination), partitions=dest.partitions, start_ns=start_ns,
+            kind=dest.kind, lane=w.first_lane(destination), partitions=dest.partitions,
             load_s=w.load_s, deadline_s=w.drain_s, sender=sender, receiver=receiver,
             ledger=str(self.folder / "effects.txt"),
         )  # fmt: skip
@@ -279,12 +295,21 @@ class Block:
         return (time.monotonic_ns() - self.zero_ns) / 1e9
 
     def start(self) -> float:
-        """Starts receivers, then senders; returns when the load is due to start, on the block's clock."""
-        for trial in self.trials:
-            trial.start("consumer", 0)
+        """Starts receivers and senders, waits until all are connected; returns when the load is due to start, on the
+        block's clock. So a slow machine delays the load, and never shifts it against the faults."""
+        for role in ("consumer", "producer"):
+            for trial in self.trials:
+                trial.start(role)
+        for role in ("consumer", "producer"):
+            for trial in self.trials:
+                try:
+                    wait_until(partial(trial.connected, role), CONNECT_S, f"{role}s of {trial.plan.trial} to connect",
+                               interval_s=0.01)  # fmt: skip
+                except DeadlineError as exc:
+                    trial.problems.append(str(exc))
         start_s = self.now_s() + (LEAD_S if not self.cluster.in_process else 0.02)
         for trial in self.trials:
-            trial.start("producer", int(start_s * 1e9))
+            trial.go(int(start_s * 1e9))
         return start_s
 
     def sending(self) -> bool:

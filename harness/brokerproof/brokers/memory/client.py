@@ -86,6 +86,7 @@ def receive(job: ReceiveJob) -> None:
     mode = job.receiver.settings.get("ack", "after")
     me = next(_consumers)
     epoch = link.epoch
+    job.report(connected=True)
     hand: deque[tuple[int, int, Read]] = deque()  # (partition, tag, what it says)
     try:
         while not job.stopping():

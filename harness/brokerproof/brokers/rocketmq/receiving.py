@@ -111,6 +111,7 @@ class _Simple:
         while not job.stopping():
             if self._consumer is None:
                 self._consumer = self._connect()
+                job.report(connected=self._consumer is not None)
                 continue
             try:
                 messages = self._consumer.receive(most, self._invisible_s)
@@ -207,6 +208,7 @@ class _Push:
         while not job.stopping():
             if consumer is None:
                 consumer = self._connect()
+                job.report(connected=consumer is not None)
             _pause(job, 0.05)
         shut(consumer)
         self._hand.put(None)
