@@ -22,7 +22,6 @@ from typing import Any, Final
 
 # Request codes. Source: RequestCode.java.
 PULL_MESSAGE: Final = 11
-UPDATE_CONSUMER_OFFSET: Final = 15
 UPDATE_AND_CREATE_TOPIC: Final = 17
 UPDATE_BROKER_CONFIG: Final = 25
 GET_BROKER_CONFIG: Final = 26
