@@ -192,7 +192,7 @@ def judge_property(claim: Claim, real: PropertyResult, mutant: str, on_mutant: P
     if on_mutant.counterexample is None:
         return Verdict(
             word="UNKNOWN",
-            reason=f"the check could not go red: a broker that {mutant} passed all {on_mutant.cases} cases",
+            reason=f"the check could not go red: the memory broker {mutant!r} passed all {on_mutant.cases} cases",
         )
     if real.counterexample is not None:
         return Verdict(
@@ -202,7 +202,7 @@ def judge_property(claim: Claim, real: PropertyResult, mutant: str, on_mutant: P
         return Verdict(word="UNKNOWN", reason="no case was run")
     return Verdict(
         word="HOLDS",
-        reason=f"all {real.cases} generated cases agree; a broker that {mutant} fails it with {_brief(on_mutant.counterexample)}",
+        reason=f"all {real.cases} generated cases agree; the memory broker {mutant!r} fails it with {_brief(on_mutant.counterexample)}",
     )
 
 

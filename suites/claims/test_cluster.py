@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from brokerproof.brokers.base import configurations
+from brokerproof.claims import claim
 from brokerproof.experiment import Cell, Experiment
 from brokerproof.plan import Injection, Sender, Workload
-from brokerproof.claims import claim
 
 
 @claim(

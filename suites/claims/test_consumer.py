@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from brokerproof.brokers.base import Configurations, Json, configurations
+from brokerproof.claims import claim
 from brokerproof.experiment import Cell, Experiment
 from brokerproof.plan import Injection, Receiver, Sender, Workload
-from brokerproof.claims import claim
 
 ONE = ("",)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from brokerproof.brokers.base import configurations
+from brokerproof.claims import claim
 from brokerproof.experiment import Cell, Experiment
 from brokerproof.plan import Receiver, Sender, Workload
-from brokerproof.claims import claim
 
 ONE = ("",)
 #: Milliseconds of work of a quick and of a slow consumer.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from brokerproof.brokers.base import Configurations, configurations
+from brokerproof.claims import claim
 from brokerproof.experiment import Cell, Experiment
 from brokerproof.plan import Injection, Sender, Workload
-from brokerproof.claims import claim
 
 ONE = ("",)
 

@@ -64,7 +64,7 @@ def scene() -> Iterator[Scene]:
 def three_nodes(scene: Scene) -> Scene:
     cluster = scene.cluster
     cluster.peers = Peers()
-    cluster.nodes = {name: cluster.nodes["m1"] for name in "abc"}
+    cluster.nodes = dict.fromkeys("abc", cluster.nodes["m1"])
     cluster.leader = lambda name, partition=0: "b"  # type: ignore[method-assign]
     return scene
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -158,6 +159,19 @@ class Cluster(Protocol):
 
     def close(self) -> None:
         """Removes everything; safe to call twice."""
+
+
+class Router(Protocol):
+    """Routes messages through one exchange type of a real broker, for claims over generated cases."""
+
+    def route(self, binding_keys: Sequence[str], routing_keys: Sequence[str]) -> list[set[int]]:
+        """For each routing key the indices of the binding keys whose queue got a copy."""
+
+
+class SupportsRouting(Protocol):
+    """What a cluster with the capability ``exchanges`` offers as well."""
+
+    def router(self, exchange_type: str) -> AbstractContextManager[Router]: ...
 
 
 class Broker(Protocol):

@@ -12,11 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brokerproof.brokers.base import LINK_GROUPS, Broker, Cluster, Greeted, Link, Node, PeerLinks
+from brokerproof.brokers.base import LINK_GROUPS, Broker, Cluster, Greeted, Link, Node, PeerLinks, Router
 from brokerproof.errors import EnvironmentProblem, unknown
 from brokerproof.plan import Destination
 
@@ -30,7 +31,10 @@ BUGS: Mapping[str, str] = {
     "forgets-on-restart": "comes back without half of what it had",
     "wrong-lane": "puts every 19th message into another lane",
     "corrupts": "changes a byte of every 37th message",
-    "matches-too-little": "matches # in a topic binding with one or more words",
+    "matches-too-little": "lets # in a topic binding stand for one or more words",
+    "matches-nothing-with-hash": "lets # in a topic binding stand for nothing at all",
+    "ignores-the-last-word": "compares the binding keys of a direct exchange without their last word",
+    "forgets-the-last-binding": "sends nothing to the queue that was bound last",
 }
 _EARLY_S = 0.02
 
@@ -250,6 +254,30 @@ class MemoryCluster:
         mine = sorted(p for n, p in self.lanes if n == name)
         return mine[(mine.index(partition) + 1) % len(mine)]
 
+    def router(self, exchange_type: str) -> AbstractContextManager[Router]:
+        return nullcontext(_MemoryRouter(self, exchange_type))
+
+    def bound(self, exchange: str, binding: str, key: str, n: int, bindings: Sequence[str]) -> bool:
+        """Whether the ``n``-th binding takes a message with that routing key. The bugs of routing live here."""
+        if self.bug == "forgets-the-last-binding" and n == len(bindings) - 1:
+            return False
+        if exchange == "fanout":
+            return True
+        pattern, words = binding.split(".") if binding else [], key.split(".") if key else []
+        if exchange == "direct":
+            end = -1 if self.bug == "ignores-the-last-word" else None
+            return pattern[:end] == words[:end]
+        return self._matches(pattern, words)
+
+    def _matches(self, pattern: Sequence[str], words: Sequence[str]) -> bool:
+        if not pattern:
+            return not words
+        if pattern[0] != "#":
+            return bool(words) and pattern[0] in ("*", words[0]) and self._matches(pattern[1:], words[1:])
+        least = 1 if self.bug == "matches-too-little" else 0
+        most = 0 if self.bug == "matches-nothing-with-hash" else len(words)
+        return any(self._matches(pattern[1:], words[n:]) for n in range(least, most + 1))
+
     # -- brokers.base.Cluster ------------------------------------------------------------------------------------------
 
     def links(self, group: str) -> Sequence[Link]:
@@ -282,7 +310,7 @@ class MemoryCluster:
         pass
 
     def observe(self, names: Sequence[str]) -> Mapping[str, Any]:
-        return {"leaders": {name: "m1" for name in names}}
+        return {"leaders": dict.fromkeys(names, "m1")}
 
     def settings(self) -> Mapping[str, Any]:
         return {"bug": self.bug or "none", **self._settings}
@@ -292,6 +320,18 @@ class MemoryCluster:
 
     def close(self) -> None:
         self.lanes.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _MemoryRouter:
+    cluster: MemoryCluster
+    exchange: str
+
+    def route(self, binding_keys: Sequence[str], routing_keys: Sequence[str]) -> list[set[int]]:
+        return [
+            {n for n, b in enumerate(binding_keys) if self.cluster.bound(self.exchange, b, key, n, binding_keys)}
+            for key in routing_keys
+        ]
 
 
 class MemoryBroker:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from brokerproof.brokers.base import LINK_GROUPS, Json, Link, Node, PeerLinks
 from brokerproof.brokers.rabbitmq import admin, config, erlang
 from brokerproof.brokers.rabbitmq.queues import Shape, exchange_name, queue_name, shape
+from brokerproof.brokers.rabbitmq.routing import Router
 from brokerproof.errors import DeadlineError, EnvironmentProblem, HarnessError, PlanError, ProvisionError
 from brokerproof.plan import Destination
 from brokerproof.runtime import images
@@ -243,6 +244,9 @@ class RabbitCluster:
             },
             "queues": {name: told(name) for name in names},
         }
+
+    def router(self, exchange_type: str) -> Router:
+        return Router(self, exchange_type)
 
     def settings(self) -> Json:
         introduced = [admin.server(link.address) for link in self._ground.links_of("admin")]
