@@ -79,7 +79,9 @@ class Index:
         kept = self._views.get(f)
         if kept is None:
             rows = self._split[0][f]
-            kept = self._views[f] = View(rows.size, rows.gather, lambda: self.numbers, rows.chunks)
+            kept = self._views[f] = View(
+                rows.size, rows.gather, lambda: self.numbers, rows.chunks, rows.columns, rows.spans
+            )
         return kept
 
     @cached_property

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from brokerproof.checkers.numbers import Numbers
-from brokerproof.history import COLUMNS, FUNCTIONS, Array, History
+from brokerproof.history import COLUMNS, FUNCTIONS, ROW_BYTES, Array, History
 
 _KINDS: Mapping[str, type[np.generic]] = dict(COLUMNS)
 #: Rows that are looked at together: a few columns of them fit into a cache of the second level.
@@ -21,27 +21,109 @@ CHUNK = 1 << 17
 _HELD_BYTES = 1 << 28
 
 
-class Rows:
-    """Which rows of a history are of one function: per piece of the file all, a range, or places."""
+#: Columns that are wanted of nearly every history, by function: taken along while its pages are at hand.
+_WANTED: Mapping[str, tuple[str, ...]] = {
+    "send": ("outcome", "process", "start_ns", "end_ns", "due_ns", "msg", "key", "lane", "pos", "batch"),
+    "receive": ("outcome", "process", "end_ns", "msg", "lane", "pos", "attempt"),
+    "settle": ("outcome", "error"),
+    "effect": ("outcome", "start_ns", "end_ns", "msg", "lane", "process"),
+}
+#: Columns of which the least and the greatest value mostly say that there is nothing to look at.
+_MEASURED: Mapping[str, tuple[str, ...]] = {"send": ("value",), "settle": ("msg",)}
 
-    def __init__(self, history: History) -> None:
+
+class Window:
+    """Some consecutive rows of a history: a part of a batch, or several small batches."""
+
+    def __init__(self, pieces: Sequence[tuple[Mapping[str, Array], int, int]], first: int) -> None:
+        self._pieces = pieces
+        self.first = first
+        self.size = sum(high - low for _, low, high in pieces)
+
+    def __getitem__(self, name: str) -> Array:
+        if len(self._pieces) == 1:
+            part, low, high = self._pieces[0]
+            return part[name][low:high]
+        return np.concatenate([part[name][low:high] for part, low, high in self._pieces])
+
+
+def windows(history: History) -> Iterator[Window]:
+    """The rows of a history in windows of at most ``CHUNK`` rows, whatever the sizes of its batches."""
+    pieces: list[tuple[Mapping[str, Array], int, int]] = []
+    size = first = 0
+    for part in history.parts:
+        n = len(part["f"])
+        low = 0
+        while low < n:
+            high = min(n, low + CHUNK - size)
+            pieces.append((part, low, high))
+            size += high - low
+            low = high
+            if size == CHUNK:
+                yield Window(pieces, first)
+                first += size
+                pieces, size = [], 0
+    if size:
+        yield Window(pieces, first)
+
+
+class Rows:
+    """Which rows of a history are of one function: per window all, a range, or places; and some columns of them."""
+
+    def __init__(self, history: History, f: str) -> None:
         self._history = history
-        self._picks: list[tuple[Mapping[str, Array], slice | Array, int, int]] = []
+        self._picks: list[tuple[Window, slice | Array, int]] = []
+        self._wanted, self._measured = _WANTED.get(f, ()), _MEASURED.get(f, ())
         self.size = 0
+        #: Columns taken along, those with one value only as a view of that value.
+        self.columns: dict[str, Array] = {}
+        self.spans: dict[str, tuple[int, int]] = {}
+        self._at = 0
         self._held = 0
 
-    def add(self, part: Mapping[str, Array], mask: Array, count: int, offset: int) -> None:
-        """The rows of ``part`` that ``mask`` chooses, ``count`` of them; the piece begins at row ``offset``."""
+    def pick(self, window: Window, mask: Array, count: int) -> None:
+        """The rows of the window that the mask chooses, ``count`` of them."""
         where: slice | Array = slice(0, count)
-        if count < len(mask):
+        if count < window.size:
             places = np.flatnonzero(mask)
             first = int(places[0])
             if int(places[-1]) - first + 1 == count:
                 where = slice(first, first + count)
             else:
-                where = places.astype(np.uint16 if len(mask) <= 1 << 16 else np.uint32)
-        self._picks.append((part, where, count, offset))
+                where = places.astype(np.uint16 if window.size <= 1 << 16 else np.uint32)
+        self._picks.append((window, where, count))
         self.size += count
+
+    def take_along(self, nth: int) -> None:
+        """Copies the wanted columns of the ``nth`` pick; picks come in order."""
+        window, where, count = self._picks[nth]
+        for name in (*self._wanted, *self._measured):
+            values = _chosen(window[name], where)
+            low, high = int(values.min()), int(values.max())
+            span = self.spans.get(name)
+            self.spans[name] = (low, high) if span is None else (min(low, span[0]), max(high, span[1]))
+            if name in self._measured:
+                continue
+            column = self.columns.get(name)
+            if column is None:
+                if span is None and low == high or span == (low, high) and low == high:
+                    continue  # one value so far: nothing to copy yet
+                column = self.columns[name] = np.empty(self.size, dtype=_KINDS[name])
+                if span is not None:
+                    column[: self._at] = span[0]
+            column[self._at : self._at + count] = values
+        self._at += count
+
+    def done(self) -> None:
+        """All picks have been taken along."""
+        for name in self._wanted:
+            if name not in self.columns and self.size:
+                value = np.array(self.spans[name][0], dtype=_KINDS[name])
+                self.columns[name] = np.broadcast_to(value, self.size)
+
+    @property
+    def picks(self) -> Sequence[tuple[Window, slice | Array, int]]:
+        return self._picks
 
     def gather(self, name: str) -> Array:
         """The whole column; ``row`` is the number of the row in the file."""
@@ -57,41 +139,57 @@ class Rows:
         return zip(*(self._pieces(name) for name in names), strict=True)
 
     def _pieces(self, name: str) -> Iterator[Array]:
-        for part, where, count, offset in self._picks:
-            for low in range(0, count, CHUNK):
-                high = min(count, low + CHUNK)
-                if isinstance(where, slice):
-                    span = slice(where.start + low, where.start + high)
-                    yield np.arange(span.start, span.stop) + offset if name == "row" else part[name][span]
-                elif name == "row":
-                    yield where[low:high].astype(np.int64) + offset
-                else:
-                    yield part[name].take(where[low:high])
-            if name != "row":
-                self._held += len(part["process"]) * np.dtype(_KINDS[name]).itemsize
-                if self._held > _HELD_BYTES:
-                    self._held = 0
-                    self._history.release()
+        for window, where, _ in self._picks:
+            if name == "row":
+                yield _chosen(np.arange(window.first, window.first + window.size), where)
+                continue
+            yield _chosen(window[name], where)
+            self._held += window.size * np.dtype(_KINDS[name]).itemsize
+            if self._held > _HELD_BYTES:
+                self._held = 0
+                self._history.release()
+
+
+def _chosen(values: Array, where: slice | Array) -> Array:
+    return values[where] if isinstance(where, slice) else values.take(where)
 
 
 def split(history: History) -> tuple[dict[str, Rows], int, int]:
-    """(rows of each function; rows in all; rows whose function is not known). O(rows) over one byte each."""
-    out = {name: Rows(history) for name in FUNCTIONS}
-    offset = strange = 0
-    for part in history.parts:
-        codes = part["f"]
-        left = len(codes)
-        for code, rows in enumerate(out.values()):
+    """(rows of each function; rows in all; rows whose function is not known).
+
+    Two passes: over one byte a row for the functions, and one over the wanted columns, window by window, so that every
+    page of the file is touched once. O(rows).
+    """
+    out = {name: Rows(history, name) for name in FUNCTIONS}
+    work: list[list[tuple[Rows, int]]] = []
+    rows = strange = 0
+    for window in windows(history):
+        codes = window["f"]
+        left = window.size
+        rows += left
+        mine: list[tuple[Rows, int]] = []
+        for code, each in enumerate(out.values()):
             if not left:
                 break
             mask = codes == code
             count = int(np.count_nonzero(mask))
             if count:
-                rows.add(part, mask, count, offset)
+                each.pick(window, mask, count)
+                mine.append((each, len(each.picks) - 1))
                 left -= count
         strange += left
-        offset += len(codes)
-    return out, offset, strange
+        work.append(mine)
+    held = 0
+    for mine in work:
+        for each, nth in mine:
+            each.take_along(nth)
+        held += CHUNK * ROW_BYTES
+        if held > _HELD_BYTES:
+            held = 0
+            history.release()
+    for each in out.values():
+        each.done()
+    return out, rows, strange
 
 
 class View:
@@ -104,13 +202,15 @@ class View:
         gather: Callable[[str], Array],
         numbers: Callable[[], Numbers],
         chunks: Callable[[Sequence[str]], Iterator[tuple[Array, ...]]] | None = None,
+        columns: Mapping[str, Array] | None = None,
+        spans: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         self._size = size
         self._gather = gather
         self._numbers = numbers
         self._chunks = chunks
-        self._kept: dict[str, Array] = {}
-        self._spans: dict[str, tuple[int, int]] = {}
+        self._kept: dict[str, Array] = dict(columns or {})
+        self._spans: dict[str, tuple[int, int]] = dict(spans or {})
         self._readable: View | None = None
 
     def __len__(self) -> int:
