@@ -23,11 +23,11 @@ from brokerproof.brokers.base import Cluster
 from brokerproof.checkers.base import check
 from brokerproof.claim import Claim
 from brokerproof.errors import HarnessError, HistoryError, PlanError
-from brokerproof.experiment import LINK_AND_LOAD, Cell, Experiment, PropertyExperiment
 from brokerproof.expected import expected
+from brokerproof.experiment import LINK_AND_LOAD, Cell, Experiment, PropertyExperiment
 from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, look, make
 from brokerproof.finding import Finding
-from brokerproof.history import FAIL, OK, F, History, read_history
+from brokerproof.history import FAIL, F, History, read_history
 from brokerproof.plan import Injection, Plan
 from brokerproof.results import RunFolder, load_json, utc_now, write_json
 from brokerproof.runtime import sweep

@@ -25,7 +25,15 @@ import docker.types
 
 from brokerproof.errors import EnvironmentProblem, HarnessError
 from brokerproof.runtime import images, sweep
-from brokerproof.runtime.node import LABEL_CLUSTER, LABEL_OWNER, LABEL_RUN, ContainerNode, NodeSpec, client, engine_errors
+from brokerproof.runtime.node import (
+    LABEL_CLUSTER,
+    LABEL_OWNER,
+    LABEL_RUN,
+    ContainerNode,
+    NodeSpec,
+    client,
+    engine_errors,
+)
 from brokerproof.runtime.peers import ContainerPeers
 from brokerproof.runtime.proxy import ProxyLink, ProxyServer
 from brokerproof.waiting import wait_until

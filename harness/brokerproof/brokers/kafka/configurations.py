@@ -25,7 +25,7 @@ CONFIGURATIONS = Configurations(
     ack_after={"ack": "after"},
     ack_first={"ack": "first"},
     ack_auto={"ack": "auto"},
-    # A topic-partition has one consumer per group; several need several partitions, and messages that go anywhere.
-    several={"partitions": 2, "spread": "round_robin"},
+    # A consumer group gives a topic-partition to one member; several serve it only in a share group (KIP-932).
+    several={"group.protocol": "share"},
     rate_per_s=1000.0,
 )
