@@ -35,6 +35,7 @@ from brokerproof.loadprocess import LoadSpec
 from brokerproof.message import Bodies
 from brokerproof.plan import Destination
 from brokerproof.runtime import sweep
+from brokerproof.waiting import wait_until
 from brokerproof.workloads.crew import Crew, ProcessScribe, wait_idle
 
 BODY_BYTES, BODIES, CHUNK = 64, 10_000, 1000
@@ -215,6 +216,10 @@ def run_recorded(product: str, endpoint: Mapping[str, Any], name: str, seconds: 
                 sender={"size_bytes": BODY_BYTES, "in_flight_max": in_flight, "settings": dict(settings), "timeout_s": 20.0},
             )
         )  # fmt: skip
+        wait_until(
+            lambda: worker.facts.get("connected") or not worker.busy, 30, "the sender connected", interval_s=0.02
+        )
+        worker.go(time.monotonic_ns() - zero)
         wait_idle(worker, 60 + 4 * seconds, "the sender")
         if worker.failed:
             raise SystemExit(f"bench: the load process failed: {worker.failed}; its log: {trial}")

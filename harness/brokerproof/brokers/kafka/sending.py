@@ -2,7 +2,7 @@
 
     due messages -> intents on the tape -> produce_batch -> poll -> delivery reports in a list -> completions
 
-Everything is done by the thousand: one call of Python per message is left, the delivery callback, which appends to a
+Everything is done by the hundred: one call of Python per message is left, the delivery callback, which appends to a
 list. A delivery report is told apart by the message number in its body. At a low rate the same loop waits in ``poll``,
 which returns with the first report.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -22,15 +23,18 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from brokerproof.brokers.base import SendJob
 from brokerproof.brokers.kafka import outcomes
+from brokerproof.brokers.kafka.probe import PROBE_BODY
 from brokerproof.brokers.kafka.settings import of_producer, retries
 from brokerproof.history import OK, OUTCOME
 
 Numbers = npt.NDArray[np.int64]
 
 CHUNK = 1000
+_REPORTS = 500
 # A rate of thousands a second is served in bursts of what a millisecond makes due; linger.ms is longer anyway.
 _WAIT_MIN_S, _WAIT_MAX_S = 0.001, 0.05
 _RESEND_AFTER_NS = 100_000_000
+_WARM_S, _WARM_AGAIN_S = 5.0, 0.2
 _MSG_AT = 12  # of message.py's header
 _JOIN_BYTES_MAX = 4096
 
@@ -102,6 +106,7 @@ class Sending:
     def _run(self) -> None:
         job = self._job
         job.report(client_settings={k: v for k, v in self._config.items() if isinstance(v, (str, int, float, bool))})
+        self._warm_up()
         now = job.tape.now()
         while not job.stopping() and not (job.pace.over(now) and not self._resends):
             busy = self._send_due(now)
@@ -110,6 +115,26 @@ class Sending:
         self._finish()
         if self._capped:
             job.report(capped=self._capped)
+
+    def _warm_up(self) -> None:
+        """Until a probe has gone through each partition: connected to every leader, with a producer id, for which an
+        idempotent producer waits up to a second. Readers pass over probes. A link that is down is not waited for."""
+        missing = dict.fromkeys(range(self._job.partitions), 0.0)  # partition -> when to try (again)
+        deadline = time.monotonic() + _WARM_S
+
+        def passed(error: KafkaError | None, message: Message) -> None:
+            partition = message.partition()
+            if error is None and partition is not None:
+                missing.pop(partition, None)
+            elif partition is not None:
+                missing[partition] = time.monotonic() + _WARM_AGAIN_S
+
+        while missing and time.monotonic() < deadline and not self._job.stopping():
+            for partition, due in missing.items():
+                if time.monotonic() >= due:
+                    missing[partition] = deadline
+                    self._producer.produce(self._job.destination, PROBE_BODY, partition=partition, on_delivery=passed)
+            self._producer.poll(_WAIT_MIN_S)
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
@@ -177,23 +202,33 @@ class Sending:
     # -- answers -------------------------------------------------------------------------------------------------------
 
     def _callback(self) -> Callable[[KafkaError | None, Message], None]:
-        """Called for every single message: nothing but an append."""
-        done, failed = self._done.append, self._failed.append
+        """Called for every single message: little more than an append.
+
+        A poll may bring ten thousand reports. They are written down by the few hundred, while they are in the
+        processor's cache, which halves what recording costs; and each gets a time of its own few hundred.
+        """
+        done, failed, written = self._done, self._failed, self._write_done
+        keep = done.append
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is None:
-                done(message)
+                keep(message)
+                if len(done) >= _REPORTS:
+                    written()
             else:
-                failed((error, message))
+                failed.append((error, message))
 
         return delivered
+
+    def _write_done(self) -> None:
+        batch = self._done[:]
+        self._done.clear()
+        self._close_ok(batch)
 
     def _poll(self, timeout_s: float) -> None:
         self._producer.poll(timeout_s)
         if self._done:
-            batch = self._done[:]
-            self._done.clear()
-            self._close_ok(batch)
+            self._write_done()
         if self._failed:
             failed = self._failed[:]
             self._failed.clear()

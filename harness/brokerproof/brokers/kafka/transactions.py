@@ -98,6 +98,9 @@ class _Transacting(Sending):
     def _connect(self) -> Producer:
         return initialised(self._job, self._config)
 
+    def _warm_up(self) -> None:
+        """Its id was there before the producer was handed out."""
+
     def _send_due(self, now: int) -> bool:
         """One transaction of what is due, begun and ended; whether there is likely more to do at once."""
         job = self._job
