@@ -374,7 +374,7 @@ def test_an_isolated_leader_loses_its_lead_but_not_its_clients(
         assert home in cluster.observe([stage.name])["queues"][stage.name]["believes"]
         link = next(link for link in cluster.links("producer") if link.node == home)
         assert link.greet(2).answered
-        stage.send(5, timeout_s=1.0)  # to the majority, whose leader comes first now
+        stage.send(5, timeout_s=25.0)  # to the majority, whose leader comes first now
         assert stage.messages("send", OK) == set(range(5))
     finally:
         cluster.peers.heal()
