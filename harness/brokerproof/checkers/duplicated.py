@@ -8,7 +8,7 @@ import numpy as np
 
 from brokerproof.checkers.base import checker, found
 from brokerproof.checkers.index import Index
-from brokerproof.checkers.numbers import distinct
+from brokerproof.checkers.numbers import distinct, member
 from brokerproof.checkers.positions import positions, readable
 from brokerproof.checkers.repeats import repeats
 from brokerproof.checkers.view import View
@@ -62,7 +62,7 @@ def _on_logs(index: Index) -> Array:
     of any outcome."""
     where = positions(index)
     told = ((where.acknowledged, where.acknowledged_slots), (where.received, where.received_slots))
-    place = np.full(index.size, -1, dtype=np.int64)
+    place = index.scratch(index.size, -1)
     for view, slots in told:
         for here, ids in readable(index, view, slots):
             place[ids] = here
@@ -86,8 +86,8 @@ def _on_logs(index: Index) -> Array:
 
 def _on_queues(index: Index) -> tuple[Array, Array, Array]:
     """Ids that are duplicated; those of them that came after their settle; those that came repeatedly, attempt unknown."""
-    counted, after, unknown = (np.zeros(index.size, dtype=bool) for _ in range(3))
-    settles = {group: view for group, view, _ in index.per_group(index.settles)}
+    none = np.empty(0, dtype=np.int64)
+    counted, after, unknown = [none], [none], [none]
     for group, view, _ in index.per_group(index.on(index.receives, logs=False)):
         again = repeats(index, view, view["lane"])
         if not len(again.places):
@@ -95,17 +95,19 @@ def _on_queues(index: Index) -> tuple[Array, Array, Array]:
         ids, lanes = view.ids[again.places], view["lane"][again.places]
         nth = np.arange(len(ids)) - np.maximum.accumulate(np.where(again.first, np.arange(len(ids)), 0))
         attempt = view["attempt"][again.places]
-        settled = _settled_at(index, settles[group], ids, lanes)
+        settles = next(rows for name, rows, _ in index.per_group(index.settles) if name == group)
+        settled = _settled_at(index, settles, ids, lanes)
         late = (nth > 0) & (view["start_ns"][again.places] >= settled)
         allowed, cycles = np.ones(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=bool)
         for lane in distinct(lanes).tolist():
             allowed[lanes == lane] = _copies(index, lane)
             cycles[lanes == lane] = _returns(index, lane)
         fresh = (nth >= allowed) & (attempt == 0) & ~cycles
-        counted[ids[fresh | late]] = True
-        after[ids[late]] = True
-        unknown[ids[(nth > 0) & (attempt < 0)]] = True
-    return np.flatnonzero(counted), np.flatnonzero(after), np.flatnonzero(unknown & ~counted)
+        counted.append(ids[fresh | late])
+        after.append(ids[late])
+        unknown.append(ids[(nth > 0) & (attempt < 0)])
+    doubles, silent = distinct(np.concatenate(counted)), distinct(np.concatenate(unknown))
+    return doubles, distinct(np.concatenate(after)), silent[~member(silent, doubles)]
 
 
 def _settled_at(index: Index, settles: View, ids: Array, lanes: Array) -> Array:

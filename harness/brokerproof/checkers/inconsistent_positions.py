@@ -17,7 +17,7 @@ def inconsistent_positions(index: Index) -> Finding:
     Counted are positions; ``messages`` are those that share one. O(rows of log lanes)."""
     where = positions(index)
     told = ((where.acknowledged, where.acknowledged_slots), (where.received, where.received_slots))
-    holder = np.full(where.size, -1, dtype=np.int64)
+    holder = index.scratch(where.size, -1)
     for view, slots in told:
         for here, ids in readable(index, view, slots):
             holder[here] = ids

@@ -57,6 +57,7 @@ class Index:
     def __init__(self, history: History) -> None:
         self.history = history
         self.meta: Meta = history.meta
+        self._scratch: Array = np.empty(0, dtype=np.int64)
         self._ok: dict[str, View] = {}
         self._tables: dict[str, Array] = {}
         self._lanes: dict[int, Lane] = {}
@@ -163,9 +164,7 @@ class Index:
     @cached_property
     def numbers(self) -> Numbers:
         """The ids of all message numbers of the history."""
-        return Numbers(
-            [self.view(f).readable["msg"] for f in ("send", "receive", "settle", "effect") if len(self.view(f))]
-        )
+        return Numbers([self.view(f).readable["msg"] for f in ("send", "receive", "effect") if len(self.view(f))])
 
     @property
     def size(self) -> int:
@@ -173,8 +172,18 @@ class Index:
 
     def flags(self, ids: Array) -> Array:
         """An array over messages that is true for these."""
-        out = np.zeros(self.size, dtype=bool)
+        # Not ``zeros``: that memory comes in small pages, one fault for each.
+        out = np.empty(self.size, dtype=bool)
+        out.fill(False)
         out[ids] = True
+        return out
+
+    def scratch(self, size: int, value: int) -> Array:
+        """An int64 array filled with one value, in memory that all checkers use in turn: only until the next call."""
+        if len(self._scratch) < size:
+            self._scratch = np.empty(size, dtype=np.int64)
+        out = self._scratch[:size]
+        out.fill(value)
         return out
 
     def count(self, ids: Array, **details: Any) -> Count:
@@ -529,12 +538,15 @@ class Index:
 
         only: lanes in which it can be judged at all; None: all. A lane of -1 among them stands for any.
         """
+        if not self.groups and not self.has_musts and not (self.acknowledged & ~self._had(view)).any():
+            nothing = np.empty(0, dtype=np.int64)
+            return Fate(nothing, nothing, nothing, {})
         lost = np.zeros(self.size, dtype=bool)
         gone, waiting = lost.copy(), lost.copy()
         by_group: dict[str, int] = {}
         single = len(self.meta.lanes) == 1 and only is None
         for group, mine, lanes in self.per_group(view):
-            got = self.got if mine is self.arrivals else self.flags(mine.ids)
+            got = self._had(mine)
             own = np.zeros(self.size, dtype=bool) if group else lost
             for ids, reach in self._missing(mine, got):
                 if only is not None and -1 not in only and not (only & reach):
@@ -554,6 +566,9 @@ class Index:
         return Fate(
             np.flatnonzero(lost), np.flatnonzero(waiting & ~lost & ~gone), np.flatnonzero(gone & ~lost), by_group
         )
+
+    def _had(self, view: View) -> Array:
+        return self.got if view is self.arrivals else self.flags(view.ids)
 
     def _missing(self, view: View, got: Array) -> Iterable[tuple[Array, frozenset[int]]]:
         """(ids that are missing, the lanes they were to be found in), lane by lane."""

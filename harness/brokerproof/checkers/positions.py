@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,15 @@ class Positions:
         slot = self.lanes.codes(lanes) * self.span + positions if self.lanes.size > 1 else positions
         return self._packed.ids(slot) if self._packed is not None else slot
 
+    def lane_of_slots(self) -> Callable[[Array], Array]:
+        """A function from slots to the codes of their lanes in ``lanes``."""
+        if self._packed is None:
+            return lambda slots: slots // self.span
+        table = np.zeros(self.size, dtype=np.int64)
+        for view, slots in ((self.received, self.received_slots), (self.acknowledged, self.acknowledged_slots)):
+            table[slots] = self.lanes.codes(view["lane"])
+        return lambda slots: table[slots]
+
 
 def positions(index: Index) -> Positions:
     """Computed once; O(rows of log lanes) where positions are compact, else a sort."""
@@ -72,12 +81,23 @@ def _positions(index: Index) -> Positions:
         by_position = Numbers([v["pos"] for v in views])
         span, low = by_position.size, 0
     made = Positions(acknowledged, nothing, received, nothing, lanes.size * span, lanes, span, low, None, by_position)
-    slots = [made.slot(v["lane"], v["pos"]) for v in (acknowledged, received)]
+    slots = [_slots(made, v) for v in (acknowledged, received)]
     if made.size > max(4 * max(len(s) for s in slots), 1 << 16):
         packed = Numbers(slots)
         slots = [packed.ids(s) for s in slots]
     size = packed.size if packed is not None else made.size
     return Positions(acknowledged, slots[0], received, slots[1], size, lanes, span, low, packed, by_position)
+
+
+def _slots(places: Positions, view: View) -> Array:
+    if places.lanes.size == 1 and not places.base and view["pos"].dtype == np.int64 and places._by_position is None:
+        return view["pos"]
+    out = np.empty(len(view), dtype=np.int64)
+    at = 0
+    for lane, pos in view.chunks("lane", "pos"):
+        out[at : at + len(pos)] = places.slot(lane, pos)
+        at += len(pos)
+    return out
 
 
 def _told(view: View) -> View:

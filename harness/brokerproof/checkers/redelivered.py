@@ -15,7 +15,7 @@ def redelivered(index: Index) -> Finding:
     """The message has an ``ok`` receive that the broker flags as a redelivery (attempt above 0), or a second ``ok``
     receive in the same queue lane, or in a log lane a second one by the same process. That is no contradiction:
     at-least-once says so. O(receives), and O(k log k) for the k receives of what came repeatedly."""
-    again = np.zeros(index.size, dtype=bool)
+    again = index.flags(np.empty(0, dtype=np.int64))
     view = index.receives
     if view.greatest("attempt") > 0:
         again[view.ids[view["attempt"] > 0]] = True

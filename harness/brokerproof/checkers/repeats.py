@@ -27,7 +27,7 @@ def repeated_ids(index: Index, view: View) -> Array:
     ids = view.ids
     if int(np.count_nonzero(index.flags(ids))) == len(ids):
         return ids[:0]
-    place = np.empty(index.size, dtype=np.int64)
+    place = index.scratch(index.size, -1)
     place[ids] = np.arange(len(ids))
     again: Array = ids[place[ids] != np.arange(len(ids))]
     return again

@@ -28,7 +28,7 @@ def send_order(index: Index) -> Finding:
     nothing = Finding(anomalies=found(send_nonmonotonic=Count()), observations=found(send_skip=Count()))
     if not where.size or not len(index.sends):
         return nothing
-    slot = np.full(index.size, _NOWHERE)
+    slot = index.scratch(index.size, _NOWHERE)
     view = where.acknowledged
     if len(view):
         # Mostly one position each; only where several rows tell of one message the lowest has to be looked for.
@@ -61,11 +61,7 @@ def _nonmonotonic(index: Index, slot: Array) -> Count:
         return Count()
     where = positions(index)
     lanes = where.lanes.size
-    if lanes > 1:
-        # Slots of one lane are neighbours, so a lane is a range of slots; the position alone does not tell it.
-        lane_of_slot = np.zeros(where.size, dtype=np.int32)
-        lane_of_slot[where.received_slots] = where.lanes.codes(where.received["lane"])
-        lane_of_slot[where.acknowledged_slots] = where.lanes.codes(where.acknowledged["lane"])
+    lane_of = where.lane_of_slots() if lanes > 1 else None
     judged = None
     if len(index.resends) or int(slot.max()) == _NOWHERE or int(stream.min()) < 0:
         judged = np.flatnonzero((slot < _NOWHERE) & (stream >= 0) & ~index.resent)
@@ -76,7 +72,7 @@ def _nonmonotonic(index: Index, slot: Array) -> Count:
         for low in range(0, index.size if judged is None else len(judged), CHUNK):
             here = slice(low, low + CHUNK) if judged is None else judged[low : low + CHUNK]
             group, at = stream[here].astype(np.int64), slot[here]
-            yield (group * lanes + lane_of_slot[at] if lanes > 1 else group), at
+            yield (group if lane_of is None else group * lanes + lane_of(at)), at
 
     groups, rows = count * lanes, chunks()
     if groups > GROUPS_MAX:

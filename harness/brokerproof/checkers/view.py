@@ -7,16 +7,22 @@ in the processor's cache, and only what is needed again and again is kept as a w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from brokerproof.checkers.numbers import Numbers
 from brokerproof.history import COLUMNS, FUNCTIONS, ROW_BYTES, Array, History
 
+_T = TypeVar("_T")
+_U = TypeVar("_U")
 _KINDS: Mapping[str, type[np.generic]] = dict(COLUMNS)
 #: Rows that are looked at together: a few columns of them fit into a cache of the second level.
 CHUNK = 1 << 17
+#: Histories of fewer rows are not worth a second thread.
+_ALONE_ROWS = 1 << 20
 #: Pages of the file that may be held at once.
 _HELD_BYTES = 1 << 28
 
@@ -48,21 +54,22 @@ class Window:
 
 
 def windows(history: History) -> Iterator[Window]:
-    """The rows of a history in windows of at most ``CHUNK`` rows, whatever the sizes of its batches."""
+    """The rows of a history in windows of at most ``CHUNK`` rows. Batches of some size are taken as they lie, since
+    joining copies; many small ones are taken together."""
     pieces: list[tuple[Mapping[str, Array], int, int]] = []
     size = first = 0
     for part in history.parts:
         n = len(part["f"])
         low = 0
         while low < n:
-            high = min(n, low + CHUNK - size)
-            pieces.append((part, low, high))
-            size += high - low
-            low = high
-            if size == CHUNK:
+            if size and (n >= CHUNK // 8 or size + n > CHUNK):
                 yield Window(pieces, first)
                 first += size
                 pieces, size = [], 0
+            high = min(n, low + CHUNK)
+            pieces.append((part, low, high))
+            size += high - low
+            low = high
     if size:
         yield Window(pieces, first)
 
@@ -72,17 +79,16 @@ class Rows:
 
     def __init__(self, history: History, f: str) -> None:
         self._history = history
-        self._picks: list[tuple[Window, slice | Array, int]] = []
-        self._wanted, self._measured = _WANTED.get(f, ()), _MEASURED.get(f, ())
+        self._picks: list[tuple[Window, slice | Array, int, int]] = []
+        self.wanted, self.measured = _WANTED.get(f, ()), _MEASURED.get(f, ())
         self.size = 0
         #: Columns taken along, those with one value only as a view of that value.
         self.columns: dict[str, Array] = {}
         self.spans: dict[str, tuple[int, int]] = {}
-        self._at = 0
         self._held = 0
 
-    def pick(self, window: Window, mask: Array, count: int) -> None:
-        """The rows of the window that the mask chooses, ``count`` of them."""
+    def pick(self, window: Window, mask: Array, count: int) -> int:
+        """The rows of the window that the mask chooses, ``count`` of them; returns the number of the pick."""
         where: slice | Array = slice(0, count)
         if count < window.size:
             places = np.flatnonzero(mask)
@@ -91,39 +97,50 @@ class Rows:
                 where = slice(first, first + count)
             else:
                 where = places.astype(np.uint16 if window.size <= 1 << 16 else np.uint32)
-        self._picks.append((window, where, count))
+        self._picks.append((window, where, count, self.size))
         self.size += count
+        return len(self._picks) - 1
 
-    def take_along(self, nth: int) -> None:
-        """Copies the wanted columns of the ``nth`` pick; picks come in order."""
-        window, where, count = self._picks[nth]
-        for name in (*self._wanted, *self._measured):
+    def reserve(self) -> None:
+        """Room for the wanted columns; memory that is not written to costs nothing."""
+        self.columns = {name: np.empty(self.size, dtype=_KINDS[name]) for name in self.wanted if self.size}
+
+    def copy(self, nth: int, taken: dict[str, _Taken]) -> None:
+        """Copies the wanted columns of a pick; a column that has had one value only is not copied yet."""
+        window, where, count, at = self._picks[nth]
+        for name in (*self.wanted, *self.measured):
             values = _chosen(window[name], where)
             low, high = int(values.min()), int(values.max())
-            span = self.spans.get(name)
-            self.spans[name] = (low, high) if span is None else (min(low, span[0]), max(high, span[1]))
-            if name in self._measured:
+            mine = taken.get(name)
+            if mine is None:
+                mine = taken[name] = _Taken(at, low, high)
+            same = low == high == mine.low == mine.high
+            mine.low, mine.high = min(low, mine.low), max(high, mine.high)
+            if same or name in self.measured:
                 continue
-            column = self.columns.get(name)
-            if column is None:
-                if span is None and low == high or span == (low, high) and low == high:
-                    continue  # one value so far: nothing to copy yet
-                column = self.columns[name] = np.empty(self.size, dtype=_KINDS[name])
-                if span is not None:
-                    column[: self._at] = span[0]
-            column[self._at : self._at + count] = values
-        self._at += count
+            column = self.columns[name]
+            if not mine.written:
+                column[mine.first : at] = mine.value
+                mine.written = True
+            column[at : at + count] = values
 
-    def done(self) -> None:
-        """All picks have been taken along."""
-        for name in self._wanted:
-            if name not in self.columns and self.size:
-                value = np.array(self.spans[name][0], dtype=_KINDS[name])
-                self.columns[name] = np.broadcast_to(value, self.size)
-
-    @property
-    def picks(self) -> Sequence[tuple[Window, slice | Array, int]]:
-        return self._picks
+    def join(self, halves: Sequence[dict[str, _Taken]]) -> None:
+        """What several threads took along, each its own picks, in order."""
+        halves = [half for half in halves if half]
+        for name in (*self.wanted, *self.measured) if self.size else ():
+            parts = [half[name] for half in halves]
+            low, high = min(p.low for p in parts), max(p.high for p in parts)
+            self.spans[name] = low, high
+            if name in self.measured:
+                continue
+            column = self.columns[name]
+            if low == high:
+                self.columns[name] = np.broadcast_to(np.array(low, dtype=_KINDS[name]), self.size)
+                continue
+            ends = [*(p.first for p in parts[1:]), self.size]
+            for part, end in zip(parts, ends, strict=True):
+                if not part.written:
+                    column[part.first : end] = part.value
 
     def gather(self, name: str) -> Array:
         """The whole column; ``row`` is the number of the row in the file."""
@@ -139,7 +156,7 @@ class Rows:
         return zip(*(self._pieces(name) for name in names), strict=True)
 
     def _pieces(self, name: str) -> Iterator[Array]:
-        for window, where, _ in self._picks:
+        for window, where, _, _ in self._picks:
             if name == "row":
                 yield _chosen(np.arange(window.first, window.first + window.size), where)
                 continue
@@ -150,6 +167,18 @@ class Rows:
                 self._history.release()
 
 
+class _Taken:
+    """One column of the picks that one thread took along: from which row on, and what values it has had."""
+
+    __slots__ = ("first", "high", "low", "value", "written")
+
+    def __init__(self, first: int, low: int, high: int) -> None:
+        self.first, self.low, self.high = first, low, high
+        #: What the rows hold that were not copied.
+        self.value = low
+        self.written = False
+
+
 def _chosen(values: Array, where: slice | Array) -> Array:
     return values[where] if isinstance(where, slice) else values.take(where)
 
@@ -158,7 +187,7 @@ def split(history: History) -> tuple[dict[str, Rows], int, int]:
     """(rows of each function; rows in all; rows whose function is not known).
 
     Two passes: over one byte a row for the functions, and one over the wanted columns, window by window, so that every
-    page of the file is touched once. O(rows).
+    page of the file is touched once; by two threads where that is worth while, each half of the windows. O(rows).
     """
     out = {name: Rows(history, name) for name in FUNCTIONS}
     work: list[list[tuple[Rows, int]]] = []
@@ -174,22 +203,44 @@ def split(history: History) -> tuple[dict[str, Rows], int, int]:
             mask = codes == code
             count = int(np.count_nonzero(mask))
             if count:
-                each.pick(window, mask, count)
-                mine.append((each, len(each.picks) - 1))
+                mine.append((each, each.pick(window, mask, count)))
                 left -= count
         strange += left
         work.append(mine)
+    for each in out.values():
+        each.reserve()
+    threads = 2 if rows > _ALONE_ROWS and (os.cpu_count() or 1) > 1 else 1
+    middle = len(work) // threads
+    halves = [work[:middle], work[middle:]] if threads > 1 else [work]
+    taken = _side_by_side(lambda half: _take_along(history, half, threads), halves)
+    for each in out.values():
+        each.join([half.get(id(each), {}) for half in taken])
+    return out, rows, strange
+
+
+def _take_along(
+    history: History, work: Sequence[Sequence[tuple[Rows, int]]], threads: int
+) -> dict[int, dict[str, _Taken]]:
+    taken: dict[int, dict[str, _Taken]] = {}
     held = 0
-    for mine in work:
-        for each, nth in mine:
-            each.take_along(nth)
+    for picks in work:
+        for rows, nth in picks:
+            rows.copy(nth, taken.setdefault(id(rows), {}))
         held += CHUNK * ROW_BYTES
-        if held > _HELD_BYTES:
+        if held > _HELD_BYTES // threads:
             held = 0
             history.release()
-    for each in out.values():
-        each.done()
-    return out, rows, strange
+    return taken
+
+
+def _side_by_side(do: Callable[[_T], _U], what: Sequence[_T]) -> list[_U]:
+    """Each in a thread of its own: numpy lets others run while it works."""
+    if len(what) < 2:
+        return [do(each) for each in what]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(len(what)) as pool:
+        return list(pool.map(do, what))
 
 
 class View:
