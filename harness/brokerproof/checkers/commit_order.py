@@ -6,7 +6,7 @@ import numpy as np
 
 from brokerproof.checkers.base import checker, found
 from brokerproof.checkers.index import Index
-from brokerproof.checkers.numbers import distinct
+from brokerproof.checkers.numbers import by_value, distinct
 from brokerproof.checkers.positions import known, positions
 from brokerproof.checkers.view import View
 from brokerproof.finding import Count, Finding
@@ -48,8 +48,7 @@ def _regressed(unit: Array, view: View) -> Array:
     process in an earlier row."""
     out = np.zeros(len(view), dtype=bool)
     value, start, end, process = view["value"], view["start_ns"], view["end_ns"], view["process"]
-    for one in distinct(unit).tolist():
-        mine = np.flatnonzero(unit == one)
+    for _, mine in by_value(unit):
         by_end = mine[np.argsort(end[mine], kind="stable")]
         highest = np.maximum.accumulate(value[by_end])
         earlier = np.searchsorted(end[by_end], start[mine], side="left") - 1
@@ -69,20 +68,24 @@ def _ahead(index: Index, unit: Array, view: View) -> Array:
     effects = index.view("effect").readable
     effects = effects.where(effects["outcome"] != FAIL)
     lane, position, holder = _contents(index)
-    worker, taken = units(index, effects) >> 32, units(index, where.received)
-    for group in distinct(unit >> 32).tolist():
-        if not (worker == group).any():
+    worker, commits_of = units(index, effects) >> 32, dict(by_value(unit))
+    firsts = {one: int(where.received_slots[places].min()) for one, places in by_value(units(index, where.received))}
+    slots_of = dict(by_value(lane))
+    effects_of = dict(by_value(worker))
+    for group, members in by_value(np.array(list(commits_of), dtype=np.int64) >> 32):
+        if group not in effects_of:
             continue
-        began = np.full(index.size, _NEVER)
-        np.minimum.at(began, effects.ids[worker == group], effects["start_ns"][worker == group])
-        for one in distinct(unit[unit >> 32 == group]).tolist():
-            commits = np.flatnonzero(unit == one)
-            own = where.received_slots[taken == one]
-            if not len(own) or not index.lane(int(view["lane"][commits[0]])).is_log:
+        began = index.scratch(index.size, _NEVER)
+        np.minimum.at(began, effects.ids[effects_of[group]], effects["start_ns"][effects_of[group]])
+        for one in np.array(list(commits_of), dtype=np.int64)[members].tolist():
+            commits = commits_of[one]
+            number = int(view["lane"][commits[0]])
+            if one not in firsts or not index.lane(number).is_log:
                 continue
-            # Slots of a lane are neighbours and ascend with the position: from the group's first one to the lane's end.
-            first = int(own.min())
-            slots = first + np.flatnonzero((lane[first:] == view["lane"][commits[0]]) & (holder[first:] >= 0))
+            # From the group's first position on: slots of a lane ascend with the position.
+            slots = slots_of[number]
+            slots = slots[np.searchsorted(slots, firsts[one]) :]
+            slots = slots[holder[slots] >= 0]
             # The commit that first covers each position: the earliest end among those of a greater value.
             order = np.argsort(view["value"][commits], kind="stable")
             values, ends = view["value"][commits][order], view["end_ns"][commits][order]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from brokerproof.checkers.base import checker, found
-from brokerproof.checkers.index import Index
-from brokerproof.checkers.numbers import distinct, member
+from brokerproof.checkers.index import Index, Labels
+from brokerproof.checkers.numbers import by_value, distinct, member
 from brokerproof.checkers.positions import positions, readable
 from brokerproof.checkers.repeats import repeats
 from brokerproof.checkers.view import View
@@ -44,19 +44,6 @@ def duplicated(index: Index) -> Finding:
     return Finding(anomalies=found(duplicated=index.count(ids, **details)))
 
 
-def one_log(index: Index, lanes: Array) -> Array:
-    """The log of each lane: lanes that may stand in for each other (the partitions of one topic) are one."""
-    out = lanes.astype(np.int64)
-    for number in distinct(lanes).tolist():
-        twins = [
-            other
-            for other, entry in index.routes.get(number, {}).items()
-            if not entry.get("must") and number in index.routes.get(other, {}) and index.lane(other).is_log
-        ]
-        out[lanes == number] = min([number, *twins])
-    return out
-
-
 def _on_logs(index: Index) -> Array:
     """Ids of messages that lie at two positions, by what anybody said about positions: acknowledgements, and receives
     of any outcome."""
@@ -76,7 +63,7 @@ def _on_logs(index: Index) -> Array:
         np.concatenate([(v.ids if c == "ids" else v[c])[r] for v, r in zip(views, rows, strict=True)])
         for c in ("ids", "lane", "pos")
     )
-    log = one_log(index, lane)
+    log = index.one_place(lane)
     order = np.lexsort((pos, lane, log, ids))
     ids, lane, pos, log = ids[order], lane[order], pos[order], log[order]
     same = (ids[1:] == ids[:-1]) & (log[1:] == log[:-1])
@@ -89,19 +76,18 @@ def _on_queues(index: Index) -> tuple[Array, Array, Array]:
     none = np.empty(0, dtype=np.int64)
     counted, after, unknown = [none], [none], [none]
     for group, view, _ in index.per_group(index.on(index.receives, logs=False)):
-        again = repeats(index, view, view["lane"])
+        again = repeats(index, view, index.one_place(view["lane"]) if index.routes else view["lane"])
         if not len(again.places):
             continue
-        ids, lanes = view.ids[again.places], view["lane"][again.places]
+        ids, place = view.ids[again.places], index.one_place(view["lane"][again.places])
         nth = np.arange(len(ids)) - np.maximum.accumulate(np.where(again.first, np.arange(len(ids)), 0))
         attempt = view["attempt"][again.places]
         settles = next(rows for name, rows, _ in index.per_group(index.settles) if name == group)
-        settled = _settled_at(index, settles, ids, lanes)
-        late = (nth > 0) & (view["start_ns"][again.places] >= settled)
+        late = (nth > 0) & (view["start_ns"][again.places] >= _settled_at(index, settles, ids, place))
         allowed, cycles = np.ones(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=bool)
-        for lane in distinct(lanes).tolist():
-            allowed[lanes == lane] = _copies(index, lane)
-            cycles[lanes == lane] = _returns(index, lane)
+        for lane, rows in by_value(view["lane"][again.places]) if index.routes else ():
+            allowed[rows] = _copies(index, lane)
+            cycles[rows] = _returns(index, lane)
         fresh = (nth >= allowed) & (attempt == 0) & ~cycles
         counted.append(ids[fresh | late])
         after.append(ids[late])
@@ -110,19 +96,23 @@ def _on_queues(index: Index) -> tuple[Array, Array, Array]:
     return doubles, distinct(np.concatenate(after)), silent[~member(silent, doubles)]
 
 
-def _settled_at(index: Index, settles: View, ids: Array, lanes: Array) -> Array:
-    """When the message had been settled in that lane, for certain; the end of time if never."""
-    never = np.iinfo(np.int64).max
-    out = np.full(len(ids), never)
+def _settled_at(index: Index, settles: View, ids: Array, places: Array) -> Array:
+    """When the message had been settled in that place, for certain; the end of time if never."""
+    out = np.full(len(ids), np.iinfo(np.int64).max)
     if not len(settles):
         return out
     settles = settles.take(np.flatnonzero(index.flags(ids)[settles.ids]))
-    for lane in distinct(lanes).tolist():
-        first = np.full(index.size, never)
-        mine = (settles["lane"] == lane) | (settles["lane"] < 0)
-        np.minimum.at(first, settles.ids[mine], settles["end_ns"][mine])
-        rows = lanes == lane
-        out[rows] = first[ids[rows]]
+    where = index.one_place(settles["lane"])
+    labels = Labels([places, where])
+    # A settle that does not say its lane counts for any.
+    asked = (ids * labels.size + labels.codes(places), ids)
+    for of, mine in ((settles.ids * labels.size + labels.codes(where), where >= 0), (settles.ids, where < 0)):
+        if mine.any():
+            order = np.lexsort((settles["end_ns"][mine], of[mine]))
+            code, end = of[mine][order], settles["end_ns"][mine][order]
+            want = asked[0] if of is not settles.ids else asked[1]
+            at = np.minimum(np.searchsorted(code, want), len(code) - 1)
+            out = np.where(code[at] == want, np.minimum(out, end[at]), out)
     return out
 
 
@@ -140,10 +130,16 @@ def _copies(index: Index, lane: int) -> int:
 def _returns(index: Index, lane: int) -> bool:
     """Whether messages may come back to the lane by the routes (a retry queue), where a second time is no double."""
     reached: set[int] = set()
-    todo = [other for other in index.routes.get(lane, {}) if other != lane]
+    places = {lane: int(index.one_place(np.array([lane]))[0])}
+    todo = [lane]
     while todo:
-        at = todo.pop()
-        if at not in reached:
-            reached.add(at)
-            todo.extend(index.routes.get(at, {}))
-    return lane in reached
+        here = todo.pop()
+        for there in index.routes.get(here, {}):
+            place = places.setdefault(there, int(index.one_place(np.array([there]))[0]))
+            if place == places[here] or there in reached:
+                continue  # a choice between equals is no way round
+            if place == places[lane]:
+                return True
+            reached.add(there)
+            todo.append(there)
+    return False

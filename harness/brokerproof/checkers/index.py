@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from brokerproof.checkers.numbers import Numbers, distinct, member
+from brokerproof.checkers.numbers import Numbers, by_value, distinct, member
 from brokerproof.checkers.view import Rows, View, split
 from brokerproof.finding import MESSAGES_MAX, Count
 from brokerproof.history import COLUMNS, FAIL, FUNCTIONS, INFO, OK, OUTCOMES, UNREADABLE, Array, History, Meta
@@ -163,7 +163,7 @@ class Index:
 
     @cached_property
     def numbers(self) -> Numbers:
-        """The ids of all message numbers of the history."""
+        """The ids of all message numbers that were sent, received or had an effect."""
         return Numbers([self.view(f).readable["msg"] for f in ("send", "receive", "effect") if len(self.view(f))])
 
     @property
@@ -300,8 +300,8 @@ class Index:
             again = self.resends
             ids = view.ids[wrong]
             fine = np.zeros(len(wrong), dtype=bool)
-            for lane in distinct(again["lane"]).tolist():
-                to = distinct(again.ids[again["lane"] == lane])
+            for lane, places in by_value(again["lane"]):
+                to = distinct(again.ids[places])
                 mine = np.flatnonzero(member(ids, to))
                 fine[mine] |= (lane < 0) | self._allowed(np.full(len(mine), lane), there[wrong[mine]])
             wrong = wrong[~fine]
@@ -309,8 +309,10 @@ class Index:
 
     def _allowed(self, sent_to: Array, found_in: Array) -> Array:
         fine: Array = sent_to == found_in
-        for lane in distinct(sent_to[~fine]).tolist():
-            fine |= (sent_to == lane) & np.isin(found_in, list(self.lane(lane).closure))
+        for lane, places in by_value(sent_to):
+            closure = self.lane(lane).closure
+            if len(closure) > 1:
+                fine[places] |= np.isin(found_in[places], list(closure))
         return fine
 
     @cached_property
@@ -461,6 +463,24 @@ class Index:
         table[labels.codes(np.array(mine, dtype=np.int64))] = True
         return view.where(table[labels.codes(view["lane"])])
 
+    def one_place(self, lanes: Array) -> Array:
+        """Lanes as numbers that are equal where lanes stand in for each other, so that a message is due in one of them:
+        the topic-partitions, or queues, that a client chooses between. Their routes name each other, and, to tell a
+        choice from a retry queue and back, those of queues also themselves."""
+        out = lanes.astype(np.int64)
+        for number, places in by_value(lanes):
+            log = self.lane(number).is_log
+            twins = {
+                other
+                for other, entry in self.routes.get(number, {}).items()
+                if not entry.get("must")
+                and number in self.routes.get(other, {})
+                and self.lane(other).is_log is log
+                and (log or (number in self.routes[number] and other in self.routes[other]))
+            }
+            out[places] = min({number, *twins})
+        return out
+
     @cached_property
     def has_musts(self) -> bool:
         return any(entry.get("must") for entries in self.routes.values() for entry in entries.values())
@@ -578,8 +598,8 @@ class Index:
         if not len(missing):
             return
         lanes = self.of_message("lane")[missing]
-        for number in distinct(lanes).tolist():
-            ids = missing[lanes == number]
+        for number, places in by_value(lanes):
+            ids = missing[places]
             lane = self.lane(number)
             if not lane.musts:
                 yield ids[~got[ids]], lane.closure

@@ -6,7 +6,7 @@ The first three become dense by arithmetic, at a nanosecond or so a row; only th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -126,6 +126,17 @@ class Numbers:
 def bits(count: int) -> int:
     """How many bits tell ``count`` things apart."""
     return max(1, (max(count, 1) - 1).bit_length())
+
+
+def by_value(values: Array) -> Iterator[tuple[int, Array]]:
+    """(value, where it stands) for each distinct value. O(n log n) once, however many there are."""
+    if not len(values):
+        return
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    for low, high in zip(starts.tolist(), [*starts[1:].tolist(), len(values)], strict=True):
+        yield int(ordered[low]), order[low:high]
 
 
 def packed_order(groups: Array, count: int) -> tuple[Array, Array]:

@@ -588,3 +588,35 @@ def test_confirm_numbers_are_no_due_times() -> None:
         )
         == {}
     )
+
+
+# -- lanes that stand in for each other, and those that lead back ------------------------------------------------------
+
+CHOICE = {"0": ({"lane": 0}, {"lane": 1}), "1": ({"lane": 0}, {"lane": 1})}
+RETRY = {"0": ({"lane": 1},), "1": ({"lane": 0},)}
+
+
+def test_queues_that_a_client_chooses_between_are_one_place() -> None:
+    lines = ("info send a", "ok send a lane=1", "ok receive a attempt=0", "ok receive a lane=1 attempt=0")
+    assert anomalies(*lines, lanes=("queue", "queue"), routes=CHOICE) == {"duplicated": 1}
+    assert anomalies(*lines[:3], "ok receive a attempt=0", lanes=("queue", "queue"), routes=CHOICE) == {"duplicated": 1}
+    settled = ("ok send a", "ok receive a", "ok settle a", "ok receive a lane=1")
+    assert anomalies(*settled, lanes=("queue", "queue"), routes=CHOICE) == {"duplicated": 1}
+
+
+def test_back_from_a_retry_queue_is_no_double() -> None:
+    lines = ("ok send a", "ok receive a attempt=0", "ok receive a lane=1 attempt=0", "ok receive a attempt=0")
+    assert anomalies(*lines, lanes=("queue", "queue"), routes=RETRY) == {}
+    assert anomalies(*lines, lanes=("queue", "queue"), routes=DEAD_LETTERS) == {"duplicated": 1}
+
+
+def test_a_settle_without_a_lane_counts_for_any() -> None:
+    lines = ("ok send a", "ok receive a", "ok settle a lane=-1", "ok receive a by=2")
+    assert anomalies(*lines) == {"duplicated": 1}
+
+
+def test_copies_that_the_plan_allows() -> None:
+    two = {"0": ({"lane": 0, "copies": 2},)}
+    lines = ("ok send a", "ok receive a attempt=0", "ok receive a attempt=0 by=2")
+    assert anomalies(*lines, routes=two) == {}
+    assert anomalies(*lines, "ok receive a attempt=0", routes=two) == {"duplicated": 1}
