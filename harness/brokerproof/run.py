@@ -399,8 +399,16 @@ def _overlaps(history: History, from_s: float, to_s: float) -> np.ndarray[Any, n
 
 
 def _in_flight(history: History, from_s: float, to_s: float) -> int:
+    """Operations that were open during the window, and messages that were in a consumer's hands: received before its
+    end, their effect after its beginning or never."""
     work = np.isin(history["f"], [F["send"], F["receive"], F["settle"], F["effect"], F["commit"]])
-    return int(np.count_nonzero(_overlaps(history, from_s, to_s) & work))
+    open_ = int(np.count_nonzero(_overlaps(history, from_s, to_s) & work))
+    effects = history["f"] == F["effect"]
+    if not effects.any():
+        return open_
+    taken = (history["f"] == F["receive"]) & (history["start_ns"] <= to_s * 1e9)
+    worked = effects & (history["end_ns"] < from_s * 1e9)
+    return open_ + len(np.setdiff1d(history["msg"][taken], history["msg"][worked]))
 
 
 def _witnesses_in_flight(

@@ -11,12 +11,12 @@ ONE = ("",)
 
 
 def _arm(c: Configurations, acknowledge: Json) -> Workload:
-    # Work takes longer than messages take to come, so that the kill always finds one in hand and more behind it.
+    # Messages come faster than they are worked off, so that the kill finds one in hand and more behind it.
     return Workload(
         destinations=(c.destination,),
-        senders=(Sender(settings=c.confirmed, rate_per_s=80.0 / c.pace),),
-        receivers=(Receiver(settings=acknowledge, work_ms=20.0 * c.pace, prefetch=20),),
-        load_s=3.0 * c.pace,
+        senders=(Sender(settings=c.confirmed, rate_per_s=100.0 / c.pace, count=60),),
+        receivers=(Receiver(settings=acknowledge, work_ms=40.0 * c.pace, prefetch=20),),
+        load_s=2.5 * c.pace,
     )
 
 
@@ -24,7 +24,7 @@ def _killed(cell: Cell, treatment: Json, control: Json) -> Experiment:
     c = configurations(cell.broker)
     return Experiment(
         topology=c.topology, treatment=_arm(c, treatment), control=_arm(c, control), link_groups=("consumer",),
-        schedule=(Injection(fault="client_kill", target="consumer", at_s=1.5 * c.pace, for_s=0.5 * c.pace),),
+        schedule=(Injection(fault="client_kill", target="consumer", at_s=1.2 * c.pace, for_s=0.5 * c.pace),),
         sham_s=2.0 * c.pace,
     )  # fmt: skip
 

@@ -31,6 +31,8 @@ from brokerproof.workloads.crew import STOP_S, Crew, Scribe, Worker, wait_idle
 
 #: Load starts this long after its processes were told: time for the word to reach all of them.
 LEAD_S = 0.3
+#: How long a kill waits for its consumer to be at work.
+IN_WORK_S = 2.0
 #: How long a client may take to connect before the load starts without it.
 CONNECT_S = 30.0
 
@@ -139,6 +141,10 @@ class LiveTrial:
         return any(c.worker is not None and c.worker.busy for c in self._clients if c.role == role)
 
     def kill(self, role: str) -> list[int]:
+        """SIGKILL; a consumer in the middle of its work, where it has any: between two messages a kill proves nothing."""
+        if role == "consumer" and any(r.work_ms is not None for r in self.plan.workload.receivers):
+            with contextlib.suppress(DeadlineError):
+                wait_until(self._begins_work, IN_WORK_S, "a consumer to begin its work", interval_s=0.001)
         pids = []
         for client in self._clients:
             if client.role == role and client.worker is not None:
@@ -163,7 +169,8 @@ class LiveTrial:
         return [f"{role} {c.slot} of {self.plan.trial}" for c in self._clients if c.role == role and c.killed]
 
     def quiet(self) -> None:
-        """Until the receivers have worked off what was acknowledged, or nothing has moved for a redelivery time."""
+        """Until every acknowledged message has had its effect or was settled, or nothing has moved for a redelivery
+        time: then nothing more can come."""
         if not any(c.role == "consumer" for c in self._clients):
             return
         patience_s = self.cluster.redelivery_s
@@ -171,12 +178,18 @@ class LiveTrial:
         deadline = time.monotonic() + self.plan.workload.drain_s
         seen, since = -1, time.monotonic()
 
+        # What a consumer settled before its work may still be in its hands: that takes as long as the work.
+        work_s = max((r.work_ms or 0.0 for r in self.plan.workload.receivers), default=0.0) / 1000
+
         def settled() -> bool:
             nonlocal seen, since
-            done, rows = self._worked_off(), self._rows_of("consumer")
+            rows = self._rows_of("consumer")
             if rows != seen:
                 seen, since = rows, time.monotonic()
-            return done >= expected or time.monotonic() - since >= patience_s
+            still_s = time.monotonic() - since
+            if self._come_to(F["effect"] if work_s else F["receive"]) >= expected or still_s >= patience_s:
+                return True
+            return still_s >= 0.2 + 20 * work_s and self._come_to(F["effect"], F["settle"]) >= expected
 
         try:
             wait_until(settled, max(0.0, deadline - time.monotonic()), "receivers to go quiet", interval_s=0.02)
@@ -265,18 +278,19 @@ class LiveTrial:
             total += len(np.unique(segment.columns["msg"][:head][mine & (segment.columns["outcome"][:head] != FAIL)]))
         return total
 
-    def _worked_off(self) -> int:
-        if any(r.work_ms is not None for r in self.plan.workload.receivers):
-            with contextlib.suppress(FileNotFoundError):
-                lines = (self.folder / "effects.txt").read_bytes().splitlines()
-                return len({line.split(b" ", 1)[0] for line in lines})
-            return 0
+    def _come_to(self, *functions: int) -> int:
+        """How many messages the consumers have an ``ok`` row of one of these functions for."""
         messages: set[int] = set()
         for segment in self._segments("consumer"):
-            head = segment.head
-            chosen = (segment.columns["f"][:head] == F["receive"]) & (segment.columns["outcome"][:head] == OK)
-            messages.update(np.unique(segment.columns["msg"][:head][chosen]).tolist())
+            f, outcome, msg = (segment.columns[c][: segment.head] for c in ("f", "outcome", "msg"))
+            chosen = np.isin(f, functions) & (outcome == OK)
+            messages.update(np.unique(msg[chosen]).tolist())
         return len(messages)
+
+    def _begins_work(self) -> bool:
+        """Whether a consumer has just taken a message up: its last effect is of an earlier one than its last row."""
+        segments = [s for s in self._segments("consumer") if s.head]
+        return bool(segments) and any(int(s.columns["f"][s.head - 1]) in (F["settle"], F["receive"]) for s in segments)
 
 
 class Block:

@@ -14,8 +14,9 @@ CONFIGURATIONS = Configurations(
     confirmed={"send": "async"},
     unconfirmed={"send": "oneway"},
     # The broker keeps no producer sequence; the message id is made by the client for each send call.
-    dedup={"send": "async"},
-    no_dedup={"send": "async"},
+    # The library's own retries are off, so that only the application sends again.
+    dedup={"send": "async", "attempts": 1},
+    no_dedup={"send": "async", "attempts": 1},
     # A normal topic has order only in a single queue, and only of what was sent one after the other.
     ordered_destination=Destination(name="t", kind="queue", settings={"message.type": "NORMAL", "queues": 1}),
     ordered_sender={"send": "sync"},
