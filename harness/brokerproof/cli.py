@@ -292,7 +292,7 @@ def images_build(
     """Builds images from packages; what is built already is left alone."""
     from brokerproof.runtime import images
 
-    images.build(names or [])
+    images.build(names or [], progress=print)
 
 
 @images_app.command("pull")
@@ -302,7 +302,7 @@ def images_pull(
     """Pulls the official images from their registry."""
     from brokerproof.runtime import images
 
-    images.pull(names or [])
+    images.pull(names or [], progress=print)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ class Recording:
             if match and name not in self._seen:
                 self._seen.add(name)
                 self._readings[name] = _Reading(Segment.open(self._tapes / name), match["tape"])
-        for name, reading in list(self._readings.items()):
+        for reading in self._readings.values():
             rows = reading.take(close_open=close_open)
             if rows is not None:
                 if close_open:

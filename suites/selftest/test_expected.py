@@ -36,7 +36,7 @@ def test_a_line_is_found_by_claim_variant_and_profile(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_line_needs_a_verdict_that_can_be_expected_and_a_reason(tmp_path: Path, text: str) -> None:
-    with pytest.raises(UsageError, match="b-1.toml"):
+    with pytest.raises(UsageError, match=r"b-1\.toml"):
         expected(write(tmp_path, text), **ASK)
 
 

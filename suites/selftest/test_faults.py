@@ -198,9 +198,9 @@ def test_unknown_targets_say_which_there_are(name: str, scene: Scene) -> None:
 
 
 def test_unknown_names_and_settings_suggest_the_nearest() -> None:
-    with pytest.raises(UsageError, match="unknown fault 'latnecy'.*did you mean 'latency'"):
+    with pytest.raises(UsageError, match=r"unknown fault 'latnecy'.*did you mean 'latency'"):
         make("latnecy")
-    with pytest.raises(UsageError, match="unknown setting of fault latency 'latency_s'.*did you mean 'latency_ms'"):
+    with pytest.raises(UsageError, match=r"unknown setting of fault latency 'latency_s'.*did you mean 'latency_ms'"):
         make("latency", {"latency_s": 3})
 
 

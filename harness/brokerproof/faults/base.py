@@ -16,7 +16,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -185,10 +185,8 @@ def _until(fault_: Fault, scene: Scene, targets: Sequence[str], *, bites: bool, 
         last = fault_.probe(scene, targets)
         return last.bites is bites
 
-    try:
+    with suppress(DeadlineError):  # the last look is the evidence
         wait_until(look, timeout_s, f"fault {fault_.name} {'to bite' if bites else 'to be gone'}")
-    except DeadlineError:
-        pass  # the last look is the evidence
     return last
 
 

@@ -1,0 +1,152 @@
+"""The whole flow on the memory broker: command line in, verdicts and files out; and every bug turns a claim red."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brokerproof.brokers.memory.cluster import BUGS
+
+
+def brokerproof(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "brokerproof.cli", *arguments], cwd=cwd, text=True, capture_output=True, timeout=120
+    )
+
+
+def run(tmp_path: Path, broker: str, *select: str) -> tuple[int, dict[str, Any]]:
+    chosen = [word for name in select for word in ("--select", name)]
+    done = brokerproof("run", "--broker", broker, "--seed", "5", "--run-dir", "run", *chosen, cwd=tmp_path)
+    assert (tmp_path / "run" / "results.json").exists(), done.stdout + done.stderr
+    return done.returncode, json.loads((tmp_path / "run" / "results.json").read_text())
+
+
+def test_a_sound_broker_keeps_its_promises(tmp_path: Path, state: Path) -> None:
+    code, results = run(tmp_path, "memory")
+    unexpected = [(c["claim"], c["verdict"], c["reason"]) for c in results["claims"] if not c["as_expected"]]
+    assert (code, unexpected, results["errors"]) == (0, [], [])
+    assert {c["kind"] for c in results["claims"]} == {"promise", "hazard", "property"}
+    folder = tmp_path / "run"
+    for file in ("run.json", "junit.xml", "summary.md", "report/index.html"):
+        assert (folder / file).stat().st_size > 100, file
+    for entry in results["claims"]:
+        for arm in ("treatment", "control", "sham"):
+            for trial in (entry[arm] or {}).get("trial_ids", ()):
+                for file in ("plan.json", "history.arrow", "faults.json", "findings.json"):
+                    assert (folder / "trials" / trial / file).exists(), (trial, file)
+
+    again = brokerproof("check", "run", cwd=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert list((folder / "rechecks").glob("*/results.json"))
+
+    trial = next(c for c in results["claims"] if c["claim"] == "producer/fire-and-forget-loses")["treatment"]["trial_ids"][0]
+    alone = brokerproof("check", f"run/trials/{trial}", "--json", cwd=tmp_path)
+    found = json.loads(alone.stdout)
+    assert alone.returncode == 1
+    assert found["anomalies"]["lost"]["count"] > 0
+    assert found["anomalies"]["duplicated"] == {"count": 0, "messages": []}
+
+    replayed = brokerproof("replay", "run", "--trial", trial, cwd=tmp_path)
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+    assert "lost" in replayed.stdout
+
+
+#: Bug -> the claim that forbids it. The others of ``BUGS`` are mutants of the exchange claims, which run them themselves.
+FORBIDS = {
+    "loses-acknowledged": "producer/acknowledged-survives-link-cut",
+    "reorders": "order/one-queue-one-consumer",
+    "matches-too-little": "amqp/topic-star-hash--zero-or-more",
+    "matches-nothing-with-hash": "amqp/topic-star-hash--zero-or-more",
+    "ignores-the-last-word": "amqp/direct-exact",
+    "forgets-the-last-binding": "amqp/fanout-all",
+    "doubles": "producer/resend-duplicates",
+    "corrupts": "producer/acknowledged-survives-link-cut",
+}
+
+
+@pytest.mark.parametrize("bug", sorted(FORBIDS))
+def test_every_bug_turns_the_claim_that_forbids_it_red(bug: str, tmp_path: Path, state: Path) -> None:
+    assert bug in BUGS
+    code, results = run(tmp_path, f"memory={bug}", FORBIDS[bug])
+    (entry,) = results["claims"]
+    assert entry["verdict"] != "HOLDS", entry["reason"]
+    assert code in (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("run", "--broker", "kafak"), "unknown broker 'kafak'; known: kafka, memory, rabbitmq, rocketmq; did you mean 'kafka'"),
+        (("run", "--broker", "kafka=9"), "unknown version of kafka '9'; known: 3.9.2, 4.3.1"),
+        (("run", "--broker", "memory", "--select", "ordre"), "unknown claim 'ordre'"),
+        (("run", "--broker", "memory", "--profile", "quik"), "unknown profile 'quik'"),
+        (("run", "--broker", "memory", "--variant", "none"), "no cell matches"),
+        (("run", "--broker", "memory", "--run-dir", "."), "exists"),
+        (("list", "claim"), "unknown list 'claim'"),
+        (("replay", "nowhere"), "does not exist"),
+        (("run", "--no-such-option"), "No such option"),
+    ],
+)
+def test_wrong_usage_says_what_exists_and_ends_with_2(
+    arguments: tuple[str, ...], sentence: str, tmp_path: Path, state: Path
+) -> None:  # fmt: skip
+    done = brokerproof(*arguments, cwd=tmp_path)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert (done.returncode, sentence in said) == (2, True), said
+
+
+@pytest.mark.parametrize("what", ["claims", "faults", "checkers", "brokers"])
+def test_lists_are_tables_and_json(what: str, tmp_path: Path) -> None:
+    rows = json.loads(brokerproof("list", what, "--json", cwd=tmp_path).stdout)
+    assert rows
+    table = brokerproof("list", what, cwd=tmp_path)
+    assert table.returncode == 0
+    assert next(iter(rows[0].values()))[:8] in table.stdout
+
+
+def test_a_history_that_is_none_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "history.arrow").write_bytes(b"not arrow")
+    done = brokerproof("check", ".", cwd=tmp_path)
+    assert done.returncode == 4
+    assert "history.arrow" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_truncated_history_is_checked_as_far_as_it_goes(tmp_path: Path, state: Path) -> None:
+    _, results = run(tmp_path, "memory", "producer/fire-and-forget-loses")
+    (entry,) = results["claims"]
+    for trial in entry["treatment"]["trial_ids"]:
+        file = tmp_path / "run" / "trials" / trial / "history.arrow"
+        file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+    done = brokerproof("check", "run", "--json", cwd=tmp_path)
+    (again,) = json.loads(done.stdout)["claims"]
+    assert (again["verdict"], done.returncode) == ("UNKNOWN", 3)
+    assert "torn" in again["reason"]
+
+
+def test_a_killed_run_leaves_its_verdicts(tmp_path: Path, state: Path) -> None:
+    _, results = run(tmp_path, "memory", "order")
+    (tmp_path / "run" / "results.json").unlink()
+    done = brokerproof("check", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(c["claim"] in done.stdout for c in results["claims"])
+
+
+def test_through_pytest_a_test_fails_when_its_verdict_is_not_the_expected_one(tmp_path: Path, state: Path) -> None:
+    from brokerproof.suites import suites
+
+    claims = suites() / "claims"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", str(claims), "-c", str(claims / "pytest.ini"), "-p", "no:cacheprovider", "-q",
+         "--broker", "memory=reorders", "--broker", "memory", "-k", "one_consumer", "--seed", "5", "--run-dir", "run"],
+        cwd=tmp_path, text=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 failed, 1 passed" in done.stdout
+    assert "VIOLATED, expected HOLDS (unlisted)" in done.stdout
+    assert "again: brokerproof run --broker memory=reorders" in done.stdout
