@@ -23,7 +23,7 @@ from brokerproof.plan import Destination, Receiver, Sender
 from brokerproof.runtime import sweep
 from brokerproof.runtime.node import LABEL_CLUSTER
 from brokerproof.runtime.node import client as engine
-from brokerproof.tape import Segment, Tape, errors_of
+from brokerproof.tape import OPEN, Segment, Tape, errors_of
 from brokerproof.waiting import wait_until
 
 pytestmark = pytest.mark.container
@@ -328,6 +328,33 @@ def test_a_broken_link_is_outlived_and_the_others_do_not_feel_it(stage: Stage) -
     received = stage.rows("receive")["msg"]
     assert len(sent) == len(stage.rows("send")["msg"]), "idempotent and patient: all came through"
     assert np.array_equal(np.sort(received), np.sort(sent)), "nothing lost, nothing twice"
+
+
+def test_what_has_no_answer_stays_open_and_is_not_sent_later(stage: Stage) -> None:
+    links = list(stage.cluster.links("producer"))
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=stage.sender(rate_per_s=200.0, stopping=stop.is_set, in_flight_max=50, timeout_s=1.0)
+    )
+    thread.start()
+    wait_until(lambda: len(stage.rows("send", OK)["msg"]) > 50, 10, "load")
+    for link in links:
+        link.disable()
+    before = int(stage.rows("send")["msg"].max())
+    wait_until(lambda: len(stage.rows("send", OPEN)["msg"]) >= 50, 10, "the cap reached")
+    stop.set()
+    begin = time.monotonic()
+    thread.join(20)
+    assert time.monotonic() - begin < 5, "a second for answers, then a clean end"
+    for link in links:
+        link.enable()
+    assert len(stage.rows("send", OPEN)["msg"]) == 50
+    assert any(report.get("capped") for report in stage.reports)
+    time.sleep(1.0)  # in which a producer that lived on would have connected again
+    stage.read()
+    received = set(stage.rows("receive")["msg"].tolist())
+    assert set(stage.rows("send", OK)["msg"].tolist()) <= received
+    assert max(received) <= before, "what was taken back never arrived; at the cut, only answers were lost"
 
 
 def test_a_killed_leader_is_replaced_and_comes_back(stage: Stage) -> None:

@@ -113,6 +113,7 @@ class Sending:
             self._poll(0.0 if busy else self._wait_s(now))
             now = job.tape.now()
         self._finish()
+        self._close()
         if self._capped:
             job.report(capped=self._capped)
 
@@ -277,12 +278,15 @@ class Sending:
         self._replace_producer()
 
     def _replace_producer(self) -> None:
-        old = self._producer
-        old.purge()
-        old.flush(1.0)
+        self._close()
         self._producer = self._connect()
         self._job.tape.reconnected()
         self._poll(0.0)
+
+    def _close(self) -> None:
+        """Takes back what is unanswered and ends the instance: one that is merely dropped goes on sending."""
+        self._producer.purge()
+        self._producer.close()
 
     def _finish(self) -> None:
         """Waits for the answers; what has none by then stays open, and the recorder makes it ``info``."""
