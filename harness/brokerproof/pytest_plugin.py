@@ -62,7 +62,6 @@ def pytest_configure(config: pytest.Config) -> None:
         "container": "needs a container engine",
         "browser": "needs a headless Chromium",
         "cell": "a claim on one broker, version and variant",
-        "xdist_group": "items that one worker runs",
     }.items():
         config.addinivalue_line("markers", f"{marker}: {meaning}")
     worker = getattr(config, "workerinput", None)
@@ -148,8 +147,6 @@ class CellItem(pytest.Item):
             seed=option.seed, node_id=self.nodeid,
         )  # fmt: skip
         self.add_marker(pytest.mark.cell)
-        # One worker per broker: its cells share that worker's clusters, and the brokers run side by side.
-        self.add_marker(pytest.mark.xdist_group(f"{product}-{version}"))
         self.extra_keyword_matches.update({product, found.claim.id, found.claim.kind, variant or "default"})
 
     def experiment(self) -> Experiment | PropertyExperiment:
@@ -235,6 +232,23 @@ class _Cells:
         node.workerinput["brokerproof_run"] = option.run_dir
         node.workerinput["brokerproof_owner"] = option.run_owner
         node.workerinput["brokerproof_command"] = option.run_command
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """One worker per product: its cells share that worker's clusters, and the products run side by side.
+
+        The group marks of pytest-xdist 3.8 do nothing under pytest 9.2, which no longer lets a plugin rename items.
+        """
+        if config.getvalue("dist") != "loadgroup":
+            return None
+        from xdist.scheduler import LoadScopeScheduling
+
+        class ByProduct(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+            def _split_scope(self, nodeid: str) -> str:
+                product = nodeid.rpartition("[")[2].partition("-")[0]
+                return product if product in products() else nodeid
+
+        return ByProduct(config, log)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -87,11 +87,11 @@ def test_kafka_acks_all(cell: Cell) -> Experiment:
     c = configurations(cell.broker)
     # The isolated leader does not know: it goes on taking what its clients send until they hear of another.
     arms = [
-        _workload(c, Sender(settings={**c.confirmed, "acks": acks}, timeout_s=10.0), load_s=12.0) for acks in ("all", "1")
+        _workload(c, Sender(settings={**c.confirmed, "acks": acks}, timeout_s=10.0), load_s=9.0) for acks in ("all", "1")
     ]
     return Experiment(
         topology=c.topology, treatment=arms[0], control=arms[1],
-        schedule=(Injection(fault="partition", target="leader", at_s=1.0, for_s=9.0),),
+        schedule=(Injection(fault="partition", target="leader", at_s=1.0, for_s=6.0),),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brokerproof.message import HEADER_BYTES, Bodies, Verifier, crc32c
@@ -14,6 +14,7 @@ def test_crc_is_the_one_of_the_standard() -> None:
     assert crc32c(b"\x00" * 32) == 0x8A9136AA
 
 
+@settings(deadline=None)
 @given(
     trial=st.integers(0, 2**64 - 1), sender=st.integers(0, 2**31), size=st.integers(HEADER_BYTES, 300),
     first=st.integers(0, 2**62), keys=st.lists(st.integers(-1, 2**31 - 1), min_size=1, max_size=20),
@@ -31,6 +32,7 @@ def test_what_was_made_is_read_back(trial: int, sender: int, size: int, first: i
     assert found.tolist() == keys
 
 
+@settings(deadline=None)
 @given(at=st.integers(0, 63), bit=st.integers(0, 7), warm=st.booleans())
 def test_any_changed_bit_is_seen(at: int, bit: int, warm: bool) -> None:
     bodies = Bodies(trial=9, sender=1, seed=3, size=64)

@@ -150,3 +150,11 @@ def test_through_pytest_a_test_fails_when_its_verdict_is_not_the_expected_one(tm
     assert "1 failed, 1 passed" in done.stdout
     assert "VIOLATED, expected HOLDS (unlisted)" in done.stdout
     assert "again: brokerproof run --broker memory=reorders" in done.stdout
+
+
+def test_one_worker_decides_all_cells_of_a_product(tmp_path: Path, state: Path) -> None:
+    done = brokerproof("run", "--broker", "memory", "--broker", "memory=doubles", "--workers", "2", "--select", "amqp",
+                       "--run-dir", "run", cwd=tmp_path)  # fmt: skip
+    assert (tmp_path / "run" / "results.json").exists(), done.stdout + done.stderr
+    said = [json.loads(line) for line in (tmp_path / "run" / "progress.jsonl").read_text().splitlines()]
+    assert len({line["pid"] for line in said}) == 1

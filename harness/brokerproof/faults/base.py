@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -30,6 +31,8 @@ Plane = Literal["link", "node", "peer", "load", "none"]
 
 #: How long a fault may take to bite after its injection, and to be gone after its heal.
 BITE_S, HEAL_S = 5.0, 10.0
+#: How long a destination may be without a leader before a role cannot be resolved.
+LEADER_S = 20.0
 #: How long before its moment an injection begins with its first look.
 LOOK_AHEAD_S = 3.0
 
@@ -266,7 +269,7 @@ class LinkFault:
         links = [link for group in scene.link_groups for link in scene.cluster.links(group)]
         nodes = {link.node for link in links}
         if target == "leader":
-            leaders = {scene.cluster.leader(name) for name in scene.destinations}
+            leaders = set(_leaders(scene))
             # A gateway stands for every node behind it.
             chosen = leaders & nodes or nodes
         elif target == "all":
@@ -349,10 +352,20 @@ class NodeFault:
         return Probe(False if all(state == "running" for state in states.values()) else None, said)
 
 
+def _leaders(scene: Scene) -> list[str]:
+    """The leaders of the scene's destinations; one that is between two terms is waited for."""
+    return sorted(
+        {
+            wait_until(partial(scene.cluster.leader, name), LEADER_S, f"a leader of {name!r}", retry_on=(HarnessError,))
+            for name in scene.destinations
+        }
+    )
+
+
 def resolve_nodes(scene: Scene, target: str) -> tuple[str, ...]:
     """The nodes that a role means now. Nodes are asked in name order, so equal states resolve equally."""
     nodes = sorted(scene.cluster.nodes)
-    leaders = sorted({scene.cluster.leader(name) for name in scene.destinations}) if target not in ("all", *nodes) else []
+    leaders = _leaders(scene) if target not in ("all", *nodes) else []
     rest = [name for name in nodes if name not in leaders]
     roles = {
         "leader": leaders,

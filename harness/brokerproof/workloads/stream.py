@@ -144,7 +144,7 @@ class LiveTrial:
         """SIGKILL; a consumer in the middle of its work, where it has any: between two messages a kill proves nothing."""
         if role == "consumer" and any(r.work_ms is not None for r in self.plan.workload.receivers):
             with contextlib.suppress(DeadlineError):
-                wait_until(self._begins_work, IN_WORK_S, "a consumer to begin its work", interval_s=0.001)
+                wait_until(self._at_work, IN_WORK_S, "a consumer to be at work", interval_s=0.001)
         pids = []
         for client in self._clients:
             if client.role == role and client.worker is not None:
@@ -287,10 +287,19 @@ class LiveTrial:
             messages.update(np.unique(msg[chosen]).tolist())
         return len(messages)
 
-    def _begins_work(self) -> bool:
-        """Whether a consumer has just taken a message up: its last effect is of an earlier one than its last row."""
-        segments = [s for s in self._segments("consumer") if s.head]
-        return bool(segments) and any(int(s.columns["f"][s.head - 1]) in (F["settle"], F["receive"]) for s in segments)
+    def _at_work(self) -> bool:
+        """Whether a consumer is in the middle of what it has in hand: it has just settled (before its work on this
+        message, or after that on the last, with more to do), or it has been working for a while on what it was given
+        at once, so that an automatic acknowledgement has had its time."""
+        work_ms = min(r.work_ms for r in self.plan.workload.receivers if r.work_ms is not None)
+        long_ago = time.monotonic_ns() - self._zero_ns - int(8e6 * work_ms)
+        for segment in self._segments("consumer"):
+            f, msg, start = (segment.columns[c][: segment.head] for c in ("f", "msg", "start_ns"))
+            received = f == F["receive"]
+            in_hand = len(np.setdiff1d(msg[received], msg[f == F["effect"]]))
+            if in_hand and (int(f[-1]) == F["settle"] or int(start[received][-1]) < long_ago):
+                return True
+        return False
 
 
 class Block:
