@@ -34,7 +34,9 @@ class Claim:
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.id):
-            raise PlanError(f"claim id {self.id!r}: expected '<section>/<slug>', a sharpened one with '--<slug>' behind")
+            raise PlanError(
+                f"claim id {self.id!r}: expected '<section>/<slug>', a sharpened one with '--<slug>' behind"
+            )
         if self.kind not in KINDS:
             raise PlanError(f"claim {self.id}: kind {self.kind!r} is none of {', '.join(KINDS)}")
         if self.kind in ("promise", "hazard") and not self.deciding:

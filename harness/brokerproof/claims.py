@@ -49,7 +49,9 @@ def claim(
     )  # fmt: skip
 
     def mark(decide: Decides) -> Decides:
-        declared = Declared(claim=made, brokers=dict(brokers), profiles=tuple(profiles), needs=tuple(needs), decide=decide)
+        declared = Declared(
+            claim=made, brokers=dict(brokers), profiles=tuple(profiles), needs=tuple(needs), decide=decide
+        )
         decide.brokerproof = declared  # type: ignore[attr-defined]  # functions take attributes; pytest's marks do so too
         return decide
 
@@ -71,6 +73,8 @@ def declared(folder: Path) -> list[Declared]:
             if isinstance(one, Declared):
                 other = found.get(one.claim.id)
                 if other is not None:
-                    raise HarnessError(f"claim {one.claim.id} stands in {other[1].name} and in {file.name}; ids are unique")
+                    raise HarnessError(
+                        f"claim {one.claim.id} stands in {other[1].name} and in {file.name}; ids are unique"
+                    )
                 found[one.claim.id] = (one, file)
     return [one for _, (one, _) in sorted(found.items())]

@@ -35,7 +35,8 @@ images_app = typer.Typer(no_args_is_help=True, help="The container images that b
 app.add_typer(images_app, name="images")
 
 Broker = Annotated[
-    list[str], typer.Option("--broker", metavar="PRODUCT[=VERSION]", help="Broker to test, repeatable, e.g. kafka=4.3.1.")
+    list[str],
+    typer.Option("--broker", metavar="PRODUCT[=VERSION]", help="Broker to test, repeatable, e.g. kafka=4.3.1."),
 ]
 
 
@@ -75,8 +76,12 @@ def run(
     select: Annotated[list[str], typer.Option(help="Claim or section to decide, repeatable; see `list claims`.")] = [],
     profile: Annotated[str, typer.Option(help="quick (deterministic, once), standard or thorough.")] = "quick",
     variant: Annotated[list[str], typer.Option(help="Only this variant of a cell, repeatable.")] = [],
-    seed: Annotated[int | None, typer.Option(help="Seed of the plans. Default: random, and named in the report.")] = None,
-    run_dir: Annotated[Path | None, typer.Option(help="Run folder; must not exist. Default: runs/<utc>-<seed>.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the plans. Default: random, and named in the report.")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Run folder; must not exist. Default: runs/<utc>-<seed>.")
+    ] = None,
     expected: Annotated[Path | None, typer.Option(help="Folder of expected results. Default: the suite's own.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that decide cells. Default: one per broker.")] = None,
 ) -> None:
@@ -113,7 +118,9 @@ def run(
 
 @app.command()
 def check(
-    path: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run folder, or a folder that holds history.arrow.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN|DIR", help="A run folder, or a folder that holds history.arrow.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     replace: Annotated[bool, typer.Option(help="Write a run's new verdicts into its results.json and report.")] = False,
 ) -> None:
@@ -134,7 +141,9 @@ def _check_folder(path: Path, *, as_json: bool) -> int:
     file = path / "history.arrow" if path.is_dir() else path
     finding = check_history(read_history(file))
     if as_json:
-        brief = {k: v for k, v in finding.to_json().items() if k in ("operations", "anomalies", "observations", "missing")}
+        brief = {
+            k: v for k, v in finding.to_json().items() if k in ("operations", "anomalies", "observations", "missing")
+        }
         print(json.dumps(brief))
     else:
         _print_finding(finding)
@@ -193,7 +202,9 @@ def _check_run(path: Path, *, as_json: bool, replace: bool) -> int:
 def replay(
     path: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder whose trials are repeated.")],
     trial: Annotated[list[str], typer.Option(help="Trial to repeat, repeatable. Default: all.")] = [],
-    targets: Annotated[str, typer.Option(help="resolve: find leaders anew; recorded: the nodes of the old run.")] = "resolve",
+    targets: Annotated[
+        str, typer.Option(help="resolve: find leaders anew; recorded: the nodes of the old run.")
+    ] = "resolve",
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the new run. Default: runs/<utc>-<seed>.")] = None,
 ) -> None:
     """Runs the recorded plans again: same seed, same messages, same faults at the same offsets.
@@ -263,7 +274,9 @@ def doctor() -> None:
 
 @app.command()
 def clean(
-    run: Annotated[str | None, typer.Argument(help="Only this run, even if it still lives. Default: all dead runs.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(help="Only this run, even if it still lives. Default: all dead runs.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
 ) -> None:
     """Removes what killed runs left behind: containers, networks, load processes. Living runs are not touched."""
@@ -287,7 +300,9 @@ def images_list() -> None:
 
 @images_app.command("build")
 def images_build(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[PRODUCT[=VERSION]]...", help="Default: all defaults.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[PRODUCT[=VERSION]]...", help="Default: all defaults.")
+    ] = None,
 ) -> None:
     """Builds images from packages; what is built already is left alone."""
     from brokerproof.runtime import images
@@ -297,7 +312,9 @@ def images_build(
 
 @images_app.command("pull")
 def images_pull(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[PRODUCT[=VERSION]]...", help="Default: all defaults.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[PRODUCT[=VERSION]]...", help="Default: all defaults.")
+    ] = None,
 ) -> None:
     """Pulls the official images from their registry."""
     from brokerproof.runtime import images

@@ -80,7 +80,11 @@ class Experiment:
         )  # fmt: skip
         control_settings = self.settings if self.control_settings is None else self.control_settings
         control = replace(
-            base, workload=self.control, arm="control", trial=f"{cell.slug}-control-{n}", settings=dict(control_settings)
+            base,
+            workload=self.control,
+            arm="control",
+            trial=f"{cell.slug}-control-{n}",
+            settings=dict(control_settings),
         )
         plans = {"treatment": base, "control": control}
         if self.schedule and self.sham_s > 0:
@@ -114,7 +118,10 @@ class PropertyResult:
     counterexample: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"cases": self.cases, "counterexample": None if self.counterexample is None else dict(self.counterexample)}
+        return {
+            "cases": self.cases,
+            "counterexample": None if self.counterexample is None else dict(self.counterexample),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

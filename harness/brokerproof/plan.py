@@ -113,7 +113,9 @@ class Workload:
     def roles(self) -> tuple[str, ...]:
         """Role of each client slot: the senders, the receivers, then one final reader for each destination."""
         return (
-            ("producer",) * len(self.senders) + ("consumer",) * len(self.receivers) + ("reader",) * len(self.destinations)
+            ("producer",) * len(self.senders)
+            + ("consumer",) * len(self.receivers)
+            + ("reader",) * len(self.destinations)
         )
 
 

@@ -42,16 +42,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "each in its default version. `brokerproof list brokers` shows all.",
     )  # fmt: skip
     group.addoption(
-        "--profile", default="quick", choices=PROFILES,
+        "--profile",
+        default="quick",
+        choices=PROFILES,
         help="How much: quick decides what is deterministic, once; standard repeats, and takes races; thorough more so.",
     )
     group.addoption("--seed", type=int, default=None, help="Seed of the plans; the report names it. Default: random.")
-    group.addoption("--variant", action="append", default=[], help="Only cells of this variant, e.g. quorum. Repeatable.")
     group.addoption(
-        "--select", action="append", default=[], metavar="CLAIM",
+        "--variant", action="append", default=[], help="Only cells of this variant, e.g. quorum. Repeatable."
+    )
+    group.addoption(
+        "--select",
+        action="append",
+        default=[],
+        metavar="CLAIM",
         help="Only this claim, by id or by section, e.g. order/one-queue-one-consumer or order. Repeatable.",
     )
-    group.addoption("--run-dir", default=None, metavar="DIR", help="Run folder; must not exist. Default: runs/<utc>-<seed>.")
+    group.addoption(
+        "--run-dir", default=None, metavar="DIR", help="Run folder; must not exist. Default: runs/<utc>-<seed>."
+    )
     group.addoption(
         "--expected", default=None, metavar="DIR", help="Expected results. Default: the suite's own, suites/expected."
     )

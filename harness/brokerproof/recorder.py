@@ -162,9 +162,9 @@ class Recording:
         unknown = self._code("unknown")
         marked = codes == -1
         known = (codes >= 0) & (codes < len(table))
-        rows["error"] = np.where(
-            known, np.array(table, dtype=np.int16)[np.where(known, codes, 0)], unknown
-        ).astype(np.int16)
+        rows["error"] = np.where(known, np.array(table, dtype=np.int16)[np.where(known, codes, 0)], unknown).astype(
+            np.int16
+        )
         rows["error"][marked] = self._code(_NO_COMPLETION)
 
     def _code(self, text: str) -> int:

@@ -68,7 +68,9 @@ class RunFolder:
         except FileExistsError:
             pass  # another worker of the run was first
         except OSError as exc:
-            raise EnvironmentProblem(f"making the run folder {str(self.path)!r}: {exc}; is the disk full, or not ours?") from exc
+            raise EnvironmentProblem(
+                f"making the run folder {str(self.path)!r}: {exc}; is the disk full, or not ours?"
+            ) from exc
 
     def note_cluster(self, slug: str, facts: Mapping[str, Any]) -> None:
         """What ``run.json`` will say of a cluster: version, settings, images."""
@@ -90,7 +92,9 @@ class RunFolder:
             file.write(json.dumps(what) + "\n")
 
     def cells(self) -> list[dict[str, Any]]:
-        return [load_json(f) for f in sorted((self.path / "cells").glob("*.json")) if not f.name.endswith(".error.json")]
+        return [
+            load_json(f) for f in sorted((self.path / "cells").glob("*.json")) if not f.name.endswith(".error.json")
+        ]
 
     def fold(self) -> dict[str, Any]:
         """Writes ``results.json`` and completes ``run.json`` from what the cells left; returns the results."""
@@ -115,7 +119,9 @@ def open_run(path: Path) -> RunFolder:
     """An existing run. Raises UsageError with what was found instead."""
     if not (path / "run.json").exists():
         what = "does not exist" if not path.exists() else "holds no run.json"
-        raise UsageError(f"{str(path)!r} {what}; a run folder is what `brokerproof run` names at its end, e.g. runs/<utc>-<seed>")
+        raise UsageError(
+            f"{str(path)!r} {what}; a run folder is what `brokerproof run` names at its end, e.g. runs/<utc>-<seed>"
+        )
     return RunFolder(path)
 
 

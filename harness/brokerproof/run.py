@@ -65,6 +65,7 @@ class Session:
         self._crew: Crew | None = None
         self._scribes: dict[bool, Scribe] = {}
         self._lanes: dict[tuple[str, str], _Made] = {}
+        self._last: dict[str, Cluster] = {}
 
     def say(self, cell: str, what: str) -> None:
         self._progress(cell, what)
@@ -89,6 +90,10 @@ class Session:
         """Leases a cluster; one that a trial left unhealthy is replaced."""
         self.say(cell, f"waiting for {key.product} {key.version} {key.topology}")
         with self.pool.lease(key, progress=lambda what: self.say(cell, what)) as cluster:
+            if self._last.get(key.product) is not cluster:
+                self._last[key.product] = cluster
+                if self._crew is not None:
+                    self._crew.retire(key.product)
             facts = self.folder.path / "clusters" / f"{key.slug}.json"
             if not facts.exists():
                 self.folder.note_cluster(key.slug, _cluster_facts(cluster, self.folder.id))
@@ -227,7 +232,9 @@ def run_block(
         plan.validate()
     with session.cluster(key, cell) as cluster:
         lane_age_s = session.lanes_ready(plans, cluster, key, cell)
-        block = Block(plans, cluster, lambda p: session.folder.trial(p.trial), session.crew, session.scribe(cluster.in_process))
+        block = Block(
+            plans, cluster, lambda p: session.folder.trial(p.trial), session.crew, session.scribe(cluster.in_process)
+        )
         broken = tuple(p for p in plans if p.arm != "sham") or tuple(plans)
         scene = Scene(
             cluster=cluster,
@@ -427,7 +434,9 @@ def _witnesses_in_flight(
         for from_s, to_s in windows:
             hit = _overlaps(history, from_s, to_s)
             if in_hand:
-                hit |= (history["start_ns"] <= to_s * 1e9) & np.isin(history["f"], [F["receive"], F["settle"], F["send"]])
+                hit |= (history["start_ns"] <= to_s * 1e9) & np.isin(
+                    history["f"], [F["receive"], F["settle"], F["send"]]
+                )
             found.update(np.unique(history["msg"][mine & hit]).tolist())
     return len(found)
 
@@ -537,7 +546,13 @@ def recheck(folder: RunFolder) -> list[dict[str, Any]]:
         arms = _witnessed(arms)
         has_faults = any(t.faults for t in arms["treatment"].trials)
         verdict = judge(claim, old["mode"], arms, has_faults=has_faults)
-        new = {**old, "verdict": verdict.word, "reason": verdict.reason, "metrics": dict(verdict.metrics), "p": verdict.p}
+        new = {
+            **old,
+            "verdict": verdict.word,
+            "reason": verdict.reason,
+            "metrics": dict(verdict.metrics),
+            "p": verdict.p,
+        }
         new |= {arm: result.to_json(claim) for arm, result in arms.items()}
         new["as_expected"] = verdict.word == old["expected"]
         entries.append(new)
@@ -551,7 +566,9 @@ def replay(session: Session, folder: RunFolder, trials: Sequence[str], *, record
     for trial in trials:
         old = folder.trial(trial)
         if not (old / "plan.json").exists():
-            raise PlanError(f"trial {trial!r} of {folder.id} has no plan.json; its trials are in {str(folder.trials)!r}")
+            raise PlanError(
+                f"trial {trial!r} of {folder.id} has no plan.json; its trials are in {str(folder.trials)!r}"
+            )
         plan = Plan.from_json(load_json(old / "plan.json"))
         recorded = {i["fault"]: i["targets"] for i in _load_faults(old)["injections"]} if recorded_targets else None
         entry = next((c for c in folder.cells() for arm in ("treatment", "control", "sham")

@@ -90,7 +90,9 @@ class Watch:
     def _now(self) -> Group:
         lines = [Text(f"{time.time() - self._start:6.1f} s", style="bold")]
         for at, cell, what in self._at.values():
-            lines.append(Text(f"          ▸ {cell}: {what} ", style="cyan").append(f"{time.time() - at:.0f} s", style="dim"))
+            lines.append(
+                Text(f"          ▸ {cell}: {what} ", style="cyan").append(f"{time.time() - at:.0f} s", style="dim")
+            )
         return Group(*lines)
 
 
@@ -132,6 +134,8 @@ def print_results(console: Console, results: Mapping[str, Any], folder: Path) ->
         console.print(f"  {entry['reason']}", highlight=False, markup=False)
         console.print(f"  again: {entry['command']}", highlight=False, markup=False)
     for error in results["errors"]:
-        console.print(f"\nharness error in {error['where']}: {error['error']}", style="red", highlight=False, markup=False)
+        console.print(
+            f"\nharness error in {error['where']}: {error['error']}", style="red", highlight=False, markup=False
+        )
     console.print(f"\nreport   {folder / 'report' / 'index.html'}", highlight=False, soft_wrap=True)
     console.print(f"results  {folder / 'results.json'}", highlight=False, soft_wrap=True)

@@ -181,9 +181,7 @@ def _hazard(
             reason=f"{k} of {n} trials show {words}: {_counts(claim, trial.finding)}; the safe arm stays clean",
         )
     if claim.always:
-        return Verdict(
-            word="VIOLATED", reason=f"it is said to happen every time, and none of {n} trials shows {words}"
-        )
+        return Verdict(word="VIOLATED", reason=f"it is said to happen every time, and none of {n} trials shows {words}")
     return Verdict(word="UNKNOWN", reason=f"no witness: none of {n} trials shows {words}")
 
 
@@ -196,7 +194,8 @@ def judge_property(claim: Claim, real: PropertyResult, mutant: str, on_mutant: P
         )
     if real.counterexample is not None:
         return Verdict(
-            word="VIOLATED", reason=f"a generated case disagrees with the claim, shrunk to {_brief(real.counterexample)}"
+            word="VIOLATED",
+            reason=f"a generated case disagrees with the claim, shrunk to {_brief(real.counterexample)}",
         )
     if real.cases == 0:
         return Verdict(word="UNKNOWN", reason="no case was run")

@@ -40,7 +40,9 @@ def topic(least_for_hash: int) -> Model:
     return lambda pattern, key: matches(words_of(pattern), words_of(key))
 
 
-def agree(exchange: str, patterns: st.SearchStrategy[str], model: Model) -> Callable[[SupportsRouting, int, int], PropertyResult]:
+def agree(
+    exchange: str, patterns: st.SearchStrategy[str], model: Model
+) -> Callable[[SupportsRouting, int, int], PropertyResult]:
     """The check of a property: on every generated case the cluster routes as the model says."""
 
     def check(cluster: SupportsRouting, seed: int, cases: int) -> PropertyResult:
@@ -80,7 +82,9 @@ def agree(exchange: str, patterns: st.SearchStrategy[str], model: Model) -> Call
     return check
 
 
-def _property(cell: Cell, exchange: str, patterns: st.SearchStrategy[str], model: Model, mutant: str) -> PropertyExperiment:
+def _property(
+    cell: Cell, exchange: str, patterns: st.SearchStrategy[str], model: Model, mutant: str
+) -> PropertyExperiment:
     return PropertyExperiment(
         topology=configurations(cell.broker).topology, check=agree(exchange, patterns, model), mutant=mutant,
         cases={"quick": 400, "standard": 2000, "thorough": 10000},

@@ -13,7 +13,7 @@ from brokerproof.plan import Injection, Sender, Workload
     sentence="With a synchronous master, acknowledged means on the slave too: the master's loss loses nothing.",
     source="(ours)",
     brokers={"rocketmq": ("master-lost",)},
-    deciding=("lost",), control="inSyncReplicas=1: the master waits for nobody", needs=("peers", "slave"),
+    deciding=("lost",), control="asynchronous replication, the default", needs=("peers", "slave"),
 )  # fmt: skip
 def test_rocketmq_sync_replication(cell: Cell) -> Experiment:
     c = configurations(cell.broker)
@@ -23,7 +23,7 @@ def test_rocketmq_sync_replication(cell: Cell) -> Experiment:
     return Experiment(
         topology=c.topology, treatment=arm, control=arm,
         settings={"brokerRole": "SYNC_MASTER", "inSyncReplicas": 2},
-        control_settings={"brokerRole": "SYNC_MASTER", "inSyncReplicas": 1},
+        control_settings={},
         schedule=(
             Injection(fault="partition", target="leader", at_s=1.0, for_s=5.0),
             Injection(fault="kill", target="leader", at_s=5.5, for_s=2.5, until_read=True),

@@ -20,9 +20,11 @@ def test_quorum_survives(cell: Cell) -> Experiment:
 
     def arm(settings: object) -> Workload:
         sender = Sender(settings=settings, rate_per_s=c.rate_per_s, timeout_s=10.0)  # type: ignore[arg-type]
-        return Workload(destinations=(c.destination,), senders=(sender,), load_s=25.0)
+        return Workload(destinations=(c.destination,), senders=(sender,), load_s=47.0)
 
     return Experiment(
         topology=c.topology, treatment=arm(c.confirmed), control=arm(c.unconfirmed),
-        schedule=(Injection(fault="partition", target="leader", at_s=1.0, for_s=20.0),),
+        # Longer than the isolated node needs to notice (net_ticktime 15 s, so up to 20 s) and to pause itself: healed
+        # before, it would send on what its channels still hold, and nothing would tell the arms apart.
+        schedule=(Injection(fault="partition", target="leader", at_s=1.0, for_s=45.0),),
     )  # fmt: skip

@@ -87,7 +87,8 @@ def test_kafka_acks_all(cell: Cell) -> Experiment:
     c = configurations(cell.broker)
     # The isolated leader does not know: it goes on taking what its clients send until they hear of another.
     arms = [
-        _workload(c, Sender(settings={**c.confirmed, "acks": acks}, timeout_s=10.0), load_s=9.0) for acks in ("all", "1")
+        _workload(c, Sender(settings={**c.confirmed, "acks": acks}, timeout_s=10.0), load_s=9.0)
+        for acks in ("all", "1")
     ]
     return Experiment(
         topology=c.topology, treatment=arms[0], control=arms[1],

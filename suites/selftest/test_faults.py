@@ -112,7 +112,10 @@ def test_every_fault_heals_on_an_error_too(name: str, scene: Scene) -> None:
     if name == "partition":
         scene = three_nodes(scene)
     fault = make(name)
-    with pytest.raises(ZeroDivisionError), apply(fault, scene, TARGETS.get(name, "leader"), now_s=lambda: 0.0) as record:
+    with (
+        pytest.raises(ZeroDivisionError),
+        apply(fault, scene, TARGETS.get(name, "leader"), now_s=lambda: 0.0) as record,
+    ):
         raise ZeroDivisionError
     assert record.probes["after"]["bites"] is False
 
@@ -181,7 +184,15 @@ def test_a_partition_needs_nodes_on_both_sides(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     ("target", "nodes"),
-    [("leader", "b"), ("follower", "a"), ("all", "abc"), ("one", "a"), ("minority", "b"), ("majority", "ba"), ("c", "c")],
+    [
+        ("leader", "b"),
+        ("follower", "a"),
+        ("all", "abc"),
+        ("one", "a"),
+        ("minority", "b"),
+        ("majority", "ba"),
+        ("c", "c"),
+    ],
 )
 def test_roles_of_nodes(target: str, nodes: str, scene: Scene) -> None:
     assert make("kill").resolve(three_nodes(scene), target) == tuple(nodes)
@@ -217,5 +228,3 @@ def test_two_faults_of_one_name_are_refused() -> None:
 def test_client_kill_spares_who_has_no_clients(scene: Scene) -> None:
     with pytest.raises(PlanError, match="needs load processes"):
         make("client_kill").resolve(Scene(cluster=scene.cluster), "consumer")
-
-

@@ -45,7 +45,9 @@ def test_what_cells_left_is_folded(tmp_path: Path) -> None:
     folder.write_cell("b", {"claim": "b"})
     folder.write_cell("a", {"claim": "a"})
     folder.write_error("c", "broke")
-    folder.note_cluster("k", {"broker": "kafka", "settings": {"x": 1}, "engine": {"version": "1"}, "images": {"i": "sha"}})
+    folder.note_cluster(
+        "k", {"broker": "kafka", "settings": {"x": 1}, "engine": {"version": "1"}, "images": {"i": "sha"}}
+    )
     folded = folder.fold()
     assert [c["claim"] for c in folded["claims"]] == ["a", "b"]
     assert folded["errors"] == [{"where": "c", "error": "broke"}]

@@ -26,7 +26,9 @@ def trial(lost: int = 0, *, evidence: str = "took_effect", in_flight: int = 5, m
     )  # fmt: skip
 
 
-def arms(treatment: list[TrialResult], control: list[TrialResult], sham: list[TrialResult] | None = None) -> dict[str, ArmResult]:
+def arms(
+    treatment: list[TrialResult], control: list[TrialResult], sham: list[TrialResult] | None = None
+) -> dict[str, ArmResult]:
     clean = [trial(fault="noop", evidence="no_effect", in_flight=0)] if sham is None else sham
     return {
         "treatment": ArmResult(trials=tuple(treatment)), "control": ArmResult(trials=tuple(control)),

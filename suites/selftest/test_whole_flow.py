@@ -44,7 +44,9 @@ def test_a_sound_broker_keeps_its_promises(tmp_path: Path, state: Path) -> None:
     assert again.returncode == 0, again.stdout + again.stderr
     assert list((folder / "rechecks").glob("*/results.json"))
 
-    trial = next(c for c in results["claims"] if c["claim"] == "producer/fire-and-forget-loses")["treatment"]["trial_ids"][0]
+    trial = next(c for c in results["claims"] if c["claim"] == "producer/fire-and-forget-loses")["treatment"][
+        "trial_ids"
+    ][0]
     alone = brokerproof("check", f"run/trials/{trial}", "--json", cwd=tmp_path)
     found = json.loads(alone.stdout)
     assert alone.returncode == 1
@@ -81,7 +83,10 @@ def test_every_bug_turns_the_claim_that_forbids_it_red(bug: str, tmp_path: Path,
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("run", "--broker", "kafak"), "unknown broker 'kafak'; known: kafka, memory, rabbitmq, rocketmq; did you mean 'kafka'"),
+        (
+            ("run", "--broker", "kafak"),
+            "unknown broker 'kafak'; known: kafka, memory, rabbitmq, rocketmq; did you mean 'kafka'",
+        ),
         (("run", "--broker", "kafka=9"), "unknown version of kafka '9'; known: 3.9.2, 4.3.1"),
         (("run", "--broker", "memory", "--select", "ordre"), "unknown claim 'ordre'"),
         (("run", "--broker", "memory", "--profile", "quik"), "unknown profile 'quik'"),

@@ -370,7 +370,6 @@ class Meaning:
     because: str
 
 
-
 # -- what safe and unsafe mean for a product ---------------------------------------------------------------------------
 
 

@@ -24,6 +24,5 @@ class BlackHole(LinkFault):
         link.add_toxic("timeout", "upstream", timeout=0)
         link.add_toxic("timeout", "downstream", timeout=0)
 
-
     def bites(self, seen: Greeted) -> bool:
         return seen.connected and not seen.answered and seen.ended == ""

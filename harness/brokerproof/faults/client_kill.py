@@ -42,4 +42,6 @@ class ClientKill:
     def probe(self, scene: Scene, targets: Sequence[str]) -> Probe:
         assert scene.clients is not None
         gone = [name for role in targets for name in scene.clients.killed(role)]
-        return Probe(bool(gone), f"killed and not replaced: {', '.join(gone)}" if gone else "every client slot is served")
+        return Probe(
+            bool(gone), f"killed and not replaced: {', '.join(gone)}" if gone else "every client slot is served"
+        )

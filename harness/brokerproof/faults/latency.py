@@ -22,6 +22,5 @@ class Latency(LinkFault):
         link.add_toxic("latency", "upstream", latency=self.latency_ms, jitter=self.jitter_ms)
         link.add_toxic("latency", "downstream", latency=self.latency_ms, jitter=self.jitter_ms)
 
-
     def bites(self, seen: Greeted) -> bool:
         return seen.answered and seen.rtt_ms is not None and seen.rtt_ms >= 2 * (self.latency_ms - self.jitter_ms)

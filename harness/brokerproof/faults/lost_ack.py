@@ -21,6 +21,5 @@ class LostAck(LinkFault):
     def break_(self, link: Link) -> None:
         link.add_toxic("timeout", "downstream", timeout=0)
 
-
     def bites(self, seen: Greeted) -> bool:
         return seen.connected and not seen.answered and seen.ended == ""

@@ -27,13 +27,17 @@ class Partition:
 
     def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
         if scene.cluster.peers is None:
-            raise PlanError(f"a partition needs a cluster with peer links; topology {scene.cluster.topology!r} has none")
+            raise PlanError(
+                f"a partition needs a cluster with peer links; topology {scene.cluster.topology!r} has none"
+            )
         chosen = resolve_nodes(scene, target)
         if self.shape == "halves":
             rest = [name for name in sorted(scene.cluster.nodes) if name not in chosen]
             chosen = (*chosen, *rest)[: max(len(chosen), len(scene.cluster.nodes) // 2)]
         if not chosen or len(chosen) == len(scene.cluster.nodes):
-            raise PlanError(f"a partition needs nodes on both sides; {target!r} is {chosen} of {len(scene.cluster.nodes)}")
+            raise PlanError(
+                f"a partition needs nodes on both sides; {target!r} is {chosen} of {len(scene.cluster.nodes)}"
+            )
         return tuple(chosen)
 
     @contextmanager

@@ -23,6 +23,5 @@ class Reset(LinkFault):
         link.add_toxic("reset_peer", "upstream", timeout=self.after_ms)
         link.add_toxic("reset_peer", "downstream", timeout=self.after_ms)
 
-
     def bites(self, seen: Greeted) -> bool:
         return not seen.answered and (seen.ended in ("rst", "fin") or not seen.connected)

@@ -21,6 +21,5 @@ class Stall(LinkFault):
         link.add_toxic("latency", "upstream", latency=3_600_000, jitter=0)
         link.add_toxic("latency", "downstream", latency=3_600_000, jitter=0)
 
-
     def bites(self, seen: Greeted) -> bool:
         return seen.connected and not seen.answered and seen.ended == ""

@@ -66,7 +66,9 @@ class Ground:
         self._side = ContainerNode(cluster=name, name="side", address="")
         self.server = ProxyServer(LOOPBACK, shape["api_port"])
         self.links = [
-            ProxyLink(self.server, group=s["group"], node=s["node"], address=(LOOPBACK, s["published"]), greeting=greeting)
+            ProxyLink(
+                self.server, group=s["group"], node=s["node"], address=(LOOPBACK, s["published"]), greeting=greeting
+            )
             for s in shape["links"]
         ]
 
@@ -183,7 +185,10 @@ class Ground:
             container.ports[inner] = (LOOPBACK, outer)  # type: ignore[assignment]  # docker's form for one interface
         kwargs: dict[str, Any] = {
             "labels": {
-                LABEL_RUN: self.run, LABEL_CLUSTER: self.name, LABEL_OWNER: sweep.owner_label(self.run), **(labels or {}),
+                LABEL_RUN: self.run,
+                LABEL_CLUSTER: self.name,
+                LABEL_OWNER: sweep.owner_label(self.run),
+                **(labels or {}),
             },
             "mem_limit": f"{spec.memory_mb}m",
             "memswap_limit": f"{spec.memory_mb}m",

@@ -102,7 +102,9 @@ class ProxyServer:
 class ProxyLink:
     """A client link as ``brokers.base.Link``."""
 
-    def __init__(self, server: ProxyServer, *, group: str, node: str, address: tuple[str, int], greeting: bytes) -> None:
+    def __init__(
+        self, server: ProxyServer, *, group: str, node: str, address: tuple[str, int], greeting: bytes
+    ) -> None:
         self._server = server
         self.group, self.node = group, node
         self.name = f"{group}-{node}"

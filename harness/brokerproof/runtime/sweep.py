@@ -151,7 +151,12 @@ def _labelled() -> Iterator[tuple[str, str, str, str]]:
         for container in client().containers.list(all=True, filters={"label": LABEL_RUN}, ignore_removed=True):
             yield "container", str(container.name), container.labels[LABEL_RUN], container.labels.get(LABEL_OWNER, "")
         for network in client().networks.list(filters={"label": LABEL_RUN}):
-            yield "network", str(network.name), network.attrs["Labels"][LABEL_RUN], network.attrs["Labels"].get(LABEL_OWNER, "")
+            yield (
+                "network",
+                str(network.name),
+                network.attrs["Labels"][LABEL_RUN],
+                network.attrs["Labels"].get(LABEL_OWNER, ""),
+            )
 
 
 def _remove(kind: str, name: str) -> None:

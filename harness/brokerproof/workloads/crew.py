@@ -98,7 +98,9 @@ class ProcessWorker:
 
     def assign(self, spec: LoadSpec) -> None:
         if not self._ready.wait(READY_S):
-            raise HarnessError(f"load process {self.pid} did not get ready in {READY_S:g} s; see its log in the run folder")
+            raise HarnessError(
+                f"load process {self.pid} did not get ready in {READY_S:g} s; see its log in the run folder"
+            )
         self.facts, self.failed, self._busy = {}, "", True
         self._say(spec.to_json())
 
@@ -233,9 +235,15 @@ class Crew:
 
     def give_back(self, product: str, worker: Worker) -> None:
         if worker.usable:
-            self._idle[product].append(worker)
+            self._idle.setdefault(product, []).append(worker)
         else:
             worker.kill()
+            self._all.remove(worker)
+
+    def retire(self, product: str) -> None:
+        """Ends the idle workers of the product: what their client library remembers is of a cluster that is gone."""
+        for worker in self._idle.pop(product, []):
+            worker.close()
             self._all.remove(worker)
 
     def _new(self, product: str, *, in_process: bool) -> Worker:
@@ -286,7 +294,9 @@ class ProcessScribe:
         try:
             said = self._said.get(timeout=timeout_s)
         except queue.Empty:
-            raise HarnessError(f"the recorder did not answer within {timeout_s:g} s; see recorder.log in the run folder") from None
+            raise HarnessError(
+                f"the recorder did not answer within {timeout_s:g} s; see recorder.log in the run folder"
+            ) from None
         if wanted not in said:
             raise HarnessError(f"the recorder failed on {said.get('failed')!r}: {said.get('error')}")
         return said

@@ -282,22 +282,30 @@ class LiveTrial:
         """How many messages the consumers have an ``ok`` row of one of these functions for."""
         messages: set[int] = set()
         for segment in self._segments("consumer"):
-            f, outcome, msg = (segment.columns[c][: segment.head] for c in ("f", "outcome", "msg"))
+            head = segment.head  # once: the consumer goes on writing
+            f, outcome, msg = (segment.columns[c][:head] for c in ("f", "outcome", "msg"))
             chosen = np.isin(f, functions) & (outcome == OK)
             messages.update(np.unique(msg[chosen]).tolist())
         return len(messages)
 
     def _at_work(self) -> bool:
-        """Whether a consumer is in the middle of what it has in hand: it has just settled (before its work on this
-        message, or after that on the last, with more to do), or it has been working for a while on what it was given
-        at once, so that an automatic acknowledgement has had its time."""
-        work_ms = min(r.work_ms for r in self.plan.workload.receivers if r.work_ms is not None)
-        long_ago = time.monotonic_ns() - self._zero_ns - int(8e6 * work_ms)
+        """Whether a consumer is in the middle of its work on a message that it received or settled a moment ago. Where
+        acknowledgements come by themselves it has to have worked for a while, so that one has had its time."""
+        receivers = self.plan.workload.receivers
+        work_ns = 1e6 * min(r.work_ms for r in receivers if r.work_ms is not None)
+        by_itself = any(r.settings.get("ack") == "auto" for r in receivers)
+        now = time.monotonic_ns() - self._zero_ns
         for segment in self._segments("consumer"):
-            f, msg, start = (segment.columns[c][: segment.head] for c in ("f", "msg", "start_ns"))
+            head = segment.head  # once: the consumer goes on writing
+            f, msg, start = (segment.columns[c][:head] for c in ("f", "msg", "start_ns"))
             received = f == F["receive"]
-            in_hand = len(np.setdiff1d(msg[received], msg[f == F["effect"]]))
-            if in_hand and (int(f[-1]) == F["settle"] or int(start[received][-1]) < long_ago):
+            if not len(np.setdiff1d(msg[received], msg[f == F["effect"]])):
+                continue
+            # A quarter of the work later an acknowledgement has left, and most of the work is still to come.
+            begun = now - int(start[-1]) > work_ns / 4 and int(f[-1]) != F["effect"]
+            if begun and (not by_itself or int(f[-1]) == F["settle"]):
+                return True
+            if by_itself and now - int(start[received][-1]) > 8 * work_ns:
                 return True
         return False
 

@@ -64,7 +64,9 @@ class Stage:
     reports: list[dict[str, Any]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def sender(self, *, load_s: float = 60.0, stopping: Callable[[], bool] = lambda: False, **given: Any) -> Callable[[], None]:
+    def sender(
+        self, *, load_s: float = 60.0, stopping: Callable[[], bool] = lambda: False, **given: Any
+    ) -> Callable[[], None]:
         sender = Sender(**given)
         tape = self._tape()
         pace = Pace(
@@ -346,7 +348,12 @@ def test_settings_are_the_vendors_words_as_the_broker_has_them(cluster: Rocketmq
 
 def test_logs_are_saved(cluster: RocketmqCluster, tmp_path: Path) -> None:
     cluster.save_logs(tmp_path)
-    for node, words in (("m1", "boot success"), ("s1", "boot success"), ("ns", "boot success"), ("p1", "startup successfully")):
+    for node, words in (
+        ("m1", "boot success"),
+        ("s1", "boot success"),
+        ("ns", "boot success"),
+        ("p1", "startup successfully"),
+    ):
         assert words in (tmp_path / f"{node}.log").read_text()
 
 

@@ -26,8 +26,12 @@ def test_a_request_is_laid_out_as_the_design_says() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 400), TEXT, st.binary(max_size=50)), max_size=5), st.integers(1, 30))
-def test_frames_come_out_as_they_went_in_however_they_are_cut(commands: list[tuple[int, str, bytes]], step: int) -> None:
-    frames = [Frame(code=c, opaque=i, flag=1, remark=r, fields={"f": r}, body=b) for i, (c, r, b) in enumerate(commands)]
+def test_frames_come_out_as_they_went_in_however_they_are_cut(
+    commands: list[tuple[int, str, bytes]], step: int
+) -> None:
+    frames = [
+        Frame(code=c, opaque=i, flag=1, remark=r, fields={"f": r}, body=b) for i, (c, r, b) in enumerate(commands)
+    ]
     data = b"".join(frame.encode() for frame in frames)
     decoder = Decoder()
     got = [frame for at in range(0, len(data), step) for frame in decoder.feed(data[at : at + step])]
@@ -51,7 +55,9 @@ def test_what_is_no_frame_is_refused(data: bytes) -> None:
         Decoder().feed(data)
 
 
-def message(offset: int, body: bytes, *, v6: bool = False, wide: bool = False, words: dict[str, str] | None = None) -> bytes:
+def message(
+    offset: int, body: bytes, *, v6: bool = False, wide: bool = False, words: dict[str, str] | None = None
+) -> bytes:
     """A stored message as MessageDecoder.java reads it."""
     host = 20 if v6 else 8
     text = "".join(f"{k}\x01{v}\x02" for k, v in (words or {}).items()).encode()
@@ -68,7 +74,9 @@ def message(offset: int, body: bytes, *, v6: bool = False, wide: bool = False, w
 @pytest.mark.parametrize("v6", [False, True])
 @pytest.mark.parametrize("wide", [False, True])
 def test_stored_messages_are_taken_apart(v6: bool, wide: bool) -> None:
-    data = message(5, b"one", v6=v6, wide=wide, words={"KEYS": "k", "MSG_REGION": "r"}) + message(6, b"", v6=v6, wide=wide)
+    data = message(5, b"one", v6=v6, wide=wide, words={"KEYS": "k", "MSG_REGION": "r"}) + message(
+        6, b"", v6=v6, wide=wide
+    )
     first, second = remoting.stored(data)
     assert (first.queue, first.offset, first.flag, first.reconsumed) == (3, 5, 9, 2)
     assert (first.body, first.topic, dict(first.properties)) == (b"one", "a-topic", {"KEYS": "k", "MSG_REGION": "r"})

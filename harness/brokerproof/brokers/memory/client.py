@@ -62,7 +62,9 @@ def send(job: SendJob) -> None:
         elif passage == "unanswered":
             cluster.store(job.destination, partition, body)
         if job.sender.resend and tape.now() and passage not in ("passes", "held"):
-            heapq.heappush(retries, (tape.now() + (timeout_ns if passage in ("unanswered", "swallowed") else 10_000_000), msg))
+            heapq.heappush(
+                retries, (tape.now() + (timeout_ns if passage in ("unanswered", "swallowed") else 10_000_000), msg)
+            )
 
     while not job.stopping():
         now = tape.now()

@@ -140,7 +140,9 @@ class MemoryLink:
             return "swallowed"
         if ("timeout", "downstream") in self._toxics:
             return "unanswered"
-        if state == "paused" or any(kind == "latency" and a["latency"] >= 60_000 for (kind, _), a in self._toxics.items()):
+        if state == "paused" or any(
+            kind == "latency" and a["latency"] >= 60_000 for (kind, _), a in self._toxics.items()
+        ):
             return "held"
         return "passes"
 
