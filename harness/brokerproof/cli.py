@@ -43,7 +43,8 @@ Broker = Annotated[
 def main() -> None:
     """Entry point: errors that are raised on purpose become one sentence and an exit code."""
     try:
-        app(standalone_mode=False)
+        # Outside its standalone mode click hands an exit code back instead of raising it.
+        sys.exit(app(standalone_mode=False) or 0)
     except HarnessError as exc:
         print(f"brokerproof: {exc}", file=sys.stderr)
         sys.exit(exc.exit_code)

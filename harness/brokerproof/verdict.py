@@ -208,6 +208,8 @@ def judge_property(claim: Claim, real: PropertyResult, mutant: str, on_mutant: P
 def _problem(trials: Sequence[TrialResult]) -> str:
     """The first reason why the evidence is not complete, or nothing."""
     for trial in trials:
+        if trial.finding.missing:
+            return f"evidence missing in trial {trial.trial}: {trial.finding.missing[0]}"
         for fault, evidence, in_flight in trial.faults:
             if fault == "noop":
                 continue
@@ -218,8 +220,6 @@ def _problem(trials: Sequence[TrialResult]) -> str:
                 return f"fault {fault} {sentence} in trial {trial.trial}"
             if in_flight == 0:
                 return f"fault {fault} bit nothing in flight in trial {trial.trial}"
-        if trial.finding.missing:
-            return f"evidence missing in trial {trial.trial}: {trial.finding.missing[0]}"
         if trial.finding.operations == 0:
             return f"trial {trial.trial} has an empty history"
     return ""

@@ -26,7 +26,7 @@ SOUND = "sound"
 BUGS: Mapping[str, str] = {
     "loses-acknowledged": "drops every 29th message it acknowledged",
     "doubles": "stores every 31st message twice",
-    "reorders": "swaps every 23rd message with the one before it",
+    "reorders": "lets the next four messages pass every 23rd",
     "acks-early": "acknowledges 20 ms before a message is durable",
     "forgets-on-restart": "comes back without half of what it had",
     "wrong-lane": "puts every 19th message into another lane",
@@ -55,7 +55,8 @@ class Lane:
     ready: deque[Stored] = field(default_factory=deque)
     held: dict[int, tuple[int, Stored]] = field(default_factory=dict)  # tag -> (consumer, message)
     log: list[bytes] = field(default_factory=list)
-    committed: int = 0
+    passed: Stored | None = None  # held back until four have passed it
+    passed_by: int = 0
 
 
 class MemoryNode:
@@ -201,16 +202,22 @@ class MemoryCluster:
             for _ in range(2 if bug == "doubles" and n % 31 == 0 else 1):
                 lane.ready.append(Stored(body, durable))
                 lane.log.append(body)
-            if bug == "reorders" and n % 23 == 0 and len(lane.log) > 1:
-                lane.log[-1], lane.log[-2] = lane.log[-2], lane.log[-1]
-                if len(lane.ready) > 1:
-                    lane.ready[-1], lane.ready[-2] = lane.ready[-2], lane.ready[-1]
+            if bug == "reorders" and n % 23 == 0:
+                lane.passed, lane.passed_by = lane.ready.pop(), 0
+            elif lane.passed is not None:
+                lane.passed_by += 1
+                if lane.passed_by == 4:
+                    lane.ready.append(lane.passed)
+                    lane.passed = None
             return len(lane.log) - 1
 
     def fetch(self, name: str, partition: int, consumer: int) -> tuple[int, Stored] | None:
         """Hands the next message to a consumer; it is held until ``settle`` or ``release``."""
         with self.lock:
             lane = self.lanes[name, partition]
+            if not lane.ready and lane.passed is not None and time.monotonic() - lane.passed.durable_at > _EARLY_S:
+                lane.ready.append(lane.passed)  # nothing came that could have passed it
+                lane.passed = None
             if not lane.ready:
                 return None
             message = lane.ready.popleft()
