@@ -27,6 +27,8 @@ from brokerproof.experiment import PROFILES, Cell, Experiment, PropertyExperimen
 from brokerproof.plan import Plan
 from brokerproof.results import RunFolder, new_run_id
 
+#: Where ``brokerproof run`` leaves the command that a person would type; the report shows it.
+_COMMAND = "BROKERPROOF_COMMAND"
 #: The brokers of a run that names none.
 REAL = ("kafka", "rabbitmq", "rocketmq")
 
@@ -81,7 +83,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.run_command = worker["brokerproof_command"]
     else:
         config.option.run_owner = os.getpid()
-        config.option.run_command = "pytest " + " ".join(str(a) for a in config.invocation_params.args)
+        typed = "pytest " + " ".join(str(a) for a in config.invocation_params.args)
+        config.option.run_command = os.environ.get(_COMMAND) or typed
         if config.option.seed is None:
             config.option.seed = random.SystemRandom().randrange(1, 100_000)
         if config.option.run_dir is None:
@@ -320,6 +323,9 @@ def run_pytest(
     if "brokerproof.pytest_plugin" not in {p.value for p in _installed_plugins()}:
         args += ["-p", "brokerproof.pytest_plugin"]
     console.print(f"run {folder.id}: {', '.join(brokers)}, profile {profile}, seed {seed}", highlight=False)
+    words = [f"--profile {profile}", f"--seed {seed}", *(f"--broker {b}" for b in brokers)]
+    words += [*(f"--select {s}" for s in select), *(f"--variant {v}" for v in variant)]
+    os.environ[_COMMAND] = " ".join(["brokerproof run", *words])
     path.parent.mkdir(parents=True, exist_ok=True)
     log = path.parent / f".{path.name}.pytest.log"
     # A polite kill is an interrupt: everything that was started goes through the same way out.
