@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -246,14 +247,17 @@ class RocketmqCluster:
 
     def _live(self, broker: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the broker says of the settings it was given, and of those that durability hangs on."""
+        try:
+            return self._told(broker, asked)
+        except _NOT_YET:
+            return {name: configuration.word(value) for name, value in asked.items()}
+
+    def _told(self, broker: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         words = {*asked, "brokerRole", "flushDiskType", "totalReplicas", "inSyncReplicas", "minInSyncReplicas"}
         words |= {"flushIntervalCommitLog", "flushCommitLogLeastPages", "slaveReadEnable"}
-        try:
-            with self._talk(broker) as to:
-                live = remoting.properties(to.call(remoting.GET_BROKER_CONFIG, {}).body)
-                live["brokerVersionDesc"] = remoting.runtime_info(to).get("brokerVersionDesc", "")
-        except _NOT_YET:
-            return {name: str(value) for name, value in asked.items()}
+        with self._talk(broker) as to:
+            live = remoting.properties(to.call(remoting.GET_BROKER_CONFIG, {}).body)
+            live["brokerVersionDesc"] = remoting.runtime_info(to).get("brokerVersionDesc", "")
         return {name: live[name] for name in sorted({*words, "brokerVersionDesc"}) if name in live}
 
     def _proxy_settings(self) -> dict[str, Any]:
@@ -300,7 +304,9 @@ class RocketmqCluster:
 
     def _taken(self, broker: str, asked: Mapping[str, Any]) -> None:
         """A broker starts on its default for a name or a value that it does not know, and says nothing."""
-        live = self._live(broker, asked)
+        live = wait_until(
+            partial(self._told, broker, asked), _START_S, f"the settings of broker {broker!r}", retry_on=_NOT_YET
+        )
         for name, value in asked.items():
             if live.get(name) != configuration.word(value):
                 raise ProvisionError(
