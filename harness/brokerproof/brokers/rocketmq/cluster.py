@@ -45,7 +45,7 @@ class RocketmqCluster:
     in_process = False
     keeps_consumed = True
     #: The default invisible time (10 s, the least that the gRPC proxy takes) and what reviving took on top, doubled.
-    redelivery_s = 20.0
+    redelivery_s = 45.0
 
     def __init__(self, ground: Ground, *, version: str, topology: str, settings: Json) -> None:
         self.version = version
