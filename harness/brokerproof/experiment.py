@@ -94,6 +94,19 @@ class Experiment:
             )  # fmt: skip
         return plans
 
+    def blocks(self, cell: Cell, n: int) -> list[list[Plan]]:
+        """The plans of trial ``n`` in the order they run; those of one block run side by side under one injection."""
+        plans = self.plans(cell, n)
+        treatment, control, sham = plans["treatment"], plans["control"], plans.get("sham")
+        blocks = [[treatment, control]] if treatment.settings == control.settings else [[treatment], [control]]
+        if sham is not None:
+            if self.shares_injection_with_sham:
+                blocks[-1].append(sham)
+            else:
+                # Before the node has been through anything; and next to the control, whose cluster it shares.
+                blocks.insert(len(blocks) - 1, [sham])
+        return blocks
+
 
 #: Faults that act on client links or load processes, never on a node.
 LINK_AND_LOAD = frozenset(

@@ -24,7 +24,6 @@ from brokerproof.brokers.base import broker, products
 from brokerproof.claims import Declared
 from brokerproof.errors import HarnessError, UsageError, unknown
 from brokerproof.experiment import PROFILES, Cell, Experiment, PropertyExperiment
-from brokerproof.plan import Plan
 from brokerproof.results import RunFolder, new_run_id
 
 #: Where ``brokerproof run`` leaves the command that a person would type; the report shows it.
@@ -222,7 +221,10 @@ class _Cells:
             sweep.register(self.folder.id, owner=self._config.option.run_owner)
             sweep.clean()  # what killed runs left; a living one is never touched
             self._session = run.Session(
-                self.folder, expected_in=self._expected(), progress=self._say, upcoming=list(_plans(session.items))
+                self.folder,
+                expected_in=self._expected(),
+                progress=self._say,
+                upcoming=list(_experiments(session.items)),
             )
         return self._session
 
@@ -281,14 +283,13 @@ class _Cells:
             terminalreporter.write_line(f"report: {self.folder.path / 'report' / 'index.html'}")
 
 
-def _plans(items: Iterable[pytest.Item]) -> Iterator[Plan]:
-    """The plans of all cells among the items, in order: their lanes are made ahead of time."""
+def _experiments(items: Iterable[pytest.Item]) -> Iterator[tuple[Cell, Experiment]]:
+    """The cells among the items that have arms, in order."""
     for item in items:
         if isinstance(item, CellItem) and not item.missing:
             experiment = item.experiment()
             if isinstance(experiment, Experiment):
-                for n in range(experiment.trials(item.cell.profile)):
-                    yield from experiment.plans(item.cell, n).values()
+                yield item.cell, experiment
 
 
 # -- ``brokerproof run`` -----------------------------------------------------------------------------------------------

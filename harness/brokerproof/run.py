@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -32,6 +34,7 @@ from brokerproof.plan import Injection, Plan
 from brokerproof.results import RunFolder, load_json, utc_now, write_json
 from brokerproof.runtime import sweep
 from brokerproof.runtime.pool import ClusterKey, Pool
+from brokerproof.sharing import Blocks, SharedBlock
 from brokerproof.verdict import ArmResult, TrialResult, Verdict, judge, judge_property
 from brokerproof.waiting import wait_until
 from brokerproof.workloads.crew import Crew, ProcessScribe, Scribe, ThreadScribe
@@ -54,12 +57,14 @@ class Session:
     """One harness process of a run: its load processes, its recorder, its clusters, the lanes it has made."""
 
     def __init__(
-        self, folder: RunFolder, *, expected_in: Path, progress: Callable[[str, str], None], upcoming: Sequence[Plan] = ()
+        self, folder: RunFolder, *, expected_in: Path, progress: Callable[[str, str], None],
+        upcoming: Sequence[tuple[Cell, Experiment]] = (),
     ) -> None:  # fmt: skip
-        """upcoming: plans of all cells that this process may decide, in order; their lanes are made ahead."""
+        """upcoming: all cells that this process may decide, in order: they share injections, and their lanes are made
+        ahead."""
         self.folder = folder
         self.expected_in = expected_in
-        self.upcoming = list(upcoming)
+        self.blocks = Blocks(upcoming)
         self._progress = progress
         self.pool = Pool(run=folder.id, folder=folder.path / "pool")
         self._crew: Crew | None = None
@@ -89,7 +94,8 @@ class Session:
     def cluster(self, key: ClusterKey, cell: str) -> Iterator[Cluster]:
         """Leases a cluster; one that a trial left unhealthy is replaced."""
         self.say(cell, f"waiting for {key.product} {key.version} {key.topology}")
-        with self.pool.lease(key, progress=lambda what: self.say(cell, what)) as cluster:
+        needed = {_key(p) for p in self.blocks.coming}
+        with self.pool.lease(key, progress=lambda what: self.say(cell, what), needed=needed) as cluster:
             if self._last.get(key.product) is not cluster:
                 self._last[key.product] = cluster
                 if self._crew is not None:
@@ -99,31 +105,34 @@ class Session:
                 self.folder.note_cluster(key.slug, _cluster_facts(cluster, self.folder.id))
             yield cluster
 
+    def _coming(self, key: ClusterKey) -> list[tuple[Plan, int]]:
+        """(plan, destination) of each lane that coming cells need on that cluster."""
+        mine = (p for p in self.blocks.coming if _key(p) == key)
+        return [(p, d) for p in mine for d in range(len(p.workload.destinations))]
+
+    def _declare(self, cluster: Cluster, lanes: Sequence[tuple[Plan, int]], say: Callable[[str], None]) -> None:
+        id_ = _id(cluster)
+        by_name = {(id_, plan.destination_name(d)): (plan, d) for plan, d in lanes}
+        fresh = {name: lane for name, lane in by_name.items() if name not in self._lanes}
+        if not fresh:
+            return
+        say(f"declaring {len(fresh)} queues and topics")
+
+        def make_lane(item: tuple[tuple[str, str], tuple[Plan, int]]) -> None:
+            name, (plan, d) = item
+            cluster.create(plan.workload.destinations[d], name[1])
+            self._lanes[name] = _Made(time.monotonic(), False)
+
+        with ThreadPoolExecutor(1 if cluster.in_process else 4) as several:
+            list(several.map(make_lane, fresh.items()))
+
     def lanes_ready(self, plans: Sequence[Plan], cluster: Cluster, key: ClusterKey, cell: str) -> float:
         """Makes the lanes of these plans, and of coming ones on the same cluster, and lets them age. Returns the
         age in seconds of the youngest lane of ``plans``."""
-        id_ = str(id(cluster)) if cluster.in_process else json.dumps(cluster.endpoint("admin"), sort_keys=True)
+        id_ = _id(cluster)
         wanted = [(p, d) for p in plans for d in range(len(p.workload.destinations))]
-        ahead = [
-            (p, d)
-            for p in self.upcoming
-            if ClusterKey.of(p.product, p.version, p.topology, p.settings) == key
-            for d in range(len(p.workload.destinations))
-        ]
-        fresh = [
-            (p, d) for p, d in {(p.destination_name(d), 0): (p, d) for p, d in [*wanted, *ahead[:AHEAD_MAX]]}.values()
-            if (id_, p.destination_name(d)) not in self._lanes
-        ]  # fmt: skip
-        if fresh and any((id_, p.destination_name(d)) not in self._lanes for p, d in wanted):
-            self.say(cell, f"declaring {len(fresh)} queues and topics")
-
-            def make_lane(item: tuple[Plan, int]) -> None:
-                plan, d = item
-                cluster.create(plan.workload.destinations[d], plan.destination_name(d))
-                self._lanes[id_, plan.destination_name(d)] = _Made(time.monotonic(), False)
-
-            with ThreadPoolExecutor(1 if cluster.in_process else 4) as several:
-                list(several.map(make_lane, fresh))
+        if any((id_, p.destination_name(d)) not in self._lanes for p, d in wanted):
+            self._declare(cluster, [*wanted, *self._coming(key)[:AHEAD_MAX]], lambda what: self.say(cell, what))
         if cluster.in_process:
             return 0.0
         mine = [(id_, p.destination_name(d)) for p, d in wanted]
@@ -144,6 +153,15 @@ class Session:
         for scribe in self._scribes.values():
             scribe.close()
         self.pool.close()
+
+
+def _key(plan: Plan) -> ClusterKey:
+    return ClusterKey.of(plan.product, plan.version, plan.topology, plan.settings)
+
+
+def _id(cluster: Cluster) -> str:
+    """Tells one start of a cluster from the next."""
+    return str(id(cluster)) if cluster.in_process else json.dumps(cluster.endpoint("admin"), sort_keys=True)
 
 
 # -- one cell ----------------------------------------------------------------------------------------------------------
@@ -177,16 +195,25 @@ def unsupported(session: Session, cell: Cell, missing: str) -> dict[str, Any]:
 def _run_trials(session: Session, cell: Cell, experiment: Experiment) -> dict[str, ArmResult]:
     results: dict[str, list[TrialResult]] = {}
     for n in range(experiment.trials(cell.profile)):
-        plans = experiment.plans(cell, n)
         # Arms that can share an injection run side by side; interleaving comes from taking all arms trial by trial.
-        for together in _blocks(experiment, plans):
-            key = ClusterKey.of(cell.broker, cell.version, experiment.topology, together[0].settings)
-            found = run_block(
-                session, cell.slug, together, key, link_groups=experiment.link_groups, deciding=cell.claim.deciding
-            )
-            for plan, result in zip(together, found, strict=True):
-                results.setdefault(plan.arm, []).append(result)
+        for block, plans in session.blocks.of(cell, experiment, n):
+            if not block.done:
+                _run_shared(session, cell, block)
+            if block.failed is not None:
+                raise block.failed
+            session.say(cell.slug, "checking")
+            for plan, trial in zip(plans, block.trials(plans), strict=True):
+                found = evaluate(session.folder.trial(trial), cell.claim.deciding)
+                results.setdefault(plan.arm, []).append(found)
     return _witnessed({arm: ArmResult(trials=tuple(trials)) for arm, trials in results.items()})
+
+
+def _run_shared(session: Session, cell: Cell, block: SharedBlock) -> None:
+    try:
+        run_block(session, cell.slug, block.plans, _key(block.plans[0]), link_groups=block.link_groups)
+    except Exception as exc:
+        block.failed = exc
+    block.done = True
 
 
 def _witnessed(arms: Mapping[str, ArmResult]) -> dict[str, ArmResult]:
@@ -207,25 +234,12 @@ def _witnessed(arms: Mapping[str, ArmResult]) -> dict[str, ArmResult]:
     return out
 
 
-def _blocks(experiment: Experiment, plans: Mapping[str, Plan]) -> list[list[Plan]]:
-    treatment, control, sham = plans["treatment"], plans["control"], plans.get("sham")
-    blocks = [[treatment, control]] if treatment.settings == control.settings else [[treatment], [control]]
-    if sham is not None:
-        if experiment.shares_injection_with_sham:
-            blocks[-1].append(sham)
-        else:
-            # Before the node has been through anything; and next to the control, whose cluster it shares.
-            blocks.insert(len(blocks) - 1, [sham])
-    return blocks
-
-
 def run_block(
     session: Session, cell: str, plans: Sequence[Plan], key: ClusterKey, *, link_groups: tuple[str, ...],
-    deciding: Sequence[str], recorded: Mapping[str, Sequence[str]] | None = None,
-) -> list[TrialResult]:  # fmt: skip
-    """Runs trials side by side under one set of injections, and evaluates each from its files.
+    recorded: Mapping[str, Sequence[str]] | None = None,
+) -> None:  # fmt: skip
+    """Runs trials side by side under one set of injections; each leaves its files for ``evaluate``.
 
-    deciding: keys of the anomalies whose witnesses are looked for among what was in flight.
     recorded: fault -> nodes, to inject into these again instead of resolving roles (``replay --targets recorded``).
     """
     for plan in plans:
@@ -243,7 +257,7 @@ def run_block(
         )  # fmt: skip
         healthy = True
         try:
-            session.say(cell, f"load on {', '.join(p.arm for p in plans)}")
+            session.say(cell, f"load on {_arms_in_words(plans)}")
             applied, healthy = _drive(session, cell, block, scene, broken[0].schedule, recorded)
             block.finish()
         except BaseException:
@@ -258,15 +272,27 @@ def run_block(
                 {"schema": 1, "lane_age_s": round(lane_age_s, 1), "clients": _facts(block, plan),
                  "injections": [a.to_json() for a in faults]},
             )  # fmt: skip
-            cluster.save_logs(folder / "logs")
+            if plan is plans[0]:
+                cluster.save_logs(folder / "logs")
+            else:
+                _link_tree(session.folder.trial(plans[0].trial) / "logs", folder / "logs")
         if healthy:
             for plan, d in ((p, d) for p in plans for d in range(len(p.workload.destinations))):
                 with contextlib.suppress(HarnessError):
                     cluster.delete(plan.workload.destinations[d], plan.destination_name(d))
         else:
             session.pool.spoil(key)
-    session.say(cell, "checking")
-    return [evaluate(session.folder.trial(plan.trial), deciding) for plan in plans]
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    """One cluster, one set of logs: the trials of a block hold the same files."""
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=os.link, dirs_exist_ok=True)
+
+
+def _arms_in_words(plans: Sequence[Plan]) -> str:
+    counted = Counter(p.arm for p in plans)
+    return ", ".join(arm if n == 1 else f"{n} {arm}s" for arm, n in counted.items())
 
 
 def _drive(
@@ -303,8 +329,10 @@ def _drive(
 
     try:
         for at_s, what, n in moments:
-            _until(block, start_s + at_s)
             injection = schedule[n]
+            # An injection that came late (a slow machine) still lasts as long as planned.
+            least = applied[n].injected_s + injection.for_s if what == "heal" else 0.0
+            _until(block, max(start_s + at_s, least))
             if what == "look":
                 first_look(n)
                 continue
@@ -575,9 +603,9 @@ def replay(session: Session, folder: RunFolder, trials: Sequence[str], *, record
                       if trial in (c[arm] or {}).get("trial_ids", ())), None)  # fmt: skip
         deciding = tuple(entry["deciding"]) if entry else ()
         groups = tuple(sorted({s.link for s in plan.workload.senders} | {r.link for r in plan.workload.receivers}))
-        key = ClusterKey.of(plan.product, plan.version, plan.topology, plan.settings)
-        results += run_block(
-            session, f"replay of {trial}", [plan], key,
-            link_groups=tuple(entry["link_groups"]) if entry else groups, deciding=deciding, recorded=recorded,
+        run_block(
+            session, f"replay of {trial}", [plan], _key(plan),
+            link_groups=tuple(entry["link_groups"]) if entry else groups, recorded=recorded,
         )  # fmt: skip
+        results.append(evaluate(session.folder.trial(trial), deciding))
     return results

@@ -12,10 +12,11 @@ ONE = ("",)
 
 def _arm(c: Configurations, acknowledge: Json) -> Workload:
     # Messages come faster than they are worked off, so that the kill finds one in hand and more behind it.
+    # The work is long enough for a kill to hit it on a machine that has other things to do.
     return Workload(
         destinations=(c.destination,),
         senders=(Sender(settings=c.confirmed, rate_per_s=100.0 / c.pace, count=60),),
-        receivers=(Receiver(settings=acknowledge, work_ms=40.0 * c.pace, prefetch=20),),
+        receivers=(Receiver(settings=acknowledge, work_ms=max(15.0, 40.0 * c.pace), prefetch=20),),
         load_s=2.5 * c.pace,
     )
 

@@ -19,12 +19,12 @@ def test_broker_inner_id(cell: Cell) -> Experiment:
     c = configurations(cell.broker)
 
     def arm(settings: object) -> Workload:
-        sender = Sender(settings=settings, resend=True, timeout_s=1.0, rate_per_s=c.rate_per_s)  # type: ignore[arg-type]
-        return Workload(destinations=(c.destination,), senders=(sender,), load_s=5.0)
+        sender = Sender(settings=settings, resend=True, timeout_s=2.0, rate_per_s=c.rate_per_s)  # type: ignore[arg-type]
+        return Workload(destinations=(c.destination,), senders=(sender,), load_s=6.0)
 
     return Experiment(
         topology=c.topology, treatment=arm(c.dedup), control=arm(c.no_dedup),
-        schedule=(Injection(fault="lost_ack", target="all", at_s=1.0, for_s=2.0),),
+        schedule=(Injection(fault="lost_ack", target="all", at_s=1.0, for_s=3.0),),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +50,16 @@ class Pool:
         self._attached: dict[ClusterKey, Cluster] = {}
 
     @contextmanager
-    def lease(self, key: ClusterKey, *, progress: Callable[[str], None]) -> Iterator[Cluster]:
-        """The cluster, alone, until the block ends. One that was spoilt (``spoil``) is replaced at the next lease."""
+    def lease(
+        self, key: ClusterKey, *, progress: Callable[[str], None], needed: Container[ClusterKey] = ()
+    ) -> Iterator[Cluster]:  # fmt: skip
+        """The cluster, alone, until the block ends. One that was spoilt (``spoil``) is replaced at the next lease.
+
+        needed: clusters that are leased again later; others of the same product are removed now.
+        """
         with (self._folder / f"{key.slug}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            self._close_others(key, needed)
             yield self._up(key, progress)
 
     def spoil(self, key: ClusterKey) -> None:
@@ -63,10 +69,11 @@ class Pool:
         if cluster is not None:
             cluster.close()
 
-    def close_others(self, key: ClusterKey) -> None:
-        """Removes this process's other clusters of the same product: two cores do not carry several of each."""
+    def _close_others(self, key: ClusterKey, needed: Container[ClusterKey]) -> None:
+        """Two cores do not carry several clusters of each product."""
         for other in [k for k in self._attached if k.product == key.product and k != key]:
-            self.spoil(other)
+            if other not in needed:
+                self.spoil(other)
 
     def close(self) -> None:
         for key in list(self._attached):
@@ -75,7 +82,6 @@ class Pool:
     def _up(self, key: ClusterKey, progress: Callable[[str], None]) -> Cluster:
         if key in self._attached and self._state(key).exists():
             return self._attached[key]
-        self.close_others(key)
         product = broker(key.product)
         settings = json.loads(key.settings)
         try:

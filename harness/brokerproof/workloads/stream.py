@@ -32,7 +32,7 @@ from brokerproof.workloads.crew import STOP_S, Crew, Scribe, Worker, wait_idle
 #: Load starts this long after its processes were told: time for the word to reach all of them.
 LEAD_S = 0.3
 #: How long a kill waits for its consumer to be at work.
-IN_WORK_S = 2.0
+IN_WORK_S = 15.0
 #: How long a client may take to connect before the load starts without it.
 CONNECT_S = 30.0
 
@@ -61,6 +61,7 @@ class LiveTrial:
             *(_Client(i, "producer", i) for i in range(len(w.senders))),
             *(_Client(len(w.senders) + i, "consumer", i) for i in range(len(w.receivers))),
         ]
+        self._readers: list[_Client] = []
         self.problems: list[str] = []
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "plan.json").write_text(plan.dumps())
@@ -113,13 +114,16 @@ class LiveTrial:
                 client.worker.go(start_ns)
 
     def stop(self, role: str) -> None:
-        """Asks the role's clients to end, and waits until they have."""
-        mine = [c for c in self._clients if c.role == role and c.worker is not None]
-        for client in mine:
-            assert client.worker is not None
-            client.worker.stop()
-        for client in mine:
-            self._release(client, STOP_S)
+        """Asks the role's clients to end."""
+        for client in self._clients:
+            if client.role == role and client.worker is not None:
+                client.worker.stop()
+
+    def ended(self, role: str) -> None:
+        """Waits until the role's clients have ended."""
+        for client in self._clients:
+            if client.role == role and client.worker is not None:
+                self._release(client, STOP_S)
 
     def _release(self, client: _Client, timeout_s: float) -> None:
         worker = client.worker
@@ -141,10 +145,7 @@ class LiveTrial:
         return any(c.worker is not None and c.worker.busy for c in self._clients if c.role == role)
 
     def kill(self, role: str) -> list[int]:
-        """SIGKILL; a consumer in the middle of its work, where it has any: between two messages a kill proves nothing."""
-        if role == "consumer" and any(r.work_ms is not None for r in self.plan.workload.receivers):
-            with contextlib.suppress(DeadlineError):
-                wait_until(self._at_work, IN_WORK_S, "a consumer to be at work", interval_s=0.001)
+        """SIGKILL."""
         pids = []
         for client in self._clients:
             if client.role == role and client.worker is not None:
@@ -197,17 +198,18 @@ class LiveTrial:
             self.problems.append(str(exc))
 
     def read(self) -> None:
-        """The final read: one fresh client per destination, until the product's own rule says drained."""
+        """Starts the final read: one fresh client per destination, until the product's own rule says drained."""
         w = self.plan.workload
-        readers = []
         for d in range(len(w.destinations)):
-            slot = len(w.senders) + len(w.receivers) + d
-            client = _Client(slot, "reader", d)
+            client = _Client(len(w.senders) + len(w.receivers) + d, "reader", d)
             client.worker = self._crew.take(self.plan.product, in_process=self.cluster.in_process)
             client.worker.assign(self._spec(client))
-            readers.append(client)
-        for client in readers:
-            self._release(client, w.drain_s + STOP_S)
+            self._readers.append(client)
+
+    def has_read(self) -> None:
+        """Waits until the final read is over."""
+        for client in self._readers:
+            self._release(client, self.plan.workload.drain_s + STOP_S)
 
     def finish(self) -> int:
         """Ends the history; returns its rows. The recorder closes what is open as ``info``."""
@@ -220,7 +222,7 @@ class LiveTrial:
 
     def abandon(self) -> None:
         """On the way out of an error: kills the clients, keeps what was recorded."""
-        for client in self._clients:
+        for client in (*self._clients, *self._readers):
             if client.worker is not None:
                 client.worker.kill()
                 self._crew.give_back(self.plan.product, client.worker)
@@ -288,24 +290,30 @@ class LiveTrial:
             messages.update(np.unique(msg[chosen]).tolist())
         return len(messages)
 
-    def _at_work(self) -> bool:
-        """Whether a consumer is in the middle of its work on a message that it received or settled a moment ago. Where
-        acknowledgements come by themselves it has to have worked for a while, so that one has had its time."""
+    def at_work(self) -> bool:
+        """Whether a consumer is in the middle of its work on a message that it received or settled a moment ago; True
+        where there is no work to be in the middle of."""
         receivers = self.plan.workload.receivers
+        if all(r.work_ms is None for r in receivers):
+            return True
         work_ns = 1e6 * min(r.work_ms for r in receivers if r.work_ms is not None)
         by_itself = any(r.settings.get("ack") == "auto" for r in receivers)
         now = time.monotonic_ns() - self._zero_ns
         for segment in self._segments("consumer"):
             head = segment.head  # once: the consumer goes on writing
-            f, msg, start = (segment.columns[c][:head] for c in ("f", "msg", "start_ns"))
+            f, outcome, msg, start = (segment.columns[c][:head] for c in ("f", "outcome", "msg", "start_ns"))
             received = f == F["receive"]
-            if not len(np.setdiff1d(msg[received], msg[f == F["effect"]])):
+            worked = msg[f == F["effect"]]
+            if not len(np.setdiff1d(msg[received], worked)):
                 continue
+            if by_itself:
+                # The broker has answered the acknowledgement of something that is still to be worked off; where the
+                # library tells of none, it had its time.
+                answered = (f == F["settle"]) & (outcome == OK)
+                if len(np.setdiff1d(msg[answered], worked)) or now - int(start[received][-1]) > 8 * work_ns:
+                    return True
             # A quarter of the work later an acknowledgement has left, and most of the work is still to come.
-            begun = now - int(start[-1]) > work_ns / 4 and int(f[-1]) != F["effect"]
-            if begun and (not by_itself or int(f[-1]) == F["settle"]):
-                return True
-            if by_itself and now - int(start[received][-1]) > 8 * work_ns:
+            elif now - int(start[-1]) > work_ns / 4 and int(f[-1]) != F["effect"]:
                 return True
         return False
 
@@ -347,17 +355,24 @@ class Block:
         return any(trial.busy("producer") for trial in self.trials)
 
     def stop_senders(self) -> None:
+        self._stop("producer")
+
+    def _stop(self, role: str) -> None:
         for trial in self.trials:
-            trial.stop("producer")
+            trial.stop(role)
+        for trial in self.trials:
+            trial.ended(role)
 
     def drain(self) -> None:
         """Receivers work off what is there and end; then the final read."""
         for trial in self.trials:
             trial.quiet()
-        for trial in self.trials:
-            trial.stop("consumer")
+        self._stop("consumer")
+        # Side by side: each waits more than it works.
         for trial in self.trials:
             trial.read()
+        for trial in self.trials:
+            trial.has_read()
 
     def finish(self) -> None:
         for trial in self.trials:
@@ -376,7 +391,22 @@ class Block:
     # -- faults.base.Clients -------------------------------------------------------------------------------------------
 
     def kill(self, role: str) -> Sequence[int]:
-        return [pid for trial in self.trials if trial.plan.arm != "sham" for pid in trial.kill(role)]
+        """A consumer is killed in the middle of its work, each trial's as soon as it is: between two messages a kill
+        proves nothing."""
+        pids: list[int] = []
+        left = [trial for trial in self.trials if trial.plan.arm != "sham"]
+
+        def kill_those_at_work() -> bool:
+            for trial in [t for t in left if role != "consumer" or t.at_work()]:
+                pids.extend(trial.kill(role))
+                left.remove(trial)
+            return not left
+
+        with contextlib.suppress(DeadlineError):
+            wait_until(kill_those_at_work, IN_WORK_S, "consumers to be at work", interval_s=0.001)
+        for trial in left:
+            pids.extend(trial.kill(role))
+        return pids
 
     def replace(self, role: str) -> None:
         for trial in self.trials:

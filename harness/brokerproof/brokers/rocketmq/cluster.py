@@ -44,7 +44,8 @@ class RocketmqCluster:
     product = "rocketmq"
     in_process = False
     keeps_consumed = True
-    #: The default invisible time (10 s, the least that the gRPC proxy takes) and what reviving took on top, doubled.
+    #: What a killed simple consumer held is invisible for 10 s more (the least that the gRPC proxy takes); what a push
+    #: consumer held, until it is missed (``channelExpiredTimeout``, 15 to 25 s). Reviving takes a few seconds on top.
     redelivery_s = 45.0
 
     def __init__(self, ground: Ground, *, version: str, topology: str, settings: Json) -> None:
