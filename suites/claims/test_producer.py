@@ -101,8 +101,9 @@ def _lost_ack(cell: Cell) -> tuple[Workload, Workload, Experiment]:
 
     The time-out leaves room for a slow machine: a sham that sends again says nothing of the fault."""
     c = configurations(cell.broker)
-    resends = _workload(c, Sender(settings=c.no_dedup, resend=True, timeout_s=2.0), load_s=6.0)
-    once = _workload(c, Sender(settings=c.no_dedup, timeout_s=2.0), load_s=6.0)
+    calm = replace(c, rate_per_s=min(c.rate_per_s, 200.0 / c.pace))
+    resends = _workload(calm, Sender(settings=c.no_dedup, resend=True, timeout_s=2.0), load_s=6.0)
+    once = _workload(calm, Sender(settings=c.no_dedup, timeout_s=2.0), load_s=6.0)
     experiment = Experiment(
         topology=c.topology, treatment=resends, control=once, sham_s=3.0 * c.pace,
         schedule=(Injection(fault="lost_ack", target="all", at_s=1.0 * c.pace, for_s=3.0 * c.pace),),

@@ -46,7 +46,7 @@ class RocketmqCluster:
     keeps_consumed = True
     #: What a killed simple consumer held is invisible for 10 s more (the least that the gRPC proxy takes); what a push
     #: consumer held, until it is missed (``channelExpiredTimeout``, 15 to 25 s). Reviving takes a few seconds on top.
-    redelivery_s = 45.0
+    redelivery_s = 35.0
 
     def __init__(self, ground: Ground, *, version: str, topology: str, settings: Json) -> None:
         self.version = version
