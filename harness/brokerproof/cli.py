@@ -6,15 +6,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from brokerproof import __version__
 from brokerproof.errors import HarnessError, UsageError, unknown
-
-if TYPE_CHECKING:
-    from brokerproof.finding import Finding
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
@@ -132,43 +129,9 @@ def check(
     """
     if (path / "run.json").exists():
         raise typer.Exit(_check_run(path, as_json=as_json, replace=replace))
-    raise typer.Exit(_check_folder(path, as_json=as_json))
+    from brokerproof.checking import check_folder
 
-
-def _check_folder(path: Path, *, as_json: bool) -> int:
-    from brokerproof.checkers.base import check as check_history
-    from brokerproof.history import read_history
-
-    file = path / "history.arrow" if path.is_dir() else path
-    finding = check_history(read_history(file))
-    if as_json:
-        brief = {
-            k: v for k, v in finding.to_json().items() if k in ("operations", "anomalies", "observations", "missing")
-        }
-        print(json.dumps(brief))
-    else:
-        _print_finding(finding)
-    if any(c.count for c in finding.anomalies.values()):
-        return 1
-    return 3 if finding.missing or finding.observations["undrained"].count else 0
-
-
-def _print_finding(finding: Finding) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{finding.operations:,} operations", title_justify="left")
-    for column in ("class", "kind", "count", "first messages"):
-        table.add_column(column, justify="right" if column == "count" else "left")
-    for kind, classes in (("anomaly", finding.anomalies), ("observation", finding.observations)):
-        for key, count in classes.items():
-            style = "bold red" if kind == "anomaly" and count.count else "" if count.count else "dim"
-            first = ", ".join(map(str, count.messages[:5])) + (" …" if count.count > 5 else "")
-            table.add_row(key, kind, f"{count.count:,}", first, style=style)
-    console = Console()
-    console.print(table)
-    for sentence in finding.missing:
-        console.print(f"evidence missing: {sentence}", style="yellow", highlight=False, markup=False)
+    raise typer.Exit(check_folder(path, as_json=as_json))
 
 
 def _check_run(path: Path, *, as_json: bool, replace: bool) -> int:

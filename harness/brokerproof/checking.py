@@ -1,0 +1,47 @@
+"""``brokerproof check DIR``: judges one history, and prints every anomaly and observation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from brokerproof.checkers.base import check
+from brokerproof.finding import Finding
+from brokerproof.history import read_history
+
+#: What ``--json`` prints of a finding; the rest is in ``findings.json`` of a run.
+_BRIEF = ("operations", "anomalies", "observations", "missing")
+
+
+def check_folder(path: Path, *, as_json: bool) -> int:
+    """Checks the history in a folder, or a history file. Exit code: 0 clean, 1 anomalies, 3 evidence missing.
+
+    Raises HistoryError where nothing can be read.
+    """
+    file = path / "history.arrow" if path.is_dir() else path
+    finding = check(read_history(file))
+    if as_json:
+        print(json.dumps({key: value for key, value in finding.to_json().items() if key in _BRIEF}))
+    else:
+        _print_table(finding)
+    if any(count.count for count in finding.anomalies.values()):
+        return 1
+    return 3 if finding.missing or finding.observations["undrained"].count else 0
+
+
+def _print_table(finding: Finding) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{finding.operations:,} operations", title_justify="left")
+    for column in ("class", "kind", "count", "first messages"):
+        table.add_column(column, justify="right" if column == "count" else "left")
+    for kind, classes in (("anomaly", finding.anomalies), ("observation", finding.observations)):
+        for key, count in classes.items():
+            style = "bold red" if kind == "anomaly" and count.count else "" if count.count else "dim"
+            first = ", ".join(map(str, count.messages[:5])) + (" …" if count.count > 5 else "")
+            table.add_row(key, kind, f"{count.count:,}", first, style=style)
+    console = Console()
+    console.print(table)
+    for sentence in finding.missing:
+        console.print(f"evidence missing: {sentence}", style="yellow", highlight=False, markup=False)
