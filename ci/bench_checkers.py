@@ -1,7 +1,7 @@
 """How long ``brokerproof check`` takes, against what reading the file costs anyway, and against other checkers.
 
-Each round runs, one after the other, whole commands on the same file (a send, a receive and a settle per message, and
-a few planted losses, duplicates and phantoms):
+Each round runs, one after the other, whole commands on the same file (a send, a receive and a settle per message; once
+sane, and once, for the rivals, with a few planted losses, duplicates and phantoms):
 
     read     pyarrow maps the file, numpy.bincount over ``msg``     the least that any checker could do
     check    python -m brokerproof check DIR --json                 every checker, timeline, witnesses
@@ -9,7 +9,7 @@ a few planted losses, duplicates and phantoms):
     polars   the same three by polars joins
     duckdb   the same three by SQL in DuckDB
 
-The answers of all that count must be the same. What is printed is the median of the rounds and the median of the
+The answers of all that count must be what was planted. What is printed is the median of the rounds and the median of the
 rounds' ratios, so that a busy machine slows all of them. At the end: how the time grows with the messages, and, where Go
 is installed, Porcupine on a small history.
 
@@ -55,14 +55,17 @@ STEP_NS = 2000
 _TEXTS = ["", "start", "drained"]
 
 
-def write(path: Path, messages: int, shape: str) -> dict[str, int]:
+def write(path: Path, messages: int, shape: str, *, planted: bool) -> dict[str, int]:
     """A trial of two senders, 64 keys, four consumers, half a million messages a second; rows as they would be closed.
-    In a log each consumer has its own topic-partition. Returns what was planted: anomaly -> messages."""
+    In a log each consumer has its own topic-partition. Returns what was planted, if anything: anomaly -> messages."""
     log = shape == "log"
     lanes = [{"name": f"{shape}-{n}", "kind": shape} for n in range(CONSUMERS if log else 1)]
     roles = ("producer",) * SENDERS + ("consumer",) * CONSUMERS
-    every = max(50, min(messages // 2, 100_000))
-    planted = {key: len(range(nth, messages, every)) for nth, key in ((7, "lost"), (11, "duplicated"), (13, "phantom"))}
+    every = max(50, min(messages // 2, 100_000)) if planted else 1 << 62
+    count = {key: len(range(nth, messages, every)) for nth, key in ((7, "lost"), (11, "duplicated"), (13, "phantom"))}
+    place = (7, 11, 13) if planted else (-1, -1, -1)
+    if not planted:
+        count = dict.fromkeys(count, 0)
     with HistoryWriter(path, Meta(lanes=tuple(lanes), processes=roles)) as writer:
         _control(writer, "start", -1, 0)
         for first in range(0, messages, BATCH_MESSAGES):
@@ -70,8 +73,12 @@ def write(path: Path, messages: int, shape: str) -> dict[str, int]:
             key = msg % KEYS
             lane, pos = (key % CONSUMERS, msg // CONSUMERS) if log else (0 * msg, -1 + 0 * msg)
             by, at = SENDERS + key % CONSUMERS, msg * STEP_NS
-            came = np.flatnonzero(msg % every != 7)
-            got, twice, strange = msg[came], np.flatnonzero(msg % every == 11), np.flatnonzero(msg % every == 13)
+            came = np.flatnonzero(msg % every != place[0])
+            got, twice, strange = (
+                msg[came],
+                np.flatnonzero(msg % every == place[1]),
+                np.flatnonzero(msg % every == place[2]),
+            )
             parts = [
                 _rows(msg, f=0, process=msg % SENDERS, key=key, lane=lane, pos=pos, start_ns=at, end_ns=at + 500_000),
                 _rows(got, f=1, process=by[came], key=key[came], lane=lane[came], pos=pos[came] if log else got,
@@ -80,9 +87,9 @@ def write(path: Path, messages: int, shape: str) -> dict[str, int]:
                       end_ns=at[came] + 710_000),
                 # Once more, at a position of its own; and a number that nobody sent.
                 _rows(msg[twice], f=1, process=by[twice], key=key[twice], lane=lane[twice],
-                      pos=messages + msg[twice], attempt=0, start_ns=at[twice] + 650_000, end_ns=at[twice] + 650_000),
-                _rows(messages + msg[strange], f=1, process=by[strange], key=key[strange], lane=lane[strange],
-                      pos=3 * messages + msg[strange], attempt=0, start_ns=at[strange] + 660_000,
+                      pos=messages + msg[twice] // every, attempt=0, start_ns=at[twice] + 650_000, end_ns=at[twice] + 650_000),
+                _rows(messages + msg[strange] // every, f=1, process=by[strange], key=key[strange], lane=lane[strange],
+                      pos=2 * messages + msg[strange] // every, attempt=0, start_ns=at[strange] + 660_000,
                       end_ns=at[strange] + 660_000),
             ]  # fmt: skip
             columns = {name: np.concatenate([p[name] for p in parts]) for name, _ in COLUMNS}
@@ -90,7 +97,7 @@ def write(path: Path, messages: int, shape: str) -> dict[str, int]:
             writer.write({name: column[order] for name, column in columns.items()}, _TEXTS)
         for number in range(len(lanes)):
             _control(writer, "drained", number, messages * STEP_NS + 10**9)
-    return planted
+    return count
 
 
 def _rows(msg: np.ndarray, **values: object) -> dict[str, np.ndarray]:
@@ -129,15 +136,16 @@ def counts(name: str, said: str) -> dict[str, int]:
     return {key: found["anomalies"][key]["count"] if name == "check" else found[key] for key in COUNTED}
 
 
-def bench(folder: Path, messages: int, shape: str, rounds: int, rivals_max: int) -> dict[str, Any]:
-    """Measures one size; returns the medians for the table of growth."""
+def bench(folder: Path, messages: int, shape: str, rounds: int, *, planted: bool) -> dict[str, Any]:
+    """Measures one size, on a sane history against reading, on one with anomalies against the rivals as well; returns
+    the medians for the table of growth."""
     file = folder / "history.arrow"
-    planted = write(file, messages, shape)
+    truth = write(file, messages, shape, planted=planted)
     commands = {
         "read": [sys.executable, "-c", READ, str(file)],
         "check": [sys.executable, "-m", "brokerproof", "check", str(folder), "--json"],
     }
-    if messages <= rivals_max:
+    if planted:
         for name, script in (("sets", "sets"), ("polars", "polars_joins"), ("duckdb", "duckdb_sql")):
             commands[name] = [sys.executable, str(RIVALS / f"{script}.py"), str(file), shape]
     timed(commands["read"])  # the file is in the page cache from here on
@@ -148,23 +156,24 @@ def bench(folder: Path, messages: int, shape: str, rounds: int, rivals_max: int)
                 continue
             run, said = timed(command)
             runs[name].append(run)
-            if name != "read" and counts(name, said) != planted:
-                raise SystemExit(f"bench: {name} found {counts(name, said)}, planted were {planted}")
-    print(f"{messages:,} messages, {shape}: {3 * messages:,} rows, {file.stat().st_size / 2**20:,.0f} MB")
+            if name != "read" and counts(name, said) != truth:
+                raise SystemExit(f"bench: {name} found {counts(name, said)}, planted were {truth}")
+    what = f"{truth['lost']} each of lost, duplicated, phantom" if planted else "sane"
+    print(f"{messages:,} messages, {shape}, {what}: {3 * messages:,} rows, {file.stat().st_size / 2**20:,.0f} MB")
     middle = {name: [statistics.median(column) for column in zip(*mine, strict=True)] for name, mine in runs.items()}
     for name, (clock, processor, peak) in middle.items():
         print(
             f"  {name:6s} {clock:8.2f} s   processor {processor:8.2f} s   peak {peak:7,.0f} MB   ({len(runs[name])} rounds)"
         )
+    ratios = {}
     for name in commands:
         if name != "check":
             pairs = list(zip(runs["check"], runs[name], strict=False))
             clock, processor = (statistics.median(a[i] / b[i] for a, b in pairs) for i in (0, 1))
             print(f"  check / {name}: {clock:.2f} by the clock, {processor:.2f} of processor")
-            if name == "read":
-                ratio = clock
+            ratios[name] = clock
     file.unlink()
-    return {"messages": messages, "check_s": middle["check"][0], "peak_mb": middle["check"][2], "ratio": ratio}
+    return {"messages": messages, "check_s": middle["check"][0], "peak_mb": middle["check"][2], "ratio": ratios["read"]}
 
 
 def growth(shape: str, sizes: list[dict[str, Any]]) -> list[str]:
@@ -222,7 +231,7 @@ def porcupine(folder: Path, messages: int) -> None:
     if done.returncode:
         print(f"porcupine: it could not be built: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
         return
-    planted = write(file, messages, "queue")
+    planted = write(file, messages, "queue", planted=True)
     lines = "".join(json.dumps(operation) + "\n" for operation in operations(file))
     said = json.loads(subprocess.run([str(program)], input=lines, capture_output=True, text=True, check=True).stdout)
     (took, *_), out = timed([sys.executable, "-m", "brokerproof", "check", str(folder), "--json"])
@@ -249,7 +258,10 @@ def main() -> None:
     missed = []
     with tempfile.TemporaryDirectory(prefix="brokerproof-bench-") as folder:
         for shape in args.shape:
-            sizes = [bench(Path(folder), n, shape, args.rounds, args.rivals_max) for n in args.messages]
+            sizes = [bench(Path(folder), n, shape, args.rounds, planted=False) for n in args.messages]
+            for n in args.messages:
+                if n <= args.rivals_max:
+                    bench(Path(folder), n, shape, args.rounds, planted=True)
             missed += growth(shape, sizes)
         if args.porcupine:
             porcupine(Path(folder), min(args.porcupine, max(args.messages)))
