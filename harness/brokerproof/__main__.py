@@ -1,6 +1,6 @@
 """``brokerproof`` and ``python -m brokerproof``: the command line, and a short way for the command that CI calls most.
 
-    brokerproof check PATH --json [--memory-limit SIZE]
+    brokerproof check PATH --json
 
 in this form needs no option parser, no table and no colours; without them it starts in half the time. Whatever else is
 asked, and every wrong usage, is the command line's (``cli.py``).

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from brokerproof.checkers.base import check
+from brokerproof.errors import UsageError
 from brokerproof.finding import Finding
 from brokerproof.history import read_history
 
 #: What ``--json`` prints of a finding; the rest is in ``findings.json`` of a run.
 _BRIEF = ("operations", "anomalies", "observations", "missing")
+_SIZE = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?) *(?P<unit>[KMGT]i?B)", re.IGNORECASE)
+_UNITS = {f"{c}{i}b": (1024 if i else 1000) ** n for n, c in enumerate("kmgt", 1) for i in ("", "i")}
 
 
-def check_folder(path: Path, *, as_json: bool) -> int:
+def memory_bytes(size: str) -> int:
+    """Bytes of "1GiB", "512MiB", "2 GB". Raises UsageError."""
+    match = _SIZE.fullmatch(size.strip())
+    if match is None:
+        raise UsageError(f"memory limit {size!r}: expected a number and a unit, e.g. 1GiB or 512MiB")
+    return int(float(match["number"]) * _UNITS[match["unit"].lower()])
+
+
+def check_folder(path: Path, *, as_json: bool, memory_limit: str = "") -> int:
     """Checks the history in a folder, or a history file. Exit code: 0 clean, 1 anomalies, 3 evidence missing.
 
+    memory_limit: as in "1GiB"; a history that would take more is judged in parts. Empty: no limit.
     Raises HistoryError where nothing can be read.
     """
-    file = path / "history.arrow" if path.is_dir() else path
-    finding = check(read_history(file))
+    limit = memory_bytes(memory_limit) if memory_limit else None
+    history = read_history(path / "history.arrow" if path.is_dir() else path)
+    if limit is None:
+        finding = check(history)
+    else:
+        from brokerproof.checkers.bounded import check_within
+
+        finding = check_within(history, limit)
     if as_json:
         print(json.dumps({key: value for key, value in finding.to_json().items() if key in _BRIEF}))
     else:

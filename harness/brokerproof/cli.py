@@ -121,6 +121,9 @@ def check(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     replace: Annotated[bool, typer.Option(help="Write a run's new verdicts into its results.json and report.")] = False,
+    memory_limit: Annotated[
+        str, typer.Option(metavar="SIZE", help="Judge a history that needs more, e.g. 1GiB, part by part.")
+    ] = "",
 ) -> None:
     """Judges what a run left, again: no engine, no broker, no client library.
 
@@ -131,7 +134,7 @@ def check(
         raise typer.Exit(_check_run(path, as_json=as_json, replace=replace))
     from brokerproof.checking import check_folder
 
-    raise typer.Exit(check_folder(path, as_json=as_json))
+    raise typer.Exit(check_folder(path, as_json=as_json, memory_limit=memory_limit))
 
 
 def _check_run(path: Path, *, as_json: bool, replace: bool) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from brokerproof.__main__ import _plain_check
+from brokerproof.checking import memory_bytes
 
 CHECKERS = Path(__file__).parent / "checkers"
 
@@ -83,3 +84,18 @@ def test_a_run_folder_is_the_command_lines(tmp_path: Path) -> None:
 def test_exit_codes(tale: list[str], code: int, tmp_path: Path) -> None:
     folder = str(write(tmp_path, *tale))
     assert (check(folder, "--json").returncode, check(folder).returncode) == (code, code)
+
+
+def test_a_memory_limit_changes_nothing_of_the_answer(tmp_path: Path) -> None:
+    folder = str(write(tmp_path, "ok send a", "ok send b", "ok receive a"))
+    whole = check(folder, "--json")
+    for limit in ("1KiB", "100 MB", "4GiB"):
+        parts = check(folder, "--json", "--memory-limit", limit)
+        assert (parts.returncode, json.loads(parts.stdout)) == (1, json.loads(whole.stdout))
+    wrong = check(folder, "--memory-limit", "much")
+    assert (wrong.returncode, "expected a number and a unit" in wrong.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(("size", "number"), [("1GiB", 1 << 30), ("1.5 kB", 1500), ("2mib", 2 << 20)])
+def test_sizes(size: str, number: int) -> None:
+    assert memory_bytes(size) == number
