@@ -166,6 +166,21 @@ def _check_run(path: Path, *, as_json: bool, replace: bool) -> int:
 
 
 @app.command()
+def explain(
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN|DIR", help="A run folder, a trial's, or one with history.arrow.")
+    ],
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="The number, as reports and findings name it.")],
+    trial: Annotated[str, typer.Option(help="The trial, where the number exists in several.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Tells the life of one message: sent, delivered, settled, its effect, the faults, and what the checkers say."""
+    from brokerproof.explaining import show
+
+    raise typer.Exit(show(path, message, trial, as_json=as_json))
+
+
+@app.command()
 def replay(
     path: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder whose trials are repeated.")],
     trial: Annotated[list[str], typer.Option(help="Trial to repeat, repeatable. Default: all.")] = [],

@@ -57,6 +57,11 @@ class Places:
             lost[place] = np.sort(np.concatenate([lost[place], numbers])) if place in lost else numbers
         return Places(read, lost)
 
+    def renumbered(self, numbers: Array) -> Places:
+        """With numbers[n] for each message n."""
+        read = {place: (int(numbers[low]), int(numbers[high])) for place, (low, high) in self.read.items()}
+        return Places(read, {place: numbers[lost] for place, lost in self.lost.items()})
+
     def details(self) -> dict[str, Any]:
         """Numbers of a sender rise in the order of its sends, so they tell what is earlier and what is later."""
         out: dict[str, Any] = {"prefix": 0, "middle": 0, "tail": 0}

@@ -17,6 +17,7 @@ from brokerproof.checkers.lost import Places
 from brokerproof.checkers.unavailable import LostSpan
 from brokerproof.checkers.witnesses import MESSAGES
 from brokerproof.finding import MESSAGES_MAX, Count, Finding
+from brokerproof.history import Array
 
 #: Names in a list of details, as everywhere.
 _NAMES_MAX = 100
@@ -38,6 +39,21 @@ class Partial:
     witnesses: tuple[Mapping[str, Any], ...] = ()
     places: Places = field(default_factory=Places)
     span: LostSpan = field(default_factory=LostSpan)
+
+    def renumbered(self, numbers: Array) -> Partial:
+        """With numbers[n] for each message n; ``numbers`` ascends."""
+
+        def named(counts: Mapping[str, Count]) -> dict[str, Count]:
+            return {
+                key: Count(count=c.count, messages=tuple(int(numbers[n]) for n in c.messages), details=c.details)
+                for key, c in counts.items()
+            }
+
+        return Partial(
+            anomalies=named(self.anomalies), observations=named(self.observations), missing=self.missing,
+            witnesses=tuple(w if w["msg"] < 0 else {**w, "msg": int(numbers[w["msg"]])} for w in self.witnesses),
+            places=self.places.renumbered(numbers), span=self.span,
+        )  # fmt: skip
 
     def to_finding(self) -> Finding:
         """As the checkers would have said it of all the rows at once."""

@@ -5,23 +5,27 @@ that has positions, commits, several groups or copies that must arrive. Streams 
 links the nodes that its rows touch, and routes link lanes. What is linked lies in one part; messages without any node
 are parts of their own. Parts are packed into so many as asked for; one that is too large stays whole.
 
-    survey(history)            one pass: counts, and a *sketch*, one row for each combination that checkers ask sets about
-    plan = Split(..., parts)   a second pass: message -> part
-    plan.part(n)               a further pass for each part: its rows, as a history
+    survey(history)             one pass: counts, and a *sketch*, one row for each combination that checkers ask sets about
+    split = Split(..., parts)   a second pass: message -> part
+    split.spill(folder)         a third pass: every part as a history in a file; as much disk as the history itself
+
+In a part the messages are numbered anew, 0 … in the same order, so that its arrays over messages are dense.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import mmap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from brokerproof.checkers.index import Index, Lane
 from brokerproof.checkers.numbers import Numbers, distinct
 from brokerproof.checkers.view import Window, windows
-from brokerproof.history import COLUMNS, FUNCTIONS, UNREADABLE, Array, F, History, Parts
+from brokerproof.history import COLUMNS, FUNCTIONS, ROW_BYTES, UNREADABLE, Array, F, History, Parts
 
 _ABOUT_MESSAGES = tuple(F[f] for f in ("send", "receive", "settle", "effect"))
 #: Rows that every part gets: they are about nobody's message, or about a process.
@@ -31,6 +35,10 @@ _NUMBERED = ("send", "receive", "effect")
 _HELD_ROWS = 1 << 21
 _BIG = np.iinfo(np.int64).max
 _FREE_BITS = 6
+#: Rows that wait in memory before they are written, over all parts, and at least for each.
+_SPILL_ROWS, _SPILL_MIN = 1 << 19, 1 << 11
+#: Columns so that each begins at a multiple of its width.
+_BY_WIDTH = tuple(sorted(COLUMNS, key=lambda column: -np.dtype(column[1]).itemsize))
 
 
 @dataclass(slots=True)
@@ -295,21 +303,90 @@ class Split:
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
-    def part(self, nth: int) -> History:
-        """The rows of one part, in their order. O(rows of the history)."""
-        pieces: list[Mapping[str, Array]] = []
+    def spill(self, folder: Path) -> Iterator[tuple[History, Array]]:
+        """(a part, number of each of its messages), part after part; its file is removed behind it. O(rows)."""
+        local = np.empty(self._numbers.size, dtype=np.int32)
+        sizes = []
+        for nth in range(self.parts):
+            mine = np.flatnonzero(self._part_of == nth)
+            local[mine] = np.arange(len(mine), dtype=np.int32)
+            sizes.append(len(mine))
+        files = [
+            _Spilled(folder / f"part-{nth}", max(_SPILL_MIN, _SPILL_ROWS // self.parts)) for nth in range(self.parts)
+        ]
         for window in held(self.history):
-            f = window["f"]
-            lanes = self._node_of_lane(window["lane"])
-            home: Array = np.where(lanes >= 0, self._part_of_node[lanes], 0)
-            if self._unreadable_node >= 0:
-                home[(window["msg"] == UNREADABLE) & (f == F["receive"])] = self._part_of_node[self._unreadable_node]
-            about, ids = self._about(window)
-            home[about] = self._part_of[ids]
-            chosen = np.flatnonzero((home == nth) | np.isin(f, _FOR_ALL))
-            if len(chosen):
-                pieces.append({name: window[name][chosen] for name, _ in COLUMNS})
-        return History(self.history.meta, Parts(pieces, lambda: None), self.history.errors, self.history.torn)
+            self._deal(window, local, sizes, files)
+        del local
+        for nth, file in enumerate(files):
+            yield file.history(self.history), self._numbers.number(np.flatnonzero(self._part_of == nth))
+            file.path.unlink()
+
+    def _deal(self, window: Window, local: Array, sizes: Sequence[int], files: Sequence[_Spilled]) -> None:
+        f, msg = window["f"], window["msg"]
+        lanes = self._node_of_lane(window["lane"])
+        home: Array = np.where(lanes >= 0, self._part_of_node[lanes], 0)
+        if self._unreadable_node >= 0:
+            home[(msg == UNREADABLE) & (f == F["receive"])] = self._part_of_node[self._unreadable_node]
+        about, ids = self._about(window)
+        home[about] = self._part_of[ids]
+        # A number without an id, which nobody sent, received or did, stays one: it lies behind all others of its part.
+        renumbered = np.where(msg >= 0, np.array(sizes, dtype=np.int64)[home], msg)
+        renumbered[about] = local[ids]
+        columns = {name: renumbered if name == "msg" else window[name] for name, _ in COLUMNS}
+        for_all = np.isin(f, _FOR_ALL)
+        if for_all.any():
+            chosen = [np.flatnonzero((home == nth) | for_all) for nth in range(self.parts)]
+        else:
+            order = np.argsort(home, kind="stable")
+            chosen = np.split(order, np.searchsorted(home[order], np.arange(1, self.parts)))
+        for file, rows in zip(files, chosen, strict=True):
+            if len(rows):
+                file.append({name: column[rows] for name, column in columns.items()})
+
+
+class _Spilled:
+    """The rows of a part in a file: pieces of some rows, in each of them column after column, the widest first."""
+
+    def __init__(self, path: Path, rows_min: int) -> None:
+        self.path = path
+        self._rows_min = rows_min
+        self._waiting: list[dict[str, Array]] = []
+        self._rows = 0
+        self._pieces: list[tuple[int, int]] = []
+        self._end = 0
+        path.touch()
+
+    def append(self, columns: dict[str, Array]) -> None:
+        self._waiting.append(columns)
+        self._rows += len(columns["f"])
+        if self._rows >= self._rows_min:
+            self._write()
+
+    def _write(self) -> None:
+        with self.path.open("ab") as file:
+            for name, kind in _BY_WIDTH:
+                np.concatenate([piece[name] for piece in self._waiting]).astype(kind, copy=False).tofile(file)
+            end = self._end + self._rows * ROW_BYTES
+            file.write(bytes(-end % 8))
+        self._pieces.append((self._end, self._rows))
+        self._end, self._waiting, self._rows = end + -end % 8, [], 0
+
+    def history(self, whole: History) -> History:
+        """The part, mapped from the file."""
+        if self._rows:
+            self._write()
+        if not self._pieces:
+            return History(whole.meta, Parts([], lambda: None), whole.errors, whole.torn)
+        with self.path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        pieces = []
+        for at, rows in self._pieces:
+            columns: dict[str, Array] = {}
+            for name, kind in _BY_WIDTH:
+                columns[name] = np.frombuffer(mapped, dtype=kind, count=rows, offset=at)
+                at += columns[name].nbytes
+            pieces.append(columns)
+        return History(whole.meta, Parts(pieces, lambda: mapped.madvise(mmap.MADV_DONTNEED)), whole.errors, whole.torn)
 
 
 def _numbers(history: History, seen: Survey) -> Numbers:

@@ -101,5 +101,7 @@ def _line(index: Index, row: int) -> dict[str, Any]:
         "lane": index.lane(lane).name if lane >= 0 else "",
         "pos": value["pos"],
         "attempt": value["attempt"],
+        "key": value["key"],
+        "batch": value["batch"],
         "error": index.error(value["error"]),
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from functools import reduce
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -75,7 +77,9 @@ def test_judged_in_parts_it_is_the_same_finding(told_: History, parts: int) -> N
 def test_partial_results_merge_in_any_grouping(told_: History, order: list[int], cut: int) -> None:
     split = Split(told_, survey(told_), 4)
     judged = judged_lanes(split.facts)
-    parts = [partial(PartIndex(split.part(n), split.facts, judged)) for n in order]
+    with TemporaryDirectory() as folder:
+        made = [partial(PartIndex(part, split.facts, judged)).renumbered(n) for part, n in split.spill(Path(folder))]
+    parts = [made[n] for n in order]
     left = reduce(merge, parts, Partial())
     grouped = merge(reduce(merge, parts[:cut], Partial()), reduce(merge, parts[cut:], Partial()))
     assert left.to_finding().to_json() == grouped.to_finding().to_json()
@@ -105,18 +109,21 @@ def test_a_history_with_many_anomalies_is_the_same_in_parts(kind: str, keys: int
         same(made, parts)
 
 
-def test_the_parts_are_parts_where_there_are_many_keys() -> None:
+def sizes_of(made: History, folder: Path) -> list[int]:
+    return [len(part) for part, _ in Split(made, survey(made), 4).spill(folder)]
+
+
+def test_the_parts_are_parts_where_there_are_many_keys(tmp_path: Path) -> None:
     made = lively(600, "queue", 16)
-    split = Split(made, survey(made), 4)
-    sizes = [len(split.part(n)) for n in range(4)]
+    sizes = sizes_of(made, tmp_path)
     assert max(sizes) < 0.4 * len(made)
     assert sum(sizes) >= len(made)
 
 
-def test_what_hangs_together_stays_whole() -> None:
+def test_what_hangs_together_stays_whole(tmp_path: Path) -> None:
     made = lively(600, "log", 4)
-    split = Split(made, survey(made), 4)
-    assert max(len(split.part(n)) for n in range(4)) >= len(made) - 4
+    assert max(sizes_of(made, tmp_path)) >= len(made) - 4
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_history_that_fits_is_not_split(monkeypatch: pytest.MonkeyPatch) -> None:
