@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from brokerproof.checkers.base import check
 from brokerproof.errors import UsageError
 from brokerproof.finding import Finding
 from brokerproof.history import read_history
+from brokerproof.results import problems_of
 
 #: What ``--json`` prints of a finding; the rest is in ``findings.json`` of a run.
 _BRIEF = ("operations", "anomalies", "observations", "missing")
@@ -29,9 +31,14 @@ def check_folder(path: Path, *, as_json: bool, memory_limit: str = "") -> int:
     """Checks the history in a folder, or a history file. Exit code: 0 clean, 1 anomalies, 3 evidence missing.
 
     memory_limit: as in "1GiB"; a history that would take more is judged in parts. Empty: no limit.
+    A trial whose recorder was killed is salvaged first.
     Raises HistoryError where nothing can be read.
     """
     limit = memory_bytes(memory_limit) if memory_limit else None
+    if (path / "tape").is_dir():
+        from brokerproof.recorder import rescue
+
+        rescue(path)
     history = read_history(path / "history.arrow" if path.is_dir() else path)
     if limit is None:
         finding = check(history)
@@ -39,6 +46,9 @@ def check_folder(path: Path, *, as_json: bool, memory_limit: str = "") -> int:
         from brokerproof.checkers.bounded import check_within
 
         finding = check_within(history, limit)
+    problems = problems_of(path)
+    if problems:
+        finding = replace(finding, missing=(*finding.missing, *problems))
     if as_json:
         print(json.dumps({key: value for key, value in finding.to_json().items() if key in _BRIEF}))
     else:

@@ -261,14 +261,22 @@ def clean(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
 ) -> None:
-    """Removes what killed runs left behind: containers, networks, load processes. Living runs are not touched."""
+    """Removes what killed runs left behind: containers, networks, load processes. Living runs are not touched.
+
+    What a killed run had recorded becomes histories that `check` can read.
+    """
+    from brokerproof.recorder import rescue
     from brokerproof.runtime import sweep
 
     if dry_run:
         for item in sweep.leftovers(run):
             print(f"{item.kind} {item.name} of run {item.run}")
         return
+    folders = sweep.folders(run)
     gone = sweep.clean(run, progress=print)
+    for folder in folders:
+        for tapes in sorted(folder.glob("trials/*/tape")):
+            print(f"trial {tapes.parent.name}: {rescue(tapes.parent)}")
     print(f"removed {len(gone)} thing{'' if len(gone) == 1 else 's'}" if gone else "nothing to clean")
 
 

@@ -219,7 +219,7 @@ class _Cells:
             from brokerproof.runtime import sweep
 
             self.folder.create(seed=self._config.option.seed, command=self._config.option.run_command)
-            sweep.register(self.folder.id, owner=self._config.option.run_owner)
+            sweep.register(self.folder.id, owner=self._config.option.run_owner, folder=self.folder.path)
             sweep.clean()  # what killed runs left; a living one is never touched
             self._session = run.Session(
                 self.folder, expected_in=self._expected(), progress=self._say, upcoming=list(_plans(session.items))

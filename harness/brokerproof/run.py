@@ -29,7 +29,8 @@ from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, l
 from brokerproof.finding import Finding
 from brokerproof.history import FAIL, F, History, read_history
 from brokerproof.plan import Injection, Plan
-from brokerproof.results import RunFolder, load_json, utc_now, write_json
+from brokerproof.recorder import rescue
+from brokerproof.results import RunFolder, load_json, problems_of, utc_now, write_json
 from brokerproof.runtime import sweep
 from brokerproof.runtime.pool import ClusterKey, Pool
 from brokerproof.verdict import ArmResult, TrialResult, Verdict, judge, judge_property
@@ -152,18 +153,37 @@ class Session:
 def decide(session: Session, cell: Cell, experiment: Experiment | PropertyExperiment) -> dict[str, Any]:
     """Decides one cell and writes its verdict file; returns its entry of ``results.json``."""
     started, clock = utc_now(), time.monotonic()
-    if isinstance(experiment, PropertyExperiment):
-        entry = _decide_property(session, cell, experiment)
-    else:
-        arms = _run_trials(session, cell, experiment)
-        verdict = judge(cell.claim, experiment.mode, arms, has_faults=bool(experiment.schedule))
-        entry = _entry(session, cell, experiment.mode, verdict)
-        entry |= {name: arm.to_json(cell.claim) for name, arm in arms.items()}
-        entry |= {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
+    session.folder.write_cell(cell.slug, _undecided(session, cell, experiment, started))
+    try:
+        if isinstance(experiment, PropertyExperiment):
+            entry = _decide_property(session, cell, experiment)
+        else:
+            arms = _run_trials(session, cell, experiment)
+            verdict = judge(cell.claim, experiment.mode, arms, has_faults=bool(experiment.schedule))
+            entry = _entry(session, cell, experiment.mode, verdict)
+            entry |= {name: arm.to_json(cell.claim) for name, arm in arms.items()}
+            entry |= {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
+    except BaseException:
+        session.folder.forget_cell(cell.slug)  # the error is told; only a kill leaves the cell undecided
+        raise
     entry |= {"started": started, "duration_s": round(time.monotonic() - clock, 1)}
     session.folder.write_cell(cell.slug, entry)
     session.say(cell.slug, f"{entry['verdict']}: {entry['reason']}")
     return entry
+
+
+def _undecided(
+    session: Session, cell: Cell, experiment: Experiment | PropertyExperiment, started: str
+) -> dict[str, Any]:  # fmt: skip
+    """The entry that stands until the cell is decided: what a killed run leaves, with the trials that were planned."""
+    verdict = Verdict(word="UNKNOWN", reason="the run was killed before this was decided")
+    entry = _entry(session, cell, experiment.mode, verdict) | {"started": started, "duration_s": 0.0}
+    if isinstance(experiment, PropertyExperiment):
+        return entry
+    planned = [experiment.plans(cell, n) for n in range(experiment.trials(cell.profile))]
+    for arm in planned[0] if planned else ():
+        entry[arm] = ArmResult(trials=()).to_json(cell.claim) | {"trial_ids": [plans[arm].trial for plans in planned]}
+    return entry | {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
 
 
 def unsupported(session: Session, cell: Cell, missing: str) -> dict[str, Any]:
@@ -382,7 +402,7 @@ def evaluate(folder: Path, deciding: Sequence[str]) -> TrialResult:
             if injection["injected_s"] >= 0:
                 injection["in_flight"] = _in_flight(history, injection["injected_s"], injection["healed_s"])
         witnesses = _witnesses_in_flight(history, finding, deciding, windows)
-        problems = _problems(folder)
+        problems = problems_of(folder)
         if problems:
             finding = _with_missing(finding, problems)
     write_json(folder / "findings.json", finding.to_json())
@@ -439,13 +459,6 @@ def _witnesses_in_flight(
                 )
             found.update(np.unique(history["msg"][mine & hit]).tolist())
     return len(found)
-
-
-def _problems(folder: Path) -> list[str]:
-    file = folder / "errors.jsonl"
-    if not file.exists():
-        return []
-    return [str(json.loads(line)["error"]) for line in file.read_text().splitlines() if line.strip()]
 
 
 def _with_missing(finding: Finding, problems: Sequence[str]) -> Finding:
@@ -534,18 +547,28 @@ def recheck(folder: RunFolder) -> list[dict[str, Any]]:
         if old["treatment"] is None:
             entries.append(old)
             continue
+        planned = [t for arm in ("treatment", "control", "sham") if old[arm] for t in old[arm]["trial_ids"]]
+        ran = [t for t in planned if folder.trial(t).is_dir()]
+        for trial in ran:
+            rescue(folder.trial(trial))
         claim = Claim(
             id=old["claim"], revision=old["revision"], kind=old["kind"], sentence=old["sentence"], source=old["source"],
             deciding=tuple(old["deciding"]), control=old["control_is"], always=old["always"], sharpens=old["sharpens"],
         )  # fmt: skip
         arms = {
-            arm: ArmResult(trials=tuple(evaluate(folder.trial(t), claim.deciding) for t in old[arm]["trial_ids"]))
+            arm: ArmResult(
+                trials=tuple(evaluate(folder.trial(t), claim.deciding) for t in old[arm]["trial_ids"] if t in ran)
+            )
             for arm in ("treatment", "control", "sham")
             if old[arm] is not None
         }
         arms = _witnessed(arms)
-        has_faults = any(t.faults for t in arms["treatment"].trials)
-        verdict = judge(claim, old["mode"], arms, has_faults=has_faults)
+        if len(ran) < len(planned):
+            never = ", ".join(t for t in planned if t not in ran)
+            verdict = Verdict(word="UNKNOWN", reason=f"the run was killed; it has nothing of {never}")
+        else:
+            has_faults = any(t.faults for t in arms["treatment"].trials)
+            verdict = judge(claim, old["mode"], arms, has_faults=has_faults)
         new = {
             **old,
             "verdict": verdict.word,

@@ -9,6 +9,7 @@ stays whole; where that does not fit either, it is not judged, and ``missing`` s
 
 from __future__ import annotations
 
+import gc
 import mmap
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -88,6 +89,9 @@ def check_in_parts(
             sum_ = merge(sum_, partial(index).renumbered(numbers))
             sends.append(index.sends)
             receives.append(index.ok("receive"))
+            part.release()
+            del part, index, numbers
+            gc.collect()  # an index and its views refer to each other; until they are found, two parts are in memory
         whole = _Times(facts.history, sends.view(), receives.view())
         whole.kept["lost span"] = sum_.span
         timed = judge(whole, [each for each in checkers() if each.name in OF_TIMES])
