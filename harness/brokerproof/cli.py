@@ -82,6 +82,10 @@ def run(
     ] = None,
     expected: Annotated[Path | None, typer.Option(help="Folder of expected results. Default: the suite's own.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that decide cells. Default: one per broker.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Count and judge every trial while it runs.")] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first promise that is seen to be broken, before the drain.")
+    ] = False,
 ) -> None:
     """Decides claims on real brokers: breaks them, checks the history, prints verdicts, writes the report.
 
@@ -109,7 +113,7 @@ def run(
     raise typer.Exit(
         run_pytest(
             brokers=[f"{p}={v}" for p, v in chosen], select=select, profile=profile, variant=variant, seed=seed,
-            run_dir=run_dir, expected=expected, workers=len(chosen) if workers is None else workers,
+            run_dir=run_dir, expected=expected, workers=len(chosen) if workers is None else workers, live=live, fail_fast=fail_fast,
         )
     )  # fmt: skip
 
@@ -198,6 +202,22 @@ def replay(
     if targets not in ("resolve", "recorded"):
         raise unknown("value of --targets", targets, ("resolve", "recorded"))
     raise typer.Exit(replay_run(path, trial, recorded_targets=targets == "recorded", run_dir=run_dir))
+
+
+@app.command()
+def shrink(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder that shows a violation.")],
+    cell: Annotated[str, typer.Argument(metavar="[CELL]", help="Its cell or claim, where several show one.")] = "",
+    trials: Annotated[int, typer.Option(help="Trials of every smaller plan.")] = 3,
+    rate: Annotated[float, typer.Option(help="Share of them that has to show it still.")] = 1.0,
+    tries: Annotated[int, typer.Option(help="Smaller plans to try at most.")] = 100,
+    out: Annotated[Path | None, typer.Option(help="The plan's file. Default: RUN/shrunk/<cell>.json.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Folder of the trials. Default: runs/<utc>-<seed>.")] = None,
+) -> None:
+    """Makes the plan of a violation as small as it goes: fewer faults, shorter windows, less load; writes it as JSON."""
+    from brokerproof.shrinking import shrink_run
+
+    raise typer.Exit(shrink_run(path, cell, trials=trials, rate=rate, tries=tries, out=out, run_dir=run_dir))
 
 
 @app.command("list")

@@ -28,6 +28,7 @@ from brokerproof.experiment import LINK_AND_LOAD, Cell, Experiment, PropertyExpe
 from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, look, make
 from brokerproof.finding import Finding
 from brokerproof.history import FAIL, F, History, read_history
+from brokerproof.live import Watch
 from brokerproof.plan import Injection, Plan
 from brokerproof.recorder import rescue
 from brokerproof.results import RunFolder, load_json, problems_of, utc_now, write_json
@@ -55,9 +56,14 @@ class Session:
     """One harness process of a run: its load processes, its recorder, its clusters, the lanes it has made."""
 
     def __init__(
-        self, folder: RunFolder, *, expected_in: Path, progress: Callable[[str, str], None], upcoming: Sequence[Plan] = ()
+        self, folder: RunFolder, *, expected_in: Path, progress: Callable[[str, str], None],
+        upcoming: Sequence[Plan] = (), live: bool = False, fail_fast: bool = False,
     ) -> None:  # fmt: skip
-        """upcoming: plans of all cells that this process may decide, in order; their lanes are made ahead."""
+        """upcoming: plans of all cells that this process may decide, in order; their lanes are made ahead.
+
+        live: trials are counted while they run.  fail_fast: a trial that breaks a promise ends there and then.
+        """
+        self.live, self.fail_fast = live, fail_fast
         self.folder = folder
         self.expected_in = expected_in
         self.upcoming = list(upcoming)
@@ -158,9 +164,11 @@ def decide(session: Session, cell: Cell, experiment: Experiment | PropertyExperi
         if isinstance(experiment, PropertyExperiment):
             entry = _decide_property(session, cell, experiment)
         else:
-            arms = _run_trials(session, cell, experiment)
+            arms, broken = _run_trials(session, cell, experiment)
             verdict = judge(cell.claim, experiment.mode, arms, has_faults=bool(experiment.schedule))
-            entry = _entry(session, cell, experiment.mode, verdict)
+            if broken:
+                verdict = _stopped(broken)
+            entry = _entry(session, cell, experiment.mode, verdict) | {"stopped": broken}
             entry |= {name: arm.to_json(cell.claim) for name, arm in arms.items()}
             entry |= {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
     except BaseException:
@@ -170,6 +178,11 @@ def decide(session: Session, cell: Cell, experiment: Experiment | PropertyExperi
     session.folder.write_cell(cell.slug, entry)
     session.say(cell.slug, f"{entry['verdict']}: {entry['reason']}")
     return entry
+
+
+def _stopped(broken: str) -> Verdict:
+    """A promise that is broken stays so, whatever the arms that did not run would have shown."""
+    return Verdict(word="VIOLATED", reason=f"stopped before the drain, on the first broken promise: {broken}")
 
 
 def _undecided(
@@ -194,19 +207,41 @@ def unsupported(session: Session, cell: Cell, missing: str) -> dict[str, Any]:
     return entry
 
 
-def _run_trials(session: Session, cell: Cell, experiment: Experiment) -> dict[str, ArmResult]:
+def _run_trials(session: Session, cell: Cell, experiment: Experiment) -> tuple[dict[str, ArmResult], str]:
+    """The arms, and the sentence about the broken promise that ended them early, if one did."""
     results: dict[str, list[TrialResult]] = {}
-    for n in range(experiment.trials(cell.profile)):
-        plans = experiment.plans(cell, n)
+    blocks = (
+        together
+        for n in range(experiment.trials(cell.profile))
         # Arms that can share an injection run side by side; interleaving comes from taking all arms trial by trial.
-        for together in _blocks(experiment, plans):
-            key = ClusterKey.of(cell.broker, cell.version, experiment.topology, together[0].settings)
+        for together in _blocks(experiment, experiment.plans(cell, n))
+    )
+    broken = ""
+    for together in blocks:
+        key = ClusterKey.of(cell.broker, cell.version, experiment.topology, together[0].settings)
+        with _watching(session, cell, together) as watch:
             found = run_block(
-                session, cell.slug, together, key, link_groups=experiment.link_groups, deciding=cell.claim.deciding
-            )
-            for plan, result in zip(together, found, strict=True):
-                results.setdefault(plan.arm, []).append(result)
-    return _witnessed({arm: ArmResult(trials=tuple(trials)) for arm, trials in results.items()})
+                session, cell.slug, together, key, link_groups=experiment.link_groups, deciding=cell.claim.deciding,
+                watch=watch,
+            )  # fmt: skip
+        for plan, result in zip(together, found, strict=True):
+            results.setdefault(plan.arm, []).append(result)
+        if watch is not None and watch.broken and session.fail_fast:
+            broken = watch.broken
+            break
+    return _witnessed({arm: ArmResult(trials=tuple(trials)) for arm, trials in results.items()}), broken
+
+
+@contextlib.contextmanager
+def _watching(session: Session, cell: Cell, plans: Sequence[Plan]) -> Iterator[Watch | None]:
+    """A watch over these trials, if anybody wants one. A hazard that shows breaks no promise."""
+    if not (session.live or session.fail_fast):
+        yield None
+        return
+    promised = cell.claim.deciding if cell.claim.kind == "promise" and session.fail_fast else ()
+    trials = {session.folder.trial(p.trial): promised if p.arm == "treatment" else () for p in plans}
+    with Watch(trials, (lambda what: session.say(cell.slug, what)) if session.live else (lambda _: None)) as watch:
+        yield watch
 
 
 def _witnessed(arms: Mapping[str, ArmResult]) -> dict[str, ArmResult]:
@@ -241,12 +276,13 @@ def _blocks(experiment: Experiment, plans: Mapping[str, Plan]) -> list[list[Plan
 
 def run_block(
     session: Session, cell: str, plans: Sequence[Plan], key: ClusterKey, *, link_groups: tuple[str, ...],
-    deciding: Sequence[str], recorded: Mapping[str, Sequence[str]] | None = None,
+    deciding: Sequence[str], recorded: Mapping[str, Sequence[str]] | None = None, watch: Watch | None = None,
 ) -> list[TrialResult]:  # fmt: skip
     """Runs trials side by side under one set of injections, and evaluates each from its files.
 
     deciding: keys of the anomalies whose witnesses are looked for among what was in flight.
     recorded: fault -> nodes, to inject into these again instead of resolving roles (``replay --targets recorded``).
+    watch: whoever looks on; once it says that a promise is broken, everything ends, healed and not drained.
     """
     for plan in plans:
         plan.validate()
@@ -264,7 +300,7 @@ def run_block(
         healthy = True
         try:
             session.say(cell, f"load on {', '.join(p.arm for p in plans)}")
-            applied, healthy = _drive(session, cell, block, scene, broken[0].schedule, recorded)
+            applied, healthy = _drive(session, cell, block, scene, broken[0].schedule, recorded, watch)
             block.finish()
         except BaseException:
             block.abandon()
@@ -291,7 +327,7 @@ def run_block(
 
 def _drive(
     session: Session, cell: str, block: Block, scene: Scene, schedule: Sequence[Injection],
-    recorded: Mapping[str, Sequence[str]] | None,
+    recorded: Mapping[str, Sequence[str]] | None, watch: Watch | None = None,
 ) -> tuple[list[Applied], bool]:  # fmt: skip
     """Load, faults, heal, drain, final read. Returns the injections and whether the cluster came back healthy."""
     faults = [make(i.fault, i.options) for i in schedule]
@@ -323,7 +359,7 @@ def _drive(
 
     try:
         for at_s, what, n in moments:
-            _until(block, start_s + at_s)
+            _until(block, start_s + at_s, watch)
             injection = schedule[n]
             if what == "look":
                 first_look(n)
@@ -340,7 +376,7 @@ def _drive(
             applied[n] = record
             block.note("fault", f"inject {injection.fault} {','.join(record.targets)}", record.injected_s)
             session.say(cell, f"{injection.fault} on {', '.join(record.targets)} for {injection.for_s:g} s")
-        _until(block, start_s + load_s)
+        _until(block, start_s + load_s, watch)
         session.say(cell, "senders end")
         block.stop_senders()
         if not any(i.until_read for i in schedule) and any(i.fault not in LINK_AND_LOAD for i in schedule):
@@ -352,6 +388,14 @@ def _drive(
             end(n)
         if any(i.until_read for i in schedule):
             problem += _health(scene.cluster)
+    except _PromiseBroken as exc:
+        session.say(cell, f"stopping: {exc}")
+        block.note("control", f"stopped {exc}", block.now_s())
+        for n in list(open_):
+            end(n)
+        block.halt()
+        if any(i.fault not in LINK_AND_LOAD for i in schedule):
+            problem += _health(scene.cluster)
     finally:
         for n in list(open_):
             end(n)
@@ -362,8 +406,17 @@ def _drive(
     return [applied[n] for n in sorted(applied)], not problem
 
 
-def _until(block: Block, at_s: float) -> None:
-    wait_until(lambda: block.now_s() >= at_s, max(0.0, at_s - block.now_s()) + 5, "the next moment of the schedule",
+class _PromiseBroken(Exception):
+    """Says which; the trials end here."""
+
+
+def _until(block: Block, at_s: float, watch: Watch | None) -> None:
+    def due() -> bool:
+        if watch is not None and watch.broken:
+            raise _PromiseBroken(watch.broken)
+        return block.now_s() >= at_s
+
+    wait_until(due, max(0.0, at_s - block.now_s()) + 5, "the next moment of the schedule",
                interval_s=0.005 if block.cluster.in_process else 0.01)  # fmt: skip
 
 
@@ -569,6 +622,8 @@ def recheck(folder: RunFolder) -> list[dict[str, Any]]:
         else:
             has_faults = any(t.faults for t in arms["treatment"].trials)
             verdict = judge(claim, old["mode"], arms, has_faults=has_faults)
+            if old.get("stopped") and any(t.shows(claim) for t in arms["treatment"].trials):
+                verdict = _stopped(old["stopped"])
         new = {
             **old,
             "verdict": verdict.word,
