@@ -135,6 +135,10 @@ def check(
     missing. A run: judges all of it and writes rechecks/<version>/results.json, or, with --replace, results.json.
     """
     if (path / "run.json").exists():
+        if memory_limit:
+            raise UsageError(
+                f"--memory-limit is for one history at a time: `brokerproof check {path}/trials/TRIAL --memory-limit …`"
+            )
         raise typer.Exit(_check_run(path, as_json=as_json, replace=replace))
     from brokerproof.checking import check_folder
 

@@ -2,7 +2,8 @@
 
     smaller(plan)              plans with one thing less: a fault, half a window, half the load, a client, a key
     shrink(plan, reproduces)   takes the first of them that still reproduces, again and again, until none does
-    shrink_run(...)            with a broker: reproduces = at least so many of so many trials show the anomaly
+    shrink_run(...)            with a broker: reproduces = at least so many of so many trials show the anomaly; what is
+                               written reproduced on a fresh cluster as well
 
 Greedy, as delta debugging is: what comes out can not be made smaller by one more step, which is not to say that it is
 the smallest there is. Source: A. Zeller and R. Hildebrandt, IEEE Trans. Softw. Eng. 28 (2002) 183.
@@ -155,6 +156,7 @@ def shrink_run(
     console = Console()
     session = run.Session(new, expected_in=suites() / "expected", progress=lambda *_: None)
     need, deciding, steps = Rate(trials=trials, share=rate), tuple(entry["deciding"]), 0
+    kept: list[Plan] = []
 
     def reproduces(what: str, candidate: Plan) -> bool:
         nonlocal steps
@@ -164,6 +166,8 @@ def shrink_run(
             lambda n: _shows(session, candidate, f"shrink-{number:03d}-{n}", entry, deciding)
         )
         console.print(f"{'✔' if yes else '·'} {what}: {shown} of {ran} trials show it", highlight=False, markup=False)
+        if yes:
+            kept.append(candidate)
         return yes
 
     try:
@@ -172,7 +176,14 @@ def shrink_run(
                 f"it does not reproduce in {need.shown_min} of {trials} trials; try more --trials or a lower --rate"
             )
             return EXIT_MISSING
-        least = shrink(plan, reproduces, again=lambda: steps <= tries)
+        shrink(plan, reproduces, again=lambda: steps <= tries)
+        least = plan
+        # A cluster remembers: what the trials before left may be what made a small plan reproduce.
+        for candidate in reversed(kept.copy()):
+            session.pool.spoil(_key(candidate))
+            if reproduces(f"on a fresh cluster: {describe(candidate)}", candidate):
+                least = candidate
+                break
     finally:
         session.close()
         sweep.clean(new.id)
@@ -188,10 +199,13 @@ def shrink_run(
 
 def _shows(session: run.Session, plan: Plan, trial: str, entry: Mapping[str, Any], deciding: tuple[str, ...]) -> bool:
     plan = replace(plan, trial=trial)
-    key = ClusterKey.of(plan.product, plan.version, plan.topology, plan.settings)
     groups = tuple(entry.get("link_groups") or ("producer",))
-    (result,) = run.run_block(session, trial, [plan], key, link_groups=groups, deciding=deciding)
+    (result,) = run.run_block(session, trial, [plan], _key(plan), link_groups=groups, deciding=deciding)
     return result.finding.shows(*deciding)
+
+
+def _key(plan: Plan) -> ClusterKey:
+    return ClusterKey.of(plan.product, plan.version, plan.topology, plan.settings)
 
 
 def _violation(folder: RunFolder, cell: str) -> tuple[Mapping[str, Any], str]:
