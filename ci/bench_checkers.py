@@ -6,6 +6,7 @@ sane, and once, for the rivals, with a few planted losses, duplicates and phanto
     read     pyarrow maps the file, numpy.bincount over ``msg``     the least that any checker could do
     check    python -m brokerproof check DIR --json                 every checker, timeline, witnesses
     sets     lost, duplicated, phantom by Python sets               what one writes first
+    bounded  check within --memory-limit                            the same answer, part by part
     polars   the same three by polars joins
     duckdb   the same three by SQL in DuckDB
 
@@ -133,10 +134,10 @@ def timed(command: list[str]) -> tuple[Run, str]:
 def counts(name: str, said: str) -> dict[str, int]:
     """anomaly -> messages, as the command printed it."""
     found = json.loads(said)
-    return {key: found["anomalies"][key]["count"] if name == "check" else found[key] for key in COUNTED}
+    return {key: found["anomalies"][key]["count"] if name in ("check", "bounded") else found[key] for key in COUNTED}
 
 
-def bench(folder: Path, messages: int, shape: str, rounds: int, *, planted: bool) -> dict[str, Any]:
+def bench(folder: Path, messages: int, shape: str, rounds: int, limit: str, *, planted: bool) -> dict[str, Any]:
     """Measures one size, on a sane history against reading, on one with anomalies against the rivals as well; returns
     the medians for the table of growth."""
     file = folder / "history.arrow"
@@ -145,6 +146,8 @@ def bench(folder: Path, messages: int, shape: str, rounds: int, *, planted: bool
         "read": [sys.executable, "-c", READ, str(file)],
         "check": [sys.executable, "-m", "brokerproof", "check", str(folder), "--json"],
     }
+    if limit:
+        commands["bounded"] = [*commands["check"], "--memory-limit", limit]
     if planted:
         for name, script in (("sets", "sets"), ("polars", "polars_joins"), ("duckdb", "duckdb_sql")):
             commands[name] = [sys.executable, str(RIVALS / f"{script}.py"), str(file), shape]
@@ -253,15 +256,18 @@ def main() -> None:
         "--rivals-max", type=int, default=10_000_000, help="no sets, polars, duckdb above so many messages"
     )
     parser.add_argument("--porcupine", type=int, default=20_000, metavar="MESSAGES", help="0: not at all")
+    parser.add_argument("--memory-limit", default="", metavar="SIZE", help="measure check within this memory as well")
     parser.add_argument("--strict", action="store_true", help="end with 1 where a promised figure is missed")
     args = parser.parse_args()
     missed = []
     with tempfile.TemporaryDirectory(prefix="brokerproof-bench-") as folder:
         for shape in args.shape:
-            sizes = [bench(Path(folder), n, shape, args.rounds, planted=False) for n in args.messages]
+            sizes = [
+                bench(Path(folder), n, shape, args.rounds, args.memory_limit, planted=False) for n in args.messages
+            ]
             for n in args.messages:
                 if n <= args.rivals_max:
-                    bench(Path(folder), n, shape, args.rounds, planted=True)
+                    bench(Path(folder), n, shape, args.rounds, args.memory_limit, planted=True)
             missed += growth(shape, sizes)
         if args.porcupine:
             porcupine(Path(folder), min(args.porcupine, max(args.messages)))

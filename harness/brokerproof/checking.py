@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def check_folder(path: Path, *, as_json: bool, memory_limit: str = "") -> int:
     else:
         from brokerproof.checkers.bounded import check_within
 
-        finding = check_within(history, limit)
+        finding = check_within(history, limit, note=lambda what: print(f"brokerproof: {what}", file=sys.stderr))
     problems = problems_of(path)
     if problems:
         finding = replace(finding, missing=(*finding.missing, *problems))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import mmap
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -57,8 +57,10 @@ _SILENT_WITHOUT = {
 _TIMES = (("start_ns", np.int64), ("end_ns", np.int64), ("due_ns", np.int64), ("outcome", np.int8))
 
 
-def check_within(history: History, memory_bytes: int) -> Finding:
+def check_within(history: History, memory_bytes: int, note: Callable[[str], None] = lambda _: None) -> Finding:
     """Everything that all checkers say, in about that much memory; the same as ``check`` says.
+
+    note: is told where rows hang together that do not fit; they are judged all the same, in more memory.
 
     Costs three passes over the history and one over a copy of it, for which there has to be temporary disk.
     """
@@ -68,17 +70,22 @@ def check_within(history: History, memory_bytes: int) -> Finding:
     seen = survey(history)
     left = memory_bytes - BASE_BYTES - MESSAGE_COST_BYTES * max(0, seen.high - seen.low + 1)
     parts = max(2, -(-rows * ROW_COST_BYTES // max(left, rows * ROW_COST_BYTES // 256 + 1)))
-    return check_in_parts(
-        history, int(parts), seen=seen, whole_rows_max=max(0, memory_bytes - BASE_BYTES) // ROW_COST_BYTES
-    )
+    rows_max = max(0, memory_bytes - BASE_BYTES) // ROW_COST_BYTES
+    return check_in_parts(history, int(parts), seen=seen, whole_rows_max=rows_max, note=note)
 
 
 def check_in_parts(
-    history: History, parts: int, *, seen: Survey | None = None, whole_rows_max: int | None = None
-) -> Finding:
+    history: History, parts: int, *, seen: Survey | None = None, whole_rows_max: int | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> Finding:  # fmt: skip
     """parts: how many at most.  whole_rows_max: what stays whole is judged up to so many rows; None: always."""
     seen = survey(history) if seen is None else seen
     split = Split(history, seen, parts)
+    if whole_rows_max is not None and split.heaviest > whole_rows_max:
+        note(
+            f"{split.heaviest:,} rows of {seen.rows:,} hang together (by one ordering key, or one log) and are judged at "
+            f"once; that takes about {(BASE_BYTES + split.heaviest * ROW_COST_BYTES) / 2**30:.1f} GiB"
+        )
     facts = split.facts
     judged = judged_lanes(facts)
     sum_ = Partial()

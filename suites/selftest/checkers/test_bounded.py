@@ -120,10 +120,16 @@ def test_the_parts_are_parts_where_there_are_many_keys(tmp_path: Path) -> None:
     assert sum(sizes) >= len(made)
 
 
-def test_what_hangs_together_stays_whole(tmp_path: Path) -> None:
+def test_what_hangs_together_stays_whole_and_that_is_told(tmp_path: Path) -> None:
     made = lively(600, "log", 4)
     assert max(sizes_of(made, tmp_path)) >= len(made) - 4
     assert not list(tmp_path.iterdir())
+    told_so: list[str] = []
+    finding = check_within(made, bounded.BASE_BYTES + 1000, note=told_so.append)
+    assert finding.to_json() == check(made).to_json()
+    assert "hang together" in told_so[0]
+    check_within(lively(600, "queue", 16), bounded.BASE_BYTES + 300 * bounded.ROW_COST_BYTES, note=told_so.append)
+    assert len(told_so) == 1
 
 
 def test_a_history_that_fits_is_not_split(monkeypatch: pytest.MonkeyPatch) -> None:
