@@ -37,6 +37,8 @@ from brokerproof.history import OUTCOMES, Array, History
 ROW_COST_BYTES = 90
 #: What the interpreter and its libraries take.
 BASE_BYTES = 110 << 20
+#: Parts are not made smaller than this: each costs a fraction of a second.
+PART_ROWS_MIN = 100_000
 #: Arrays over all messages while parts are made.
 MESSAGE_COST_BYTES = 10
 #: Checkers whose classes add up over parts that ``split.py`` makes.
@@ -69,9 +71,12 @@ def check_within(history: History, memory_bytes: int, note: Callable[[str], None
         return check(history)
     seen = survey(history)
     left = memory_bytes - BASE_BYTES - MESSAGE_COST_BYTES * max(0, seen.high - seen.low + 1)
-    parts = max(2, -(-rows * ROW_COST_BYTES // max(left, rows * ROW_COST_BYTES // 256 + 1)))
+    if left <= 0:
+        note(f"a limit of {memory_bytes:,} bytes is less than the {memory_bytes - left:,} that any check of it takes")
+    wanted = -(-rows * ROW_COST_BYTES // max(left, 1))
+    parts = max(2, min(wanted, rows // PART_ROWS_MIN))
     rows_max = max(0, memory_bytes - BASE_BYTES) // ROW_COST_BYTES
-    return check_in_parts(history, int(parts), seen=seen, whole_rows_max=rows_max, note=note)
+    return check_in_parts(history, parts, seen=seen, whole_rows_max=rows_max, note=note)
 
 
 def check_in_parts(
