@@ -6,15 +6,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from brokerproof import __version__
 from brokerproof.errors import HarnessError, UsageError, unknown
-
-if TYPE_CHECKING:
-    from brokerproof.finding import Finding
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
@@ -85,6 +82,10 @@ def run(
     ] = None,
     expected: Annotated[Path | None, typer.Option(help="Folder of expected results. Default: the suite's own.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that decide cells. Default: one per broker.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Count and judge every trial while it runs.")] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first promise that is seen to be broken, before the drain.")
+    ] = False,
 ) -> None:
     """Decides claims on real brokers: breaks them, checks the history, prints verdicts, writes the report.
 
@@ -112,7 +113,7 @@ def run(
     raise typer.Exit(
         run_pytest(
             brokers=[f"{p}={v}" for p, v in chosen], select=select, profile=profile, variant=variant, seed=seed,
-            run_dir=run_dir, expected=expected, workers=len(chosen) if workers is None else workers,
+            run_dir=run_dir, expected=expected, workers=len(chosen) if workers is None else workers, live=live, fail_fast=fail_fast,
         )
     )  # fmt: skip
 
@@ -124,6 +125,9 @@ def check(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     replace: Annotated[bool, typer.Option(help="Write a run's new verdicts into its results.json and report.")] = False,
+    memory_limit: Annotated[
+        str, typer.Option(metavar="SIZE", help="Judge a history that needs more, e.g. 1GiB, part by part.")
+    ] = "",
 ) -> None:
     """Judges what a run left, again: no engine, no broker, no client library.
 
@@ -131,44 +135,14 @@ def check(
     missing. A run: judges all of it and writes rechecks/<version>/results.json, or, with --replace, results.json.
     """
     if (path / "run.json").exists():
+        if memory_limit:
+            raise UsageError(
+                f"--memory-limit is for one history at a time: `brokerproof check {path}/trials/TRIAL --memory-limit …`"
+            )
         raise typer.Exit(_check_run(path, as_json=as_json, replace=replace))
-    raise typer.Exit(_check_folder(path, as_json=as_json))
+    from brokerproof.checking import check_folder
 
-
-def _check_folder(path: Path, *, as_json: bool) -> int:
-    from brokerproof.checkers.base import check as check_history
-    from brokerproof.history import read_history
-
-    file = path / "history.arrow" if path.is_dir() else path
-    finding = check_history(read_history(file))
-    if as_json:
-        brief = {
-            k: v for k, v in finding.to_json().items() if k in ("operations", "anomalies", "observations", "missing")
-        }
-        print(json.dumps(brief))
-    else:
-        _print_finding(finding)
-    if any(c.count for c in finding.anomalies.values()):
-        return 1
-    return 3 if finding.missing or finding.observations["undrained"].count else 0
-
-
-def _print_finding(finding: Finding) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{finding.operations:,} operations", title_justify="left")
-    for column in ("class", "kind", "count", "first messages"):
-        table.add_column(column, justify="right" if column == "count" else "left")
-    for kind, classes in (("anomaly", finding.anomalies), ("observation", finding.observations)):
-        for key, count in classes.items():
-            style = "bold red" if kind == "anomaly" and count.count else "" if count.count else "dim"
-            first = ", ".join(map(str, count.messages[:5])) + (" …" if count.count > 5 else "")
-            table.add_row(key, kind, f"{count.count:,}", first, style=style)
-    console = Console()
-    console.print(table)
-    for sentence in finding.missing:
-        console.print(f"evidence missing: {sentence}", style="yellow", highlight=False, markup=False)
+    raise typer.Exit(check_folder(path, as_json=as_json, memory_limit=memory_limit))
 
 
 def _check_run(path: Path, *, as_json: bool, replace: bool) -> int:
@@ -200,6 +174,21 @@ def _check_run(path: Path, *, as_json: bool, replace: bool) -> int:
 
 
 @app.command()
+def explain(
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN|DIR", help="A run folder, a trial's, or one with history.arrow.")
+    ],
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="The number, as reports and findings name it.")],
+    trial: Annotated[str, typer.Option(help="The trial, where the number exists in several.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Tells the life of one message: sent, delivered, settled, its effect, the faults, and what the checkers say."""
+    from brokerproof.explaining import show
+
+    raise typer.Exit(show(path, message, trial, as_json=as_json))
+
+
+@app.command()
 def replay(
     path: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder whose trials are repeated.")],
     trial: Annotated[list[str], typer.Option(help="Trial to repeat, repeatable. Default: all.")] = [],
@@ -217,6 +206,22 @@ def replay(
     if targets not in ("resolve", "recorded"):
         raise unknown("value of --targets", targets, ("resolve", "recorded"))
     raise typer.Exit(replay_run(path, trial, recorded_targets=targets == "recorded", run_dir=run_dir))
+
+
+@app.command()
+def shrink(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder that shows a violation.")],
+    cell: Annotated[str, typer.Argument(metavar="[CELL]", help="Its cell or claim, where several show one.")] = "",
+    trials: Annotated[int, typer.Option(help="Trials of every smaller plan.")] = 3,
+    rate: Annotated[float, typer.Option(help="Share of them that has to show it still.")] = 1.0,
+    tries: Annotated[int, typer.Option(help="Smaller plans to try at most.")] = 100,
+    out: Annotated[Path | None, typer.Option(help="The plan's file. Default: RUN/shrunk/<cell>.json.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Folder of the trials. Default: runs/<utc>-<seed>.")] = None,
+) -> None:
+    """Makes the plan of a violation as small as it goes: fewer faults, shorter windows, less load; writes it as JSON."""
+    from brokerproof.shrinking import shrink_run
+
+    raise typer.Exit(shrink_run(path, cell, trials=trials, rate=rate, tries=tries, out=out, run_dir=run_dir))
 
 
 @app.command("list")
@@ -280,14 +285,22 @@ def clean(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
 ) -> None:
-    """Removes what killed runs left behind: containers, networks, load processes. Living runs are not touched."""
+    """Removes what killed runs left behind: containers, networks, load processes. Living runs are not touched.
+
+    What a killed run had recorded becomes histories that `check` can read.
+    """
+    from brokerproof.recorder import rescue
     from brokerproof.runtime import sweep
 
     if dry_run:
         for item in sweep.leftovers(run):
             print(f"{item.kind} {item.name} of run {item.run}")
         return
+    folders = sweep.folders(run)
     gone = sweep.clean(run, progress=print)
+    for folder in folders:
+        for tapes in sorted(folder.glob("trials/*/tape")):
+            print(f"trial {tapes.parent.name}: {rescue(tapes.parent)}")
     print(f"removed {len(gone)} thing{'' if len(gone) == 1 else 's'}" if gone else "nothing to clean")
 
 

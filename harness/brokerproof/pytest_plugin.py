@@ -62,6 +62,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--run-dir", default=None, metavar="DIR", help="Run folder; must not exist. Default: runs/<utc>-<seed>."
     )
+    group.addoption("--live", action="store_true", help="Count and judge every trial while it runs.")
+    group.addoption(
+        "--fail-fast",
+        action="store_true",
+        help="End a trial, and the run, at the first promise that is seen to be broken and was expected to hold.",
+    )
     group.addoption(
         "--expected", default=None, metavar="DIR", help="Expected results. Default: the suite's own, suites/expected."
     )
@@ -218,13 +224,15 @@ class _Cells:
             from brokerproof.runtime import sweep
 
             self.folder.create(seed=self._config.option.seed, command=self._config.option.run_command)
-            sweep.register(self.folder.id, owner=self._config.option.run_owner)
+            sweep.register(self.folder.id, owner=self._config.option.run_owner, folder=self.folder.path)
             sweep.clean()  # what killed runs left; a living one is never touched
             self._session = run.Session(
                 self.folder,
                 expected_in=self._expected(),
                 progress=self._say,
                 upcoming=list(_experiments(session.items)),
+                live=self._config.option.live,
+                fail_fast=self._config.option.fail_fast,
             )
         return self._session
 
@@ -297,7 +305,7 @@ def _experiments(items: Iterable[pytest.Item]) -> Iterator[tuple[Cell, Experimen
 
 def run_pytest(
     *, brokers: Sequence[str], select: Sequence[str], profile: str, variant: Sequence[str], seed: int | None,
-    run_dir: Path | None, expected: Path | None, workers: int,
+    run_dir: Path | None, expected: Path | None, workers: int, live: bool = False, fail_fast: bool = False,
 ) -> int:  # fmt: skip
     """Runs the claims with pytest and shows the run in our own way; returns the exit code of its results."""
     from rich.console import Console
@@ -319,6 +327,8 @@ def run_pytest(
             args += [option, value]
     if expected is not None:
         args += ["--expected", str(expected)]
+    args += ["--live"] if live else []
+    args += ["--fail-fast", "--exitfirst"] if fail_fast else []
     if workers > 1:
         args += ["-n", str(workers), "--dist", "loadgroup"]
     if "brokerproof.pytest_plugin" not in {p.value for p in _installed_plugins()}:

@@ -8,7 +8,7 @@
 
 It outlives a killed harness: when stdin ends it goes on until the load processes are gone, closes every open intent
 as ``info``, ends the histories and exits. What a killed recorder had not yet turned stays on the tapes, which
-``salvage`` reads.
+``salvage`` reads; ``rescue`` is what ``check`` and ``clean`` call.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Recording:
         self.folder = folder
         self._tapes = folder / TAPES
         self._tapes.mkdir(parents=True, exist_ok=True)
-        (self._tapes / "meta.json").write_text(json.dumps(meta.to_json()))
+        (self._tapes / "meta.json").write_text(json.dumps({**meta.to_json(), "recorder": os.getpid()}))
         self._writer = HistoryWriter(folder / "history.arrow", meta)
         self._readings: dict[str, _Reading] = {}
         self._errors: dict[str, int] = {"": 0, "start": 1}
@@ -196,6 +196,42 @@ def salvage(folder: Path) -> int:
     rows = Recording(folder, meta, earlier).finish()
     (folder / "history.partial.arrow").unlink(missing_ok=True)
     return rows
+
+
+def rescue(folder: Path) -> str:
+    """Salvages a trial if its recorder was killed; returns a sentence about it, or "" where there was nothing to do.
+
+    The sentence also goes into the trial's ``errors.jsonl``, so that every later verdict knows that evidence is missing.
+    Raises HistoryError while somebody still records.
+    """
+    try:
+        recorder = int(json.loads((folder / TAPES / "meta.json").read_text())["recorder"])
+    except (OSError, ValueError, KeyError):
+        return ""
+    writers = {recorder}
+    for path in (folder / TAPES).glob("*.seg"):
+        with contextlib.suppress(HistoryError, OSError):
+            segment = Segment.open(path)
+            writers |= set() if segment.finished else {segment.pid}
+    alive = sorted(pid for pid in writers if _lives(pid))
+    if alive:
+        raise HistoryError(
+            f"trial {folder.name!r} is still being recorded by process {', '.join(map(str, alive))}; "
+            "a killed run's load processes and recorder end by themselves within a minute"
+        )
+    rows = salvage(folder)
+    said = f"the run was killed: {rows} rows were salvaged from the tapes, what was open then is info"
+    with (folder / "errors.jsonl").open("a") as file:
+        file.write(json.dumps({"trial": folder.name, "error": said}) + "\n")
+    return said
+
+
+def _lives(pid: int) -> bool:
+    """Whether the process is there and ours; process ids are used again."""
+    try:
+        return pid != os.getpid() and b"brokerproof" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _packed(columns: Mapping[str, Array]) -> Array:

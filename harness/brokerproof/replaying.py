@@ -26,7 +26,7 @@ def replay_run(path: Path, trials: list[str], *, recorded_targets: bool, run_dir
     if new.path.exists():
         raise UsageError(f"run folder {str(new.path)!r} exists; name another")
     new.create(seed=seed, command=f"brokerproof replay {path}")
-    sweep.register(new.id)
+    sweep.register(new.id, folder=new.path)
     console = Console()
     session = run.Session(
         new, expected_in=suites() / "expected",

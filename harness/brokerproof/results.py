@@ -81,6 +81,9 @@ class RunFolder:
     def write_cell(self, slug: str, entry: Mapping[str, Any]) -> None:
         write_json(self.path / "cells" / f"{slug}.json", entry)
 
+    def forget_cell(self, slug: str) -> None:
+        (self.path / "cells" / f"{slug}.json").unlink(missing_ok=True)
+
     def write_error(self, where: str, error: str) -> None:
         folder = self.path / "cells"
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,6 +126,14 @@ def open_run(path: Path) -> RunFolder:
             f"{str(path)!r} {what}; a run folder is what `brokerproof run` names at its end, e.g. runs/<utc>-<seed>"
         )
     return RunFolder(path)
+
+
+def problems_of(trial: Path) -> list[str]:
+    """What the harness had to say of a trial, a sentence each: evidence that is missing."""
+    file = trial / "errors.jsonl"
+    if not file.exists():
+        return []
+    return [str(json.loads(line)["error"]) for line in file.read_text().splitlines() if line.strip()]
 
 
 def exit_code(results: Mapping[str, Any]) -> int:

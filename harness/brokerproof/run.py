@@ -30,8 +30,10 @@ from brokerproof.experiment import LINK_AND_LOAD, Cell, Experiment, PropertyExpe
 from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, look, make
 from brokerproof.finding import Finding
 from brokerproof.history import FAIL, F, History, read_history
+from brokerproof.live import Watch
 from brokerproof.plan import Injection, Plan
-from brokerproof.results import RunFolder, load_json, utc_now, write_json
+from brokerproof.recorder import rescue
+from brokerproof.results import RunFolder, load_json, problems_of, utc_now, write_json
 from brokerproof.runtime import sweep
 from brokerproof.runtime.pool import ClusterKey, Pool
 from brokerproof.sharing import Blocks, SharedBlock
@@ -58,13 +60,18 @@ class Session:
 
     def __init__(
         self, folder: RunFolder, *, expected_in: Path, progress: Callable[[str, str], None],
-        upcoming: Sequence[tuple[Cell, Experiment]] = (),
+        upcoming: Sequence[tuple[Cell, Experiment]] = (), live: bool = False, fail_fast: bool = False,
     ) -> None:  # fmt: skip
         """upcoming: all cells that this process may decide, in order: they share injections, and their lanes are made
-        ahead."""
+        ahead.
+
+        live: trials are counted while they run.  fail_fast: a trial that breaks a promise ends there and then.
+        """
+        self.live, self.fail_fast = live, fail_fast
         self.folder = folder
         self.expected_in = expected_in
-        self.blocks = Blocks(upcoming)
+        # A trial that is ended early has nothing to say to another cell.
+        self.blocks = Blocks(upcoming, shared=not fail_fast)
         self._progress = progress
         self.pool = Pool(run=folder.id, folder=folder.path / "pool")
         self._crew: Crew | None = None
@@ -170,18 +177,48 @@ def _id(cluster: Cluster) -> str:
 def decide(session: Session, cell: Cell, experiment: Experiment | PropertyExperiment) -> dict[str, Any]:
     """Decides one cell and writes its verdict file; returns its entry of ``results.json``."""
     started, clock = utc_now(), time.monotonic()
-    if isinstance(experiment, PropertyExperiment):
-        entry = _decide_property(session, cell, experiment)
-    else:
-        arms = _run_trials(session, cell, experiment)
-        verdict = judge(cell.claim, experiment.mode, arms, has_faults=bool(experiment.schedule))
-        entry = _entry(session, cell, experiment.mode, verdict)
-        entry |= {name: arm.to_json(cell.claim) for name, arm in arms.items()}
-        entry |= {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
+    session.folder.write_cell(cell.slug, _undecided(session, cell, experiment, started))
+    try:
+        if isinstance(experiment, PropertyExperiment):
+            entry = _decide_property(session, cell, experiment)
+        else:
+            arms, broken = _run_trials(session, cell, experiment)
+            verdict = judge(cell.claim, experiment.mode, arms, has_faults=bool(experiment.schedule))
+            if broken:
+                verdict = _stopped(broken)
+            entry = _entry(session, cell, experiment.mode, verdict) | {"stopped": broken}
+            entry |= {name: arm.to_json(cell.claim) for name, arm in arms.items()}
+            entry |= {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
+    except BaseException:
+        session.folder.forget_cell(cell.slug)  # the error is told; only a kill leaves the cell undecided
+        raise
     entry |= {"started": started, "duration_s": round(time.monotonic() - clock, 1)}
     session.folder.write_cell(cell.slug, entry)
     session.say(cell.slug, f"{entry['verdict']}: {entry['reason']}")
     return entry
+
+
+def _stopped(broken: str) -> Verdict:
+    """A promise that is broken stays so, whatever the arms that did not run would have shown."""
+    return Verdict(word="VIOLATED", reason=f"stopped before the drain, on the first broken promise: {broken}")
+
+
+def _undecided(
+    session: Session, cell: Cell, experiment: Experiment | PropertyExperiment, started: str
+) -> dict[str, Any]:  # fmt: skip
+    """The entry that stands until the cell is decided: what a killed run leaves, with the trials that were planned."""
+    verdict = Verdict(word="UNKNOWN", reason="the run was killed before this was decided")
+    entry = _entry(session, cell, experiment.mode, verdict) | {"started": started, "duration_s": 0.0}
+    if isinstance(experiment, PropertyExperiment):
+        return entry
+    planned: dict[str, list[str]] = {}
+    for n in range(experiment.trials(cell.profile)):
+        for block, plans in session.blocks.of(cell, experiment, n):
+            for plan, trial in zip(plans, block.trials(plans), strict=True):
+                planned.setdefault(plan.arm, []).append(trial)
+    for arm, trials in planned.items():
+        entry[arm] = ArmResult(trials=()).to_json(cell.claim) | {"trial_ids": trials}
+    return entry | {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
 
 
 def unsupported(session: Session, cell: Cell, missing: str) -> dict[str, Any]:
@@ -192,25 +229,46 @@ def unsupported(session: Session, cell: Cell, missing: str) -> dict[str, Any]:
     return entry
 
 
-def _run_trials(session: Session, cell: Cell, experiment: Experiment) -> dict[str, ArmResult]:
+def _run_trials(session: Session, cell: Cell, experiment: Experiment) -> tuple[dict[str, ArmResult], str]:
+    """The arms, and the sentence about the broken promise that ended them early, if one did."""
     results: dict[str, list[TrialResult]] = {}
+    broken = ""
     for n in range(experiment.trials(cell.profile)):
         # Arms that can share an injection run side by side; interleaving comes from taking all arms trial by trial.
         for block, plans in session.blocks.of(cell, experiment, n):
+            if broken:
+                break
             if not block.done:
-                _run_shared(session, cell, block)
+                with _watching(session, cell, block.plans) as watch:
+                    _run_shared(session, cell, block, watch)
+                if watch is not None and watch.broken and session.fail_fast:
+                    broken = watch.broken
             if block.failed is not None:
                 raise block.failed
             session.say(cell.slug, "checking")
             for plan, trial in zip(plans, block.trials(plans), strict=True):
                 found = evaluate(session.folder.trial(trial), cell.claim.deciding)
                 results.setdefault(plan.arm, []).append(found)
-    return _witnessed({arm: ArmResult(trials=tuple(trials)) for arm, trials in results.items()})
+    return _witnessed({arm: ArmResult(trials=tuple(trials)) for arm, trials in results.items()}), broken
 
 
-def _run_shared(session: Session, cell: Cell, block: SharedBlock) -> None:
+@contextlib.contextmanager
+def _watching(session: Session, cell: Cell, plans: Sequence[Plan]) -> Iterator[Watch | None]:
+    """A watch over these trials, if anybody wants one. A hazard that shows breaks no promise."""
+    if not (session.live or session.fail_fast):
+        yield None
+        return
+    promised = cell.claim.deciding if cell.claim.kind == "promise" and session.fail_fast else ()
+    trials = {session.folder.trial(p.trial): promised if p.arm == "treatment" else () for p in plans}
+    with Watch(trials, (lambda what: session.say(cell.slug, what)) if session.live else (lambda _: None)) as watch:
+        yield watch
+
+
+def _run_shared(session: Session, cell: Cell, block: SharedBlock, watch: Watch | None) -> None:
     try:
-        run_block(session, cell.slug, block.plans, _key(block.plans[0]), link_groups=block.link_groups)
+        run_block(
+            session, cell.slug, block.plans, _key(block.plans[0]), link_groups=block.link_groups, watch=watch
+        )  # fmt: skip
     except Exception as exc:
         block.failed = exc
     block.done = True
@@ -236,11 +294,12 @@ def _witnessed(arms: Mapping[str, ArmResult]) -> dict[str, ArmResult]:
 
 def run_block(
     session: Session, cell: str, plans: Sequence[Plan], key: ClusterKey, *, link_groups: tuple[str, ...],
-    recorded: Mapping[str, Sequence[str]] | None = None,
+    recorded: Mapping[str, Sequence[str]] | None = None, watch: Watch | None = None,
 ) -> None:  # fmt: skip
     """Runs trials side by side under one set of injections; each leaves its files for ``evaluate``.
 
     recorded: fault -> nodes, to inject into these again instead of resolving roles (``replay --targets recorded``).
+    watch: whoever looks on; once it says that a promise is broken, everything ends, healed and not drained.
     """
     for plan in plans:
         plan.validate()
@@ -258,7 +317,7 @@ def run_block(
         healthy = True
         try:
             session.say(cell, f"load on {_arms_in_words(plans)}")
-            applied, healthy = _drive(session, cell, block, scene, broken[0].schedule, recorded)
+            applied, healthy = _drive(session, cell, block, scene, broken[0].schedule, recorded, watch)
             block.finish()
         except BaseException:
             block.abandon()
@@ -297,7 +356,7 @@ def _arms_in_words(plans: Sequence[Plan]) -> str:
 
 def _drive(
     session: Session, cell: str, block: Block, scene: Scene, schedule: Sequence[Injection],
-    recorded: Mapping[str, Sequence[str]] | None,
+    recorded: Mapping[str, Sequence[str]] | None, watch: Watch | None = None,
 ) -> tuple[list[Applied], bool]:  # fmt: skip
     """Load, faults, heal, drain, final read. Returns the injections and whether the cluster came back healthy."""
     faults = [make(i.fault, i.options) for i in schedule]
@@ -332,7 +391,7 @@ def _drive(
             injection = schedule[n]
             # An injection that came late (a slow machine) still lasts as long as planned.
             least = applied[n].injected_s + injection.for_s if what == "heal" else 0.0
-            _until(block, max(start_s + at_s, least))
+            _until(block, max(start_s + at_s, least), watch)
             if what == "look":
                 first_look(n)
                 continue
@@ -348,7 +407,7 @@ def _drive(
             applied[n] = record
             block.note("fault", f"inject {injection.fault} {','.join(record.targets)}", record.injected_s)
             session.say(cell, f"{injection.fault} on {', '.join(record.targets)} for {injection.for_s:g} s")
-        _until(block, start_s + load_s)
+        _until(block, start_s + load_s, watch)
         session.say(cell, "senders end")
         block.stop_senders()
         if not any(i.until_read for i in schedule) and any(i.fault not in LINK_AND_LOAD for i in schedule):
@@ -360,6 +419,14 @@ def _drive(
             end(n)
         if any(i.until_read for i in schedule):
             problem += _health(scene.cluster)
+    except _PromiseBroken as exc:
+        session.say(cell, f"stopping: {exc}")
+        block.note("control", f"stopped {exc}", block.now_s())
+        for n in list(open_):
+            end(n)
+        block.halt()
+        if any(i.fault not in LINK_AND_LOAD for i in schedule):
+            problem += _health(scene.cluster)
     finally:
         for n in list(open_):
             end(n)
@@ -370,8 +437,17 @@ def _drive(
     return [applied[n] for n in sorted(applied)], not problem
 
 
-def _until(block: Block, at_s: float) -> None:
-    wait_until(lambda: block.now_s() >= at_s, max(0.0, at_s - block.now_s()) + 5, "the next moment of the schedule",
+class _PromiseBroken(Exception):
+    """Says which; the trials end here."""
+
+
+def _until(block: Block, at_s: float, watch: Watch | None) -> None:
+    def due() -> bool:
+        if watch is not None and watch.broken:
+            raise _PromiseBroken(watch.broken)
+        return block.now_s() >= at_s
+
+    wait_until(due, max(0.0, at_s - block.now_s()) + 5, "the next moment of the schedule",
                interval_s=0.005 if block.cluster.in_process else 0.01)  # fmt: skip
 
 
@@ -410,7 +486,7 @@ def evaluate(folder: Path, deciding: Sequence[str]) -> TrialResult:
             if injection["injected_s"] >= 0:
                 injection["in_flight"] = _in_flight(history, injection["injected_s"], injection["healed_s"])
         witnesses = _witnesses_in_flight(history, finding, deciding, windows)
-        problems = _problems(folder)
+        problems = problems_of(folder)
         if problems:
             finding = _with_missing(finding, problems)
     write_json(folder / "findings.json", finding.to_json())
@@ -467,13 +543,6 @@ def _witnesses_in_flight(
                 )
             found.update(np.unique(history["msg"][mine & hit]).tolist())
     return len(found)
-
-
-def _problems(folder: Path) -> list[str]:
-    file = folder / "errors.jsonl"
-    if not file.exists():
-        return []
-    return [str(json.loads(line)["error"]) for line in file.read_text().splitlines() if line.strip()]
 
 
 def _with_missing(finding: Finding, problems: Sequence[str]) -> Finding:
@@ -562,18 +631,30 @@ def recheck(folder: RunFolder) -> list[dict[str, Any]]:
         if old["treatment"] is None:
             entries.append(old)
             continue
+        planned = [t for arm in ("treatment", "control", "sham") if old[arm] for t in old[arm]["trial_ids"]]
+        ran = [t for t in planned if folder.trial(t).is_dir()]
+        for trial in ran:
+            rescue(folder.trial(trial))
         claim = Claim(
             id=old["claim"], revision=old["revision"], kind=old["kind"], sentence=old["sentence"], source=old["source"],
             deciding=tuple(old["deciding"]), control=old["control_is"], always=old["always"], sharpens=old["sharpens"],
         )  # fmt: skip
         arms = {
-            arm: ArmResult(trials=tuple(evaluate(folder.trial(t), claim.deciding) for t in old[arm]["trial_ids"]))
+            arm: ArmResult(
+                trials=tuple(evaluate(folder.trial(t), claim.deciding) for t in old[arm]["trial_ids"] if t in ran)
+            )
             for arm in ("treatment", "control", "sham")
             if old[arm] is not None
         }
         arms = _witnessed(arms)
-        has_faults = any(t.faults for t in arms["treatment"].trials)
-        verdict = judge(claim, old["mode"], arms, has_faults=has_faults)
+        if len(ran) < len(planned):
+            never = ", ".join(t for t in planned if t not in ran)
+            verdict = Verdict(word="UNKNOWN", reason=f"the run was killed; it has nothing of {never}")
+        else:
+            has_faults = any(t.faults for t in arms["treatment"].trials)
+            verdict = judge(claim, old["mode"], arms, has_faults=has_faults)
+            if old.get("stopped") and any(t.shows(claim) for t in arms["treatment"].trials):
+                verdict = _stopped(old["stopped"])
         new = {
             **old,
             "verdict": verdict.word,

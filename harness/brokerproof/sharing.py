@@ -53,7 +53,9 @@ class SharedBlock:
 class Blocks:
     """The blocks of all cells that one process is to decide, worked out before the first of them runs."""
 
-    def __init__(self, cells: Sequence[tuple[Cell, Experiment]] = ()) -> None:
+    def __init__(self, cells: Sequence[tuple[Cell, Experiment]] = (), *, shared: bool = True) -> None:
+        """shared: False keeps each cell to itself."""
+        self._shared = shared
         self._by_injection: dict[str, list[SharedBlock]] = {}
         for cell, experiment in cells:
             for n in range(experiment.trials(cell.profile)):
@@ -63,7 +65,7 @@ class Blocks:
         """Each block that trial ``n`` of the cell needs, in the order they are to run, with the cell's own plans."""
         found = []
         for mine in experiment.blocks(cell, n):
-            key = _injection(mine, n, experiment.link_groups)
+            key = _injection(mine, n, experiment.link_groups) + ("" if self._shared else cell.slug)
             blocks = self._by_injection.setdefault(key, [])
             block = next((b for b in blocks if b.serves(mine)), None) or next(
                 (b for b in blocks if b.takes(mine)), None

@@ -17,7 +17,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,12 +103,27 @@ def check(history: History) -> Finding:
     from brokerproof.checkers.witnesses import witnesses
 
     index = Index(history)
+    said = judge(index, checkers())
+    missing = [*index.missing(), *said.missing]
+    parts: dict[str, Any] = {"timeline": {}, "witnesses": ()}
+    for name, make in (("timeline", lambda: timeline(index)), ("witnesses", lambda: witnesses(index, said.anomalies))):
+        try:
+            parts[name] = make()
+        except Exception as exc:
+            missing.append(f"the {name} could not be made: {type(exc).__name__}: {exc}")
+    return replace(
+        said, operations=index.operations, missing=tuple(missing), exercised=index.exercised,
+        timeline=parts["timeline"], witnesses=parts["witnesses"],
+    )  # fmt: skip
+
+
+def judge(index: Index, some: Sequence[Checker]) -> Finding:
+    """What some of the checkers say: their classes, sentences and metrics, and nothing else."""
     anomalies: dict[str, Count] = {}
     observations: dict[str, Count] = {}
     metrics: dict[str, float] = {}
-    missing: list[str] = list(index.missing())
-    parts: dict[str, Any] = {"timeline": {}, "witnesses": ()}
-    for each in checkers():
+    missing: list[str] = []
+    for each in some:
         partial = Finding()
         raised = ""
         try:
@@ -121,21 +136,11 @@ def check(history: History) -> Finding:
             into[key] = Count(details={"raised": raised}) if raised else given.get(key, Count())
         metrics.update(partial.metrics)
         missing.extend(partial.missing)
-    anomalies, observations = dict(sorted(anomalies.items())), dict(sorted(observations.items()))
-    for name, make in (("timeline", lambda: timeline(index)), ("witnesses", lambda: witnesses(index, anomalies))):
-        try:
-            parts[name] = make()
-        except Exception as exc:
-            missing.append(f"the {name} could not be made: {type(exc).__name__}: {exc}")
     return Finding(
-        operations=index.operations,
-        anomalies=anomalies,
-        observations=observations,
+        anomalies=dict(sorted(anomalies.items())),
+        observations=dict(sorted(observations.items())),
         missing=tuple(missing),
-        exercised=index.exercised,
         metrics=metrics,
-        timeline=parts["timeline"],
-        witnesses=parts["witnesses"],
     )
 
 

@@ -23,7 +23,8 @@ def effect_lost(index: Index) -> Finding:
     consumers = "consumer" in index.meta.processes or not index.meta.processes
     if not index.has_effects or not consumers:
         return Finding(anomalies=found(effect_lost=Count()))
-    absent = index.flags(index.absent(index.effects, only=_judged_lanes(index)).lost)
+    only = index.kept.get("lanes judged by effect")
+    absent = index.flags(index.absent(index.effects, only=judged_lanes(index) if only is None else only).lost)
     perhaps = absent & index.perhaps_effects
     beyond = absent & ~perhaps & _only_read_at_the_end(index)
     ids = np.flatnonzero(absent & ~perhaps & ~beyond)
@@ -36,7 +37,8 @@ def effect_lost(index: Index) -> Finding:
     return Finding(anomalies=found(effect_lost=index.count(ids, **details)), missing=missing)
 
 
-def _judged_lanes(index: Index) -> frozenset[int]:
+def judged_lanes(index: Index) -> frozenset[int]:
+    """Lanes that somebody works on; whoever judges a part of a history lays those of the whole into ``index.kept``."""
     worked = index.lanes_of(index.view("effect"))
     if index.has_musts:
         return worked  # of the lanes that each get a copy, some may be there for somebody who does no work

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,9 +36,9 @@ def unavailable(index: Index) -> Finding:
     O(sends), sorting only what lies beside the longest pauses.
     """
     sends = index.sends
-    metrics: dict[str, float] = {"rpo_count": float(len(index.fate.lost))}
-    faults = fault_times(index)
-    metrics["rpo_s"] = _lost_time(index, [at for at, what, _ in faults if what == "inject"])
+    lost, faults = lost_span(index), fault_times(index)
+    metrics: dict[str, float] = {"rpo_count": float(lost.count)}
+    metrics["rpo_s"] = lost.seconds([at for at, what, _ in faults if what == "inject"])
     if not len(sends):
         return Finding(observations=found(unavailable=Count()), metrics=metrics)
     begun = sends.span("start_ns")
@@ -102,7 +104,8 @@ def _outages(index: Index, injections: list[tuple[int, str]]) -> list[dict[str, 
     sends = index.sends
     began = injections[0][0]
     mine = sends.where((sends["start_ns"] >= began) | (sends["outcome"] != OK))
-    order = np.argsort(mine["start_ns"], kind="stable")
+    # Of sends that began in the same instant the failed ones last, whatever the order of the rows.
+    order = np.lexsort((mine["outcome"] != OK, mine["start_ns"]))
     start, end = mine["start_ns"][order], mine["end_ns"][order]
     fine = mine["outcome"][order] == OK
     # A pair of injections in the same instant shares the window that follows.
@@ -142,12 +145,33 @@ def _recovery(at: int, start: Array, end: Array, fine: Array) -> float | None:
     return round(max(0, back - at) / 1e9, 6)
 
 
-def _lost_time(index: Index, injections: list[int]) -> float:
-    lost = index.fate.lost
-    if not len(lost):
-        return 0.0
-    rows = index.acknowledgements
-    mine = rows["end_ns"][index.flags(lost)[rows.ids]]
-    low, high = int(mine.min()), int(mine.max())
-    after = [at for at in injections if at >= low]
-    return round((max([high, *after[:1]]) - low) / 1e9, 6)
+@dataclass(frozen=True, slots=True)
+class LostSpan:
+    """How many messages were lost, and when the first and the last of them were acknowledged, in ns."""
+
+    count: int = 0
+    first_ns: int = np.iinfo(np.int64).max
+    last_ns: int = np.iinfo(np.int64).min
+
+    def merge(self, other: LostSpan) -> LostSpan:
+        return LostSpan(self.count + other.count, min(self.first_ns, other.first_ns), max(self.last_ns, other.last_ns))
+
+    def seconds(self, injections: Sequence[int]) -> float:
+        """From the first acknowledgement to the last, or to the injection that followed the first if that is later."""
+        if not self.count:
+            return 0.0
+        after = [at for at in injections if at >= self.first_ns]
+        return round((max([self.last_ns, *after[:1]]) - self.first_ns) / 1e9, 6)
+
+
+def lost_span(index: Index) -> LostSpan:
+    """Of all messages that were lost; whoever has judged the parts of a history lays it into ``index.kept``."""
+    kept: LostSpan | None = index.kept.get("lost span")
+    if kept is None:
+        lost, rows = index.fate.lost, index.acknowledgements
+        if len(lost):
+            mine = rows["end_ns"][index.flags(lost)[rows.ids]]
+            kept = LostSpan(len(lost), int(mine.min()), int(mine.max()))
+        else:
+            kept = LostSpan()
+    return kept

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from brokerproof.checkers.index import Index
+from brokerproof.checkers.view import CHUNK
 from brokerproof.finding import Count
 from brokerproof.history import FUNCTIONS, OUTCOMES, UNREADABLE, Array
 
 #: How many messages of an anomaly are shown, and how many rows of one message.
 MESSAGES, LINES = 3, 200
+#: A table of so many entries is small whatever there is to look for.
+_TABLE_MIN = 1 << 16
 _SHOWN = tuple(f for f in FUNCTIONS if f not in ("fault", "control"))
 
 
@@ -48,11 +51,21 @@ def lifelines(index: Index, messages: Iterable[int]) -> dict[int, list[dict[str,
 
 
 def _where(values: Array, wanted: Array) -> Array:
-    """Places of the wanted values; one narrow pass for the range before the exact look."""
+    """Places of the wanted values: looked up in a table where they lie near each other, else searched for."""
+    low, span = int(wanted[0]), int(wanted[-1]) - int(wanted[0]) + 1
+    if span <= max(_TABLE_MIN, 4 * len(values)):
+        # One entry more, where everything that is out of range falls.
+        table = np.zeros(span + 1, dtype=bool)
+        table[wanted - low] = True
+        out = [
+            np.flatnonzero(table[np.clip(values[at : at + CHUNK] - low, -1, span)]) + at
+            for at in range(0, len(values), CHUNK)
+        ]
+        return np.concatenate(out) if out else np.empty(0, dtype=np.int64)
     near = np.flatnonzero((values >= wanted[0]) & (values <= wanted[-1]))
     at = np.minimum(np.searchsorted(wanted, values[near]), len(wanted) - 1)
-    out: Array = near[wanted[at] == values[near]]
-    return out
+    found: Array = near[wanted[at] == values[near]]
+    return found
 
 
 def _lines(index: Index, rows: list[int]) -> list[dict[str, Any]]:
@@ -88,5 +101,7 @@ def _line(index: Index, row: int) -> dict[str, Any]:
         "lane": index.lane(lane).name if lane >= 0 else "",
         "pos": value["pos"],
         "attempt": value["attempt"],
+        "key": value["key"],
+        "batch": value["batch"],
         "error": index.error(value["error"]),
     }

@@ -41,12 +41,21 @@ def state_folder() -> Path:
     return folder
 
 
-def register(run: str, owner: int | None = None) -> None:
-    """Says that the process ``owner`` (this one by default) lives for ``run``; the first word counts."""
+def register(run: str, owner: int | None = None, folder: Path | None = None) -> None:
+    """Says that the process ``owner`` (this one by default) lives for ``run``, which writes to ``folder``; the first
+    word counts."""
     file = state_folder() / "runs" / f"{run}.json"
     if not file.exists():
         owner = os.getpid() if owner is None else owner
-        _write(file, {"run": run, "owner": owner, "started": _started(owner)})
+        _write(
+            file,
+            {
+                "run": run,
+                "owner": owner,
+                "started": _started(owner),
+                "folder": str(folder.absolute()) if folder else "",
+            },
+        )
 
 
 def register_process(run: str, pid: int) -> None:
@@ -118,6 +127,14 @@ def leftovers(run: str | None = None) -> list[Leftover]:
             found += [Leftover("process", str(pid), file.stem) for pid in _living(file.stem)]
             found.append(Leftover("file", file.name, file.stem))
     return found
+
+
+def folders(run: str | None = None) -> list[Path]:
+    """The folders of dead runs (with ``run``: that one's) that nobody has cleaned up after."""
+    names = [file.stem for file in sorted((state_folder() / "runs").glob("*.json"))]
+    dead = [name for name in names if (name == run if run is not None else not alive(name))]
+    said = [str(_registered(name).get("folder", "")) for name in dead]
+    return [Path(folder) for folder in said if folder and Path(folder).is_dir()]
 
 
 def clean(run: str | None = None, *, progress: Callable[[str], None] = lambda _: None) -> list[Leftover]:

@@ -22,7 +22,7 @@ from brokerproof.brokers.base import client
 from brokerproof.errors import HarnessError
 from brokerproof.history import Meta
 from brokerproof.loadprocess import LoadSpec, perform
-from brokerproof.recorder import Recorder
+from brokerproof.recorder import PERIOD_S, Recorder
 from brokerproof.waiting import wait_until
 
 READY_S = 30.0
@@ -332,12 +332,25 @@ class ThreadScribe:
 
     def __init__(self) -> None:
         self._recorder = Recorder()
+        self._lock = threading.Lock()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._pump, name="recorder", daemon=True)
+        self._thread.start()
+
+    def _pump(self) -> None:
+        while not self._end.wait(PERIOD_S):
+            with self._lock:
+                self._recorder.pump()
 
     def open(self, folder: Path, meta: Meta) -> None:
-        self._recorder.open(folder, meta)
+        with self._lock:
+            self._recorder.open(folder, meta)
 
     def finish(self, folder: Path) -> int:
-        return self._recorder.finish(folder)
+        with self._lock:
+            return self._recorder.finish(folder)
 
     def close(self) -> None:
+        self._end.set()
+        self._thread.join()
         self._recorder.finish_all(0)

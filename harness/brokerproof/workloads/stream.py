@@ -363,6 +363,12 @@ class Block:
         for trial in self.trials:
             trial.ended(role)
 
+    def halt(self) -> None:
+        """Ends all clients where they are: nothing is drained."""
+        for role in ("producer", "consumer"):
+            for trial in self.trials:
+                trial.stop(role)
+
     def drain(self) -> None:
         """Receivers work off what is there and end; then the final read."""
         for trial in self.trials:
