@@ -107,7 +107,18 @@ def survives(overlay: Path) -> bool:
     env = {**os.environ, "PYTHONPATH": str(overlay), "BROKERPROOF_EXAMPLES": "60", "PYTHONDONTWRITEBYTECODE": "1"}
     for stage in STAGES:
         files = [_TESTS + name for name in stage if (ROOT / _TESTS / name).exists()]
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-o", f"pythonpath={overlay}", *files]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-o",
+            f"pythonpath={overlay}",
+            *files,
+        ]
         try:
             done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, timeout=_DEADLINE_S)
         except subprocess.TimeoutExpired:
@@ -138,7 +149,16 @@ def page(results: list[Mutant], seed: int, population: int) -> str:
     lines += ["", "## Survivors", ""]
     for m in left:
         why = argued.get((m.file, m.before, m.after), "**not argued yet**")
-        lines += [f"- `{m.file}` line {m.line}, {m.operator}", "", "  ```diff", f"  - {m.before}", f"  + {m.after}", "  ```", "", f"  {why}"]
+        lines += [
+            f"- `{m.file}` line {m.line}, {m.operator}",
+            "",
+            "  ```diff",
+            f"  - {m.before}",
+            f"  + {m.after}",
+            "  ```",
+            "",
+            f"  {why}",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -146,8 +166,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="ci/proofs mutants", description=__doc__)
     parser.add_argument("--sample", type=int, default=120, help="how many of them; 0 all (about ten hours)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--for-s", type=float, default=0.0, help="stop after so many seconds, with what was tried by then")
-    parser.add_argument("--results", type=Path, default=Path("runs/mutants.json"), help="goes on from here; made if missing")
+    parser.add_argument(
+        "--for-s", type=float, default=0.0, help="stop after so many seconds, with what was tried by then"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=Path("runs/mutants.json"), help="goes on from here; made if missing"
+    )
     parser.add_argument("--page-only", action="store_true", help="try nothing, write the page from the results")
     options = parser.parse_args()
     started = time.monotonic()
