@@ -755,3 +755,13 @@ def test_copies_that_the_plan_allows() -> None:
     lines = ("ok send a", "ok receive a attempt=0", "ok receive a attempt=0 by=2")
     assert anomalies(*lines, routes=two) == {}
     assert anomalies(*lines, "ok receive a attempt=0", routes=two) == {"duplicated": 1}
+
+
+def test_a_settle_in_the_first_lane_says_nothing_of_the_copy_in_another() -> None:
+    both = {"0": ({"lane": 0, "must": True}, {"lane": 1, "must": True})}
+    lines = ("ok send a", "ok receive a attempt=0", "ok settle a", "ok receive a lane=1 attempt=0 by=2")
+    again = "ok receive a lane=1 attempt=1 by=2"
+    assert anomalies(*lines, again, lanes=("queue", "queue"), routes=both) == {}
+    assert anomalies(*lines, "ok settle a lane=1 by=2", again, lanes=("queue", "queue"), routes=both) == {
+        "duplicated": 1
+    }
