@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from brokerproof import promises
 from brokerproof.brokers.base import Cluster
 from brokerproof.checkers.base import check
 from brokerproof.claim import Claim
@@ -189,6 +190,8 @@ def decide(session: Session, cell: Cell, experiment: Experiment | PropertyExperi
             entry = _entry(session, cell, experiment.mode, verdict) | {"stopped": broken}
             entry |= {name: arm.to_json(cell.claim) for name, arm in arms.items()}
             entry |= {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
+            entry["fault_classes"] = list(promises.fault_classes((i.fault, i.until_read) for i in experiment.schedule))
+            entry["promises"] = _promises(entry, arms)
     except BaseException:
         session.folder.forget_cell(cell.slug)  # the error is told; only a kill leaves the cell undecided
         raise
@@ -574,11 +577,22 @@ def _entry(session: Session, cell: Cell, mode: str, verdict: Verdict) -> dict[st
     }  # fmt: skip
 
 
+def _promises(entry: Mapping[str, Any], arms: Mapping[str, ArmResult]) -> dict[str, Any]:
+    """Of each arm the anomalies, and whether its configuration promises that there are none; the sham has no fault."""
+    return {
+        arm: promises.explain(
+            entry["broker"], entry["configuration"].get(arm, {}), ("none",) if arm == "sham" else entry["fault_classes"],
+            [t.finding for t in result.trials],
+        )
+        for arm, result in arms.items()
+    }  # fmt: skip
+
+
 def _configuration(cell: Cell, experiment: Experiment) -> dict[str, Any]:
     arms = experiment.plans(cell, 0)
     return {
         arm: {
-            "senders": [dict(s.settings) | {"resend": s.resend} for s in plan.workload.senders],
+            "senders": [dict(s.settings) | {"resend": s.resend, "spread": s.spread} for s in plan.workload.senders],
             "receivers": [dict(r.settings) | {"work_ms": r.work_ms} for r in plan.workload.receivers],
             "destinations": [dict(d.settings) | {"partitions": d.partitions} for d in plan.workload.destinations],
             "broker": dict(plan.settings),
@@ -664,6 +678,8 @@ def recheck(folder: RunFolder) -> list[dict[str, Any]]:
         }
         new |= {arm: result.to_json(claim) for arm, result in arms.items()}
         new["as_expected"] = verdict.word == old["expected"]
+        if "fault_classes" in old:
+            new["promises"] = _promises(old, arms)
         entries.append(new)
     return entries
 

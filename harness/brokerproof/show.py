@@ -132,6 +132,11 @@ def print_results(console: Console, results: Mapping[str, Any], folder: Path) ->
             highlight=False,
         )
         console.print(f"  {entry['reason']}", highlight=False, markup=False)
+        for said in (entry.get("promises") or {}).get("treatment", ()):
+            console.print(
+                f"  {said['count']} {said['anomaly']}: {said['word'] or 'not in the promise table'}, {said['because']}",
+                highlight=False, markup=False,
+            )  # fmt: skip
         console.print(f"  again: {entry['command']}", highlight=False, markup=False)
     for error in results["errors"]:
         console.print(

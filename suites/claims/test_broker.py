@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from brokerproof.brokers.base import configurations
 from brokerproof.claims import claim
 from brokerproof.experiment import Cell, Experiment
@@ -29,3 +31,21 @@ def test_rocketmq_sync_replication(cell: Cell) -> Experiment:
             Injection(fault="kill", target="leader", at_s=5.5, for_s=2.5, until_read=True),
         ),
     )  # fmt: skip
+
+
+@claim(
+    "broker/kept-until-consumed", revision=1, kind="promise",
+    sentence="What was confirmed lies in the queue, once and unchanged, until it is consumed.",
+    source="(ours); rabbitmq.com/docs/confirms, when are published messages confirmed; rabbitmq.com/docs/maxlength",
+    brokers={"memory": ("",)},
+    deciding=("lost", "duplicated", "corrupted"), control="a length limit: the oldest message makes room for the newest",
+)  # fmt: skip
+def test_kept_until_consumed(cell: Cell) -> Experiment:
+    c = configurations(cell.broker)
+    arm = Workload(
+        destinations=(c.destination,),
+        senders=(Sender(settings=c.confirmed, rate_per_s=c.rate_per_s),),
+        load_s=3.0 * c.pace,
+    )
+    limited = replace(c.destination, settings={**c.destination.settings, "max-length": 50})
+    return Experiment(topology=c.topology, treatment=arm, control=replace(arm, destinations=(limited,)))

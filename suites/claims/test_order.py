@@ -56,3 +56,26 @@ def test_one_queue_one_consumer(cell: Cell) -> Experiment:
 def test_many_consumers_break(cell: Cell) -> Experiment:
     one, several = _arms(cell)
     return Experiment(topology=configurations(cell.broker).topology, treatment=several, control=one)
+
+
+@claim(
+    "order/same-lane", revision=1, kind="promise",
+    sentence="Where the messages of one key go to the same queue, several queues with a consumer each keep its order.",
+    source="S1", brokers={"memory": ONE},
+    deciding=("effect_out_of_order",), control="the queues taken in turn",
+)  # fmt: skip
+def test_same_lane(cell: Cell) -> Experiment:
+    c = configurations(cell.broker)
+    # With three keys and two queues, taking the queues in turn sends each key to both.
+    sender = Sender(settings=c.ordered_sender, rate_per_s=min(c.rate_per_s, 100.0 / c.pace), keys=3)
+    keyed = Workload(
+        destinations=(replace(c.ordered_destination, partitions=2),),
+        senders=(sender,),
+        receivers=tuple(
+            Receiver(settings={**c.ack_after, "member": (n, 2)}, work_ms=ms * c.pace, prefetch=10)
+            for n, ms in enumerate((QUICK_MS, SLOW_MS))
+        ),
+        load_s=3.0 * c.pace,
+    )
+    in_turn = replace(keyed, senders=(replace(sender, spread="round_robin"),))
+    return Experiment(topology=c.topology, treatment=keyed, control=in_turn)

@@ -77,6 +77,25 @@ def test_confirm_means_taken(cell: Cell) -> Experiment:
 
 
 @claim(
+    "producer/confirm-means-taken--dead-connection", revision=1, kind="promise",
+    sentence="A confirmed message survives the death and restart of the broker; what is written to the dead connection "
+    "without waiting for a confirm is lost every time.",
+    source="S0 S2 S3 S4, for the first half; RFC 9293, section 3.10.7: only the next segment tells of a reset",
+    brokers={"memory": ONE}, sharpens="producer/confirm-means-taken",
+    deciding=("lost",), control="no confirm",
+)  # fmt: skip
+def test_confirm_means_taken_dead_connection(cell: Cell) -> Experiment:
+    c = configurations(cell.broker)
+    return Experiment(
+        topology=c.topology,
+        treatment=_workload(c, Sender(settings=c.confirmed), load_s=6.0),
+        control=_workload(c, Sender(settings=c.unconfirmed), load_s=6.0),
+        schedule=(Injection(fault="kill", target="leader", at_s=2.0 * c.pace, for_s=2.0 * c.pace),),
+        sham_s=3.0 * c.pace,
+    )  # fmt: skip
+
+
+@claim(
     "producer/kafka-acks-all", revision=1, kind="promise",
     sentence="With acks=all no acknowledged message is lost, whatever happens to the leader.",
     source="S2 S3; Kafka documentation, producer configuration acks",
@@ -120,3 +139,14 @@ def _lost_ack(cell: Cell) -> tuple[Workload, Workload, Experiment]:
 )  # fmt: skip
 def test_resend_duplicates(cell: Cell) -> Experiment:
     return _lost_ack(cell)[2]
+
+
+@claim(
+    "producer/resend-duplicates--only-then", revision=1, kind="promise",
+    sentence="A message that was sent once is there once, even where its acknowledgement was lost.",
+    source="(ours)", brokers={"memory": ONE}, sharpens="producer/resend-duplicates",
+    deciding=("duplicated",), control="sent again after each lost acknowledgement",
+)  # fmt: skip
+def test_resend_duplicates_only_then(cell: Cell) -> Experiment:
+    resends, once, experiment = _lost_ack(cell)
+    return replace(experiment, treatment=once, control=resends)

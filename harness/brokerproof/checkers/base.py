@@ -28,11 +28,6 @@ from brokerproof.history import History
 
 Kind = Literal["anomaly", "observation"]
 
-#: Keys of the vocabulary that no checker decides; a zero for them would be a lie, so they are not listed in a finding.
-#: ``g0`` and ``g1c`` need the reads of each transaction, ``stale_read`` needs to know which values are versions of one
-#: thing; a history does not say either.
-not_checked: tuple[str, ...] = ("g0", "g1c", "stale_read")
-
 
 @dataclass(frozen=True, slots=True)
 class Checker:

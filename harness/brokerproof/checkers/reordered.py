@@ -30,7 +30,7 @@ def reordered(index: Index) -> Finding:
     if not len(view) or not count:
         return Finding(observations=found(reordered=Count()))
     keyed = view
-    if index.sends.least("key") < 0 or len(index.sends) < index.size:
+    if index.sends.least("key") < 0 or len(index.first_sends) < index.size:
         keyed = view.where(stream[view.ids] >= 0)
     if not len(keyed):
         return Finding(observations=found(reordered=Count()))

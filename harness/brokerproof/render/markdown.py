@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from brokerproof.render.folder import Json, Run, as_expected, error_of, read_run, text, verdict, where
+from brokerproof.render.folder import Json, Run, as_expected, error_of, items, mapping, read_run, text, verdict, where
 
 SYMBOL = {"HOLDS": "✓", "VIOLATED": "✗", "UNKNOWN": "?", "UNSUPPORTED": "–"}
 
@@ -36,6 +36,7 @@ def lines(run: Run) -> Iterator[str]:
         yield from ("", "## Not as expected", "")
         for entry in unexpected:
             yield from _unexpected(entry)
+    yield from _anomalies(run.claims)
     yield from _conformance(run)
     if run.errors:
         yield from ("", "## Harness errors", "")
@@ -81,6 +82,21 @@ def _unexpected(entry: Json) -> Iterator[str]:
         fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", command)), default=0))
         pad = " " if "`" in command else ""
         yield f"  - repeat: {fence}{pad}{command}{pad}{fence}"
+
+
+def _anomalies(claims: Sequence[Json]) -> Iterator[str]:
+    """What treatments showed, and whether their configuration promises that it does not happen."""
+    rows = [
+        (text(e.get("claim")), where(e), f"{text(a.get('count'))} {text(a.get('anomaly'))}", text(a.get("word")),
+         text(a.get("because")), text(a.get("source")))
+        for e in claims
+        for a in map(mapping, items(mapping(e.get("promises")).get("treatment")))
+    ]  # fmt: skip
+    if rows:
+        yield from ("", "## Anomalies, and what the configuration promises", "")
+        yield from ("| claim | target | anomalies | word | because | source |", "|---|---|---|---|---|---|")
+    for row in rows:
+        yield "| " + " | ".join(map(escape, row)) + " |"
 
 
 def _conformance(run: Run) -> Iterator[str]:

@@ -109,6 +109,7 @@ class CellView:
     comparison: tuple[tuple[str, str], ...] = ()
     prop: Json = field(default_factory=dict)
     metrics: tuple[tuple[str, str], ...] = ()
+    promises: tuple[tuple[str, ...], ...] = ()  # (arm, anomaly, count, word, because, source)
     trials: tuple[TrialView, ...] = ()
     undrawn: int = 0
     related: tuple[tuple[str, str, str], ...] = ()
@@ -404,6 +405,7 @@ def _cell(run: Run, entry: Json, head: dict[str, Any], anchors: Sequence[str]) -
         comparison=tuple((k, text(v)) for k, v in comparison.items()),
         prop=prop,
         metrics=tuple((k, text(v)) for k, v in mapping(entry.get("metrics")).items()),
+        promises=tuple(_promises(mapping(entry.get("promises")))),
         trials=tuple(drawn),
         undrawn=undrawn,
         related=tuple(_related(run.claims, entry, anchors)),
@@ -419,6 +421,12 @@ def _related(entries: Sequence[Json], entry: Json, anchors: Sequence[str]) -> It
             yield "stated more exactly by", f"{text(other.get('claim'))}: {verdict(other)}", anchor
         if same and entry.get("sharpens") and other.get("claim") == entry.get("sharpens"):
             yield "states more exactly", f"{text(other.get('claim'))}: {verdict(other)}", anchor
+
+
+def _promises(promises: Json) -> Iterator[tuple[str, ...]]:
+    for arm in ARMS:
+        for said in map(mapping, items(promises.get(arm))):
+            yield (arm, *(text(said.get(key)) for key in ("anomaly", "count", "word", "because", "source")))
 
 
 def _property(prop: Json) -> Json:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -16,7 +17,8 @@ class Reference:
     """What is found in rows, key by key, as sets of message numbers (or counts)."""
 
     def __init__(self, rows: Sequence[Row], lanes: Sequence[str], roles: Sequence[str]) -> None:
-        self.rows, self.lanes, self.roles = rows, lanes, roles
+        self.lanes, self.roles = lanes, roles
+        self.rows = rows = self.with_transactions(rows)
         self.sends: dict[int, list[Row]] = defaultdict(list)
         for r in rows:
             if r["f"] == "send" and r["msg"] >= 0:
@@ -26,6 +28,27 @@ class Reference:
         self.receives = [r for r in rows if r["f"] == "receive" and r["outcome"] == "ok" and r["msg"] >= 0]
         self.effects = [r for r in rows if r["f"] == "effect" and r["outcome"] == "ok" and r["msg"] >= 0]
         self.controls = [r for r in rows if r["f"] == "control"]
+
+    def with_transactions(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """The rows, with the sends of transactions taking their outcome."""
+
+        def ended(f: str, *outcomes: str) -> set[tuple[int, int]]:
+            return {(r["process"], r["batch"]) for r in rows if r["f"] == f and r["outcome"] in outcomes}
+
+        every = ("ok", "fail", "info")
+        self.transactions = ended("txn_begin", *every) | ended("txn_commit", *every) | ended("txn_abort", *every)
+        self.aborted = ended("txn_abort", "ok") - ended("txn_commit", "ok", "info")
+        committed = ended("txn_commit", "ok")
+        out = []
+        for r in rows:
+            by = (r["process"], r["batch"])
+            if r["f"] == "send" and r["batch"] >= 0 and by in self.transactions:
+                if by in self.aborted:
+                    r = {**r, "outcome": "fail"}
+                elif by not in committed and r["outcome"] == "ok":
+                    r = {**r, "outcome": "info"}
+            out.append(r)
+        return out
 
     # -- what is known of a message ------------------------------------------------------------------------------------
 
@@ -98,6 +121,18 @@ class Reference:
             },
             "effect_out_of_order": self.effects_out_of_order(),
             "settled_but_lost": self.settled_but_lost(),
+            "definition_lost": len({c["lane"] for c in self.controls if self.says(c["lane"], "definition_lost")}),
+            "effect_lost": self.effect_lost(),
+            "zombie_effect": self.zombies(),
+            "commit_regressed": self.commits_back(),
+            "commit_ahead_of_work": self.commits_ahead(),
+            "aborted_read": self.aborted_read(seen),
+            "precommitted_read": self.precommitted_read(),
+            "g0": len(on_cycles(self.writes())),
+            "g1c": len(on_cycles(self.reads())),
+            "stale_read": self.stale_reads(),
+            "late": self.late(seen),
+            "send_skip": self.send_skips(),
         }
         out.update(self.logs())
         return out
@@ -181,21 +216,214 @@ class Reference:
                 out.add(s["msg"])
         return out
 
-    def logs(self) -> dict[str, Any]:
-        holds: dict[tuple[int, int], set[int]] = defaultdict(set)
-        known: set[tuple[int, int]] = set()
+    def slot(self, process: int) -> int:
+        return process % len(self.roles) if self.roles and process >= 0 else process
+
+    def is_reader(self, r: Row) -> bool:
+        return r["process"] >= 0 and self.roles[self.slot(r["process"])] == "reader"
+
+    def effect_lost(self) -> set[int]:
+        if not any(r["f"] == "effect" for r in self.rows) or "consumer" not in self.roles:
+            return set()
+        settles = [r for r in self.rows if r["f"] == "settle" and r["msg"] >= 0]
+        ok_settles = [r for r in settles if r["outcome"] == "ok" and not r["error"] and self.has_number(r["msg"])]
+        worked = {r["lane"] for r in self.rows if r["f"] == "effect"}
+        worked |= {r["lane"] for r in (*self.receives, *ok_settles) if not self.is_reader(r)}
+        judged = {r["lane"] for sends in self.sends.values() for r in sends}
+        judged -= {r["lane"] for r in self.receives if self.is_reader(r)} - worked
+        done = {e["msg"] for e in self.effects}
+        perhaps = {r["msg"] for r in self.rows if r["f"] == "effect" and r["outcome"] == "info"}
+        settled = {r["msg"] for r in settles if not self.is_reader(r)}
+        out = set()
+        for m in self.sends:
+            lane = self.lane(m)
+            if not self.acked(m) or m in done or m in perhaps or not (-1 in judged or lane in judged):
+                continue
+            if self.says(lane, "definition_lost") or not self.drained(lane):
+                continue
+            if m in settled or not any(self.beyond(r) for r in self.receives if r["msg"] == m and self.is_reader(r)):
+                out.add(m)
+        return out
+
+    def has_number(self, m: int) -> bool:
+        return any(r["msg"] == m for r in self.rows if r["f"] in ("send", "receive", "effect"))
+
+    def beyond(self, r: Row) -> bool:
+        """Whether what the reader found had not been passed by the consumers."""
+        lane = r["lane"]
+        if not self.log(lane):
+            return True
+        commits = [c["value"] for c in self.rows if c["f"] == "commit" and c["outcome"] == "ok" and c["lane"] == lane]
+        came = [x["pos"] for x in self.receives if x["lane"] == lane and not self.is_reader(x)]
+        reached = max(commits) - 1 if commits else max([*came, -1])
+        return bool(r["pos"] > reached)
+
+    def zombies(self) -> set[int]:
+        out = set()
+        for e in self.effects:
+            lane = e["lane"] if e["lane"] >= 0 else (self.lane_of_first(e["msg"]))
+
+            def last(f: str, before: int, process: int = e["process"], lane: int = lane) -> int:
+                return max(
+                    (r["end_ns"] for r in self.rows if r["f"] == f and r["outcome"] == "ok" and r["process"] == process
+                     and r["lane"] in (lane, -1) and r["end_ns"] <= before),
+                    default=-1,
+                )  # fmt: skip
+
+            if last("revoke", e["start_ns"] - 1) > last("assign", e["start_ns"]):
+                out.add(e["msg"])
+        return out
+
+    def lane_of_first(self, m: int) -> int:
+        return self.lane(m) if m in self.sends else -1
+
+    def commits(self) -> dict[tuple[int, int], list[Row]]:
+        out: dict[tuple[int, int], list[Row]] = defaultdict(list)
         for r in self.rows:
+            if r["f"] == "commit" and r["outcome"] == "ok" and r["value"] >= 0:
+                out[self.slot(r["process"]), r["lane"]].append(r)
+        return out
+
+    def commits_back(self) -> int:
+        count = 0
+        for mine in self.commits().values():
+            for n, r in enumerate(mine):
+                over = any(x["end_ns"] < r["start_ns"] and x["value"] > r["value"] for x in mine)
+                last = mine[n - 1] if n else r
+                touching = n > 0 and last["process"] == r["process"] and r["start_ns"] >= last["end_ns"]
+                count += over or (touching and r["value"] < last["value"])
+        return count
+
+    def commits_ahead(self) -> set[int]:
+        holds, known = self.places()
+        out = set()
+        for (slot, lane), mine in self.commits().items():
+            began: dict[int, int] = {}
+            for r in self.rows:
+                if r["f"] == "effect" and r["outcome"] != "fail" and r["msg"] >= 0 and self.slot(r["process"]) == slot:
+                    began[r["msg"]] = min(began.get(r["msg"], r["start_ns"]), r["start_ns"])
+            came = [
+                r["pos"] for r in self.rows
+                if r["f"] == "receive" and r["pos"] >= 0 and r["lane"] == lane and self.slot(r["process"]) == slot
+            ]  # fmt: skip
+            if not began or not came or not self.log(lane):
+                continue
+            for place in known:
+                if place[0] != lane or place[1] < min(came) or not holds[place]:
+                    continue
+                m = holds[place][-1]
+                covered = [c["end_ns"] for c in mine if c["value"] > place[1]]
+                if covered and (m not in began or began[m] > min(covered)):
+                    out.add(m)
+        return out
+
+    # -- transactions --------------------------------------------------------------------------------------------------
+
+    def aborted_read(self, seen: set[int]) -> set[int]:
+        return {
+            m for m in seen if self.refused(m)
+            and any(r["batch"] >= 0 and (r["process"], r["batch"]) in self.aborted for r in self.sends[m])
+        }  # fmt: skip
+
+    def precommitted_read(self) -> set[int]:
+        out = set()
+        for r in self.receives:
+            by = (r["process"], r["batch"])
+            if r["msg"] not in self.sends or r["batch"] < 0 or by not in self.transactions:
+                continue
+            first = self.sends[r["msg"]][0]
+            if (first["process"], first["batch"]) != by:
+                continue
+            commits = [
+                c["end_ns"] for c in self.rows
+                if c["f"] == "txn_commit" and c["outcome"] == "ok" and (c["process"], c["batch"]) == by
+            ]  # fmt: skip
+            if not commits or r["end_ns"] < commits[0]:
+                out.add(r["msg"])
+        return out
+
+    def writes(self) -> set[tuple[Any, Any]]:
+        """(writer of a position, writer of the next one that a transaction wrote to)."""
+        told = [
+            (r["lane"], r["pos"], (r["process"], r["batch"])) for r in self.rows
+            if r["f"] == "send" and r["outcome"] == "ok" and r["msg"] >= 0 and r["pos"] >= 0 and self.log(r["lane"])
+            and r["batch"] >= 0 and (r["process"], r["batch"]) in self.transactions - self.aborted
+        ]  # fmt: skip
+        told.sort(key=lambda t: t[:2])
+        return {(a[2], b[2]) for a, b in pairwise(told) if a[0] == b[0] and a[2] != b[2]}
+
+    def reads(self) -> set[tuple[Any, Any]]:
+        """(the transaction that sent a message, the one that received it)."""
+        standing = self.transactions - self.aborted
+        out = set()
+        for r in self.receives:
+            sends = [s for s in self.sends.get(r["msg"], ()) if s["outcome"] != "fail"]
+            if len(sends) == 1 and sends[0]["batch"] >= 0 and r["batch"] >= 0:
+                writer, reader = ((x["process"], x["batch"]) for x in (sends[0], r))
+                if writer in standing and reader in standing and writer != reader:
+                    out.add((writer, reader))
+        return out
+
+    def send_skips(self) -> set[int]:
+        if not self.transactions:
+            return set()
+        _, known = self.places()
+        by: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
+        for r in self.rows:
+            told = r["f"] == "send" and r["outcome"] == "ok" and r["msg"] >= 0 and r["pos"] >= 0
+            if told and r["batch"] >= 0 and self.log(r["lane"]):
+                by[r["lane"], r["process"], r["batch"]].append((r["pos"], r["msg"]))
+        out = set()
+        for (lane, *_), mine in by.items():
+            for (low, _), (high, m) in pairwise(sorted(mine, key=lambda t: t[0])):
+                if any(p[0] == lane and low < p[1] < high for p in known):
+                    out.add(m)
+        return out
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def stale_reads(self) -> int:
+        def key(e: Row) -> int:
+            return int(e["key"] if e["key"] >= 0 or e["msg"] not in self.sends else self.sends[e["msg"]][0]["key"])
+
+        effects = [r for r in self.rows if r["f"] == "effect" and r["outcome"] == "ok" and r["value"] >= 0]
+        return sum(
+            any(key(e) == r["key"] and r["lane"] in (-1, e["lane"]) and e["end_ns"] < r["start_ns"] and e["value"] > r["value"]
+                for e in effects)
+            for r in self.rows
+            if r["f"] == "read" and r["outcome"] == "ok" and r["key"] >= 0 and r["value"] >= 0
+        )  # fmt: skip
+
+    def late(self, seen: set[int]) -> set[int]:
+        heals = [r["start_ns"] for r in self.rows if r["f"] == "fault" and r["error"].split(" ")[0] == "heal"]
+        if not heals:
+            return set()
+        early = {r["msg"] for r in self.receives if r["end_ns"] <= max(heals)}
+        return {m for m in seen - early if m in self.sends and self.sends[m][0]["start_ns"] < max(heals)}
+
+    # -- logs ----------------------------------------------------------------------------------------------------------
+
+    def places(self) -> tuple[dict[tuple[int, int], list[int]], set[tuple[int, int]]]:
+        """What lies in each position, what an acknowledgement says last; and the positions that nobody may pass over."""
+        holds: dict[tuple[int, int], list[int]] = defaultdict(list)
+        known: set[tuple[int, int]] = set()
+        for r in sorted(self.rows, key=lambda r: bool(r["f"] == "send")):
             if r["pos"] < 0 or not self.log(r["lane"]):
                 continue
             place = (r["lane"], r["pos"])
             if r["f"] == "send" and r["outcome"] == "ok" and r["msg"] >= 0:
-                holds[place].add(r["msg"])
+                holds[place].append(r["msg"])
                 known.add(place)
             elif r["f"] == "receive" and r["msg"] >= 0:
-                holds[place].add(r["msg"])
+                holds[place].append(r["msg"])
                 open_txn = any(s["batch"] >= 0 for s in self.sends.get(r["msg"], ()))
                 if self.acked(r["msg"]) or (self.maybe(r["msg"]) and not open_txn):
                     known.add(place)
+        return holds, known
+
+    def logs(self) -> dict[str, Any]:
+        lying, known = self.places()
+        holds = {place: set(messages) for place, messages in lying.items()}
         skipped: set[int] = set()
         back: set[int] = set()
         at: dict[tuple[int, int], tuple[int, int]] = {}
@@ -243,3 +471,20 @@ class Reference:
             "poll_nonmonotonic": back if back or not returns else returns,
             "send_nonmonotonic": late,
         }
+
+
+def on_cycles(edges: set[tuple[Any, Any]]) -> set[Any]:
+    """The nodes from which a way leads back to themselves."""
+    out = set()
+    for start in {a for a, _ in edges}:
+        reached: set[Any] = set()
+        todo = [start]
+        while todo:
+            here = todo.pop()
+            for a, b in edges:
+                if a == here and b not in reached:
+                    reached.add(b)
+                    todo.append(b)
+        if start in reached:
+            out.add(start)
+    return out

@@ -65,6 +65,8 @@ def test_what_there_is_can_be_listed() -> None:
     assert listed.keys() == keys().keys()
     assert listed["lost"]["kind"] == "anomaly"
     assert listed["reordered"]["kind"] == "observation"
+    assert listed["duplicated"]["means"].startswith("On a log lane: the same message at two positions")
+    assert "details" not in listed["duplicated"]["means"]
     assert "O(" in " ".join(str(c.run.__doc__) for c in checkers() if c.name == "lost")
     assert all("O(" in str(c.run.__doc__) for c in checkers())
 

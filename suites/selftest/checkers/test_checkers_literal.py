@@ -7,12 +7,21 @@ from typing import Any
 import pytest
 from storybook import MS, nonzero, told
 
-from brokerproof.checkers.base import check, checkers, keys, not_checked
+from brokerproof.checkers.base import check, checkers, keys
 from brokerproof.finding import Finding
 
 FAN_OUT = {"0": ({"lane": 1, "must": True}, {"lane": 2, "must": True})}
 DEAD_LETTERS = {"0": ({"lane": 1, "must": False},)}
 GROUPS = ("", "x", "y", "")
+#: Every key that a finding has to list.
+VOCABULARY = {
+    "lost", "definition_lost", "duplicated", "phantom", "corrupted", "misrouted", "failed_but_seen", "reordered",
+    "effect_lost", "effect_duplicated", "effect_out_of_order", "effect_of_nobody", "settled_but_lost", "zombie_effect",
+    "commit_regressed", "commit_ahead_of_work", "aborted_read", "precommitted_read", "inconsistent_positions",
+    "poll_skip", "poll_nonmonotonic", "send_nonmonotonic", "send_skip", "g0", "g1c", "expired_but_delivered",
+    "delivered_early", "delivered_late", "stale_read", "late", "undrained", "redelivered", "resent", "recovered",
+    "unavailable",
+}  # fmt: skip
 
 
 def anomalies(*lines: str, **about: Any) -> dict[str, int]:
@@ -103,7 +112,7 @@ def test_every_key_is_listed_and_none_twice() -> None:
     known = keys()
     assert set(finding.anomalies) == {key for key, kind in known.items() if kind == "anomaly"}
     assert set(finding.observations) == {key for key, kind in known.items() if kind == "observation"}
-    assert not set(not_checked) & set(known)
+    assert set(known) == VOCABULARY
     assert all(count.count == 0 for count in (*finding.anomalies.values(), *finding.observations.values()))
     assert all(each.prose for each in checkers())
 
@@ -513,6 +522,132 @@ def test_a_transaction_reads_what_it_has_sent_itself() -> None:
     assert anomalies(lines[0], lines[1], lines[3], "ok receive a@0 by=0 batch=2", kind="log") == {}
 
 
+# -- cycles of transactions --------------------------------------------------------------------------------------------
+
+BEGUN = ("ok txn_begin - batch=1 by=0", "ok txn_begin - batch=1 by=4")
+COMMITTED = ("ok txn_commit - batch=1 by=0", "ok txn_commit - batch=1 by=4")
+
+
+def test_writes_of_two_transactions_that_lie_in_each_other() -> None:
+    sends = ("ok send a@0 batch=1", "ok send b@1 batch=1 by=4", "ok send c@2 batch=1")
+    received = ("ok receive a@0", "ok receive b@1", "ok receive c@2")
+    finding = look(*BEGUN, *sends, *COMMITTED, *received, kind="log")
+    assert nonzero(finding.anomalies) == {}
+    assert finding.observations["g0"].count == 2
+    assert finding.observations["g0"].messages == (1, 2)
+    assert finding.observations["g0"].details == {"cycles": 1}
+    apart = ("ok send a@0 batch=1", "ok send b@2 batch=1 by=4", "ok send c@1 batch=1 key=1")
+    assert look(*BEGUN, *apart, *COMMITTED, kind="log").observations["g0"].count == 0
+    # Not committed, or not in a transaction, or in a queue, where nobody tells positions.
+    assert look(*BEGUN, *sends, COMMITTED[0], kind="log").observations["g0"].count == 0
+    assert look(*sends, kind="log").observations["g0"].count == 0
+    bare = (line.partition("@")[0] + line.partition("@")[2][1:] for line in sends)
+    assert look(*BEGUN, *bare, *COMMITTED).observations["g0"].count == 0
+
+
+def test_writes_that_lie_crosswise_in_two_logs() -> None:
+    sends = (
+        "ok send a@0 batch=1",
+        "ok send b@1 batch=1 by=4",
+        "ok send c@1 batch=1 lane=1",
+        "ok send d@0 batch=1 by=4 lane=1",
+    )
+    finding = look(*BEGUN, *sends, *COMMITTED, lanes=("log", "log"))
+    assert (finding.observations["g0"].count, finding.observations["g0"].details) == (2, {"cycles": 1})
+
+
+@pytest.mark.parametrize("kind", ["queue", "log"])
+def test_two_transactions_that_have_read_from_each_other(kind: str) -> None:
+    def place(n: int) -> str:
+        return f"@{n}" if kind == "log" else ""
+
+    sends = (f"ok send a{place(0)} batch=1", f"ok send b{place(1)} batch=1 by=4")
+    reads = (f"ok receive b{place(1)} by=0 batch=1", f"ok receive a{place(0)} by=4 batch=1")
+    finding = look(*BEGUN, *sends, *reads, *COMMITTED, kind=kind)
+    assert nonzero(finding.anomalies) == {"g1c": 2}
+    assert finding.anomalies["g1c"].messages == (0, 1)
+    assert finding.anomalies["g1c"].details == {"cycles": 1}
+    # One way only; what one sent and the other read in no transaction; what was aborted.
+    assert anomalies(*BEGUN, *sends, reads[0], f"ok receive a{place(0)}", *COMMITTED, kind=kind) == {}
+    assert anomalies(*BEGUN, *sends, reads[0], reads[1].replace("batch=1", "batch=2"), *COMMITTED, kind=kind) == {}
+    aborted = anomalies(*BEGUN, *sends, *reads, COMMITTED[0], "ok txn_abort - batch=1 by=4", kind=kind)
+    assert aborted == {"aborted_read": 1, "failed_but_seen": 1}
+
+
+def test_a_cycle_through_three_transactions_and_one_beside_it() -> None:
+    lines = [f"ok txn_begin - batch=1 by={p}" for p in (0, 4, 8, 12)]
+    lines += [f"ok send {n} batch=1 by={p}" for n, p in enumerate((0, 4, 8, 12))]
+    # 0 reads from 8, 4 from 0, 8 from 4, and 12 from all of them.
+    lines += [f"ok receive {n} by={p} batch=1" for n, p in ((2, 0), (0, 4), (1, 8), (0, 12), (1, 12), (2, 12))]
+    lines += [f"ok txn_commit - batch=1 by={p}" for p in (0, 4, 8, 12)]
+    finding = look(*lines, "ok receive 3")
+    assert (finding.anomalies["g1c"].count, finding.anomalies["g1c"].messages) == (3, (0, 1, 2))
+    assert set(nonzero(finding.anomalies)) == {"g1c"}
+
+
+def test_a_cycle_that_needs_the_order_of_writes_contradicts_nothing() -> None:
+    """0 wrote a before 4 wrote b into the log; 4 committed, and 0 read c of it from another one."""
+    lines = (
+        *BEGUN, "ok send a@0 batch=1", "ok send b@1 batch=1 by=4", "ok send c@0 batch=1 by=4 lane=1", COMMITTED[1],
+        "ok receive c@0 lane=1 by=0 batch=1", COMMITTED[0], "ok receive a@0", "ok receive b@1",
+    )  # fmt: skip
+    finding = look(*lines, lanes=("log", "log"))
+    assert nonzero(finding.anomalies) == {}
+    assert finding.anomalies["g1c"].details == {"through_writes": 2}
+
+
+def test_what_two_transactions_may_have_sent_is_nobodys() -> None:
+    begun, committed = "ok txn_begin - batch=1 by=8", "ok txn_commit - batch=1 by=8"
+    sends = ("ok send a batch=1", "ok send b batch=1 by=4")
+    reads = ("ok receive b by=0 batch=1", "ok receive a by=4 batch=1")
+    again = "{} send b batch=1 by=8"
+    for outcome, expected in (("ok", {}), ("info", {}), ("fail", {"g1c": 2})):
+        lines = (*BEGUN, begun, *sends, again.format(outcome), *reads, *COMMITTED, committed)
+        assert anomalies(*lines) == expected
+
+
+# -- caches ------------------------------------------------------------------------------------------------------------
+
+INVALIDATED = ("ok send a", "ok send b", "ok receive a", "ok receive b", "ok effect a value=1", "ok effect b value=2")
+
+
+def test_a_read_that_is_older_than_what_was_invalidated_before_it_began() -> None:
+    finding = look(*INVALIDATED, "ok read - key=0 value=1 at=100")
+    assert nonzero(finding.anomalies) == {"stale_read": 1}
+    assert finding.anomalies["stale_read"].messages == (1,)
+    assert finding.metrics["stale_s"] == pytest.approx(0.0945)
+
+
+@pytest.mark.parametrize("read", [
+    "ok read - key=0 value=2 at=100",              # the newest
+    "ok read - key=0 value=7 at=100",              # newer than anybody told
+    "ok read - key=1 value=1 at=100",              # of another key
+    "ok read - key=0 lane=1 value=1 at=100",       # of another lane's key
+    "ok read - key=0 value=-1 at=100",             # a miss
+    "ok read - value=1 at=100",                    # of no key
+    "info read - key=0 value=1 at=100",            # nobody knows what it saw
+    "ok read - key=0 value=1 at=5.2",              # began before the invalidation had ended
+    "ok read - key=0 value=1 at=5.5",              # in that instant
+])  # fmt: skip
+def test_a_read_that_is_not_stale(read: str) -> None:
+    assert anomalies(*INVALIDATED, read) == {}
+
+
+def test_staleness_goes_by_the_greatest_version_that_is_done() -> None:
+    read = "ok read - key=0 value=1 at=100"
+    assert anomalies(*INVALIDATED[:5], "info effect b value=2", read) == {}
+    # The invalidations came in the wrong order: the cache holds what is gone, for good.
+    wrong = ("ok effect b value=2", "ok effect a value=1")
+    assert anomalies(*INVALIDATED[:4], *wrong, read) == {"effect_out_of_order": 1, "stale_read": 1}
+    assert anomalies(*INVALIDATED[:4], "ok effect b value=2 key=-1", "ok effect a value=1 key=-1", read) == {
+        "effect_out_of_order": 1, "stale_read": 1,
+    }  # fmt: skip
+    two = look(*INVALIDATED, read, "ok read - key=0 value=1 at=200", "ok read - key=0 value=0 at=5.2")
+    assert two.anomalies["stale_read"].count == 3
+    assert two.anomalies["stale_read"].messages == (0, 1)
+    assert nonzero(look("ok effect - value=5 key=3", "ok read - key=3 value=4").anomalies) == {"stale_read": 1}
+
+
 # -- time --------------------------------------------------------------------------------------------------------------
 
 
@@ -620,3 +755,13 @@ def test_copies_that_the_plan_allows() -> None:
     lines = ("ok send a", "ok receive a attempt=0", "ok receive a attempt=0 by=2")
     assert anomalies(*lines, routes=two) == {}
     assert anomalies(*lines, "ok receive a attempt=0", routes=two) == {"duplicated": 1}
+
+
+def test_a_settle_in_the_first_lane_says_nothing_of_the_copy_in_another() -> None:
+    both = {"0": ({"lane": 0, "must": True}, {"lane": 1, "must": True})}
+    lines = ("ok send a", "ok receive a attempt=0", "ok settle a", "ok receive a lane=1 attempt=0 by=2")
+    again = "ok receive a lane=1 attempt=1 by=2"
+    assert anomalies(*lines, again, lanes=("queue", "queue"), routes=both) == {}
+    assert anomalies(*lines, "ok settle a lane=1 by=2", again, lanes=("queue", "queue"), routes=both) == {
+        "duplicated": 1
+    }

@@ -31,12 +31,17 @@ def send(job: SendJob) -> None:
 
     def attempt(msg: int, due: int) -> None:
         nonlocal epoch
-        if link.epoch != epoch:
-            epoch = link.epoch
-            tape.reconnected()
         key = job.pace.key(msg)
         partition = lane_of(msg, key)
         lane = job.lane + partition
+        if link.epoch != epoch:
+            epoch = link.epoch
+            if not confirm:
+                # As with TCP, the first write to a connection that is dead succeeds, and only the next one says so.
+                tape.close(tape.open("send", msg=msg, key=key, lane=lane, due_ns=due), OK)
+                tape.reconnected()
+                return
+            tape.reconnected()
         body = job.bodies.one(msg, key)
         row = tape.open("send", msg=msg, key=key, lane=lane, due_ns=due)
         passage = link.passage()
@@ -81,7 +86,8 @@ def send(job: SendJob) -> None:
 
 
 def receive(job: ReceiveJob) -> None:
-    """settings: ``ack`` = ``after``, ``first`` or ``auto``. Holds up to ``prefetch`` messages in hand."""
+    """settings: ``ack`` = ``after``, ``first`` or ``auto``; ``member`` = (number, of how many) where the partitions are
+    divided among consumers. Holds up to ``prefetch`` messages in hand."""
     cluster, tape = job.endpoint["cluster"], job.tape
     link = cluster.link(job.endpoint["group"])
     verifier = job.verifier()
@@ -118,7 +124,8 @@ def _fill(
     job: ReceiveJob, cluster: Any, verifier: Verifier, hand: deque[tuple[int, int, Read]], me: int, *, settle_now: bool
 ) -> None:  # fmt: skip
     tape = job.tape
-    for partition in range(job.partitions):
+    member, of = job.receiver.settings.get("member", (0, 1))
+    for partition in range(member, job.partitions, of):
         while len(hand) < job.receiver.prefetch and (got := cluster.fetch(job.destination, partition, me)) is not None:
             tag, message = got
             read = verifier.read(message.body)

@@ -50,8 +50,12 @@ class Stored:
 
 @dataclass(slots=True)
 class Lane:
-    """A queue or topic-partition: what is ready, what consumers hold, and (for logs) where it starts."""
+    """A queue or topic-partition: what is ready, what consumers hold, and (for logs) where it starts.
 
+    max_length: how many may be ready; the oldest makes room for the newest. None: as many as there are.
+    """
+
+    max_length: int | None = None
     ready: deque[Stored] = field(default_factory=deque)
     held: dict[int, tuple[int, Stored]] = field(default_factory=dict)  # tag -> (consumer, message)
     log: list[bytes] = field(default_factory=list)
@@ -202,6 +206,8 @@ class MemoryCluster:
             for _ in range(2 if bug == "doubles" and n % 31 == 0 else 1):
                 lane.ready.append(Stored(body, durable))
                 lane.log.append(body)
+            if lane.max_length is not None and len(lane.ready) > lane.max_length:
+                lane.ready.popleft()
             if bug == "reorders" and n % 23 == 0:
                 lane.passed, lane.passed_by = lane.ready.pop(), 0
             elif lane.passed is not None:
@@ -301,7 +307,7 @@ class MemoryCluster:
     def create(self, destination: Destination, name: str) -> None:
         with self.lock:
             for partition in range(destination.partitions):
-                self.lanes[name, partition] = Lane()
+                self.lanes[name, partition] = Lane(max_length=destination.settings.get("max-length"))
 
     def delete(self, destination: Destination, name: str) -> None:
         with self.lock:
