@@ -21,12 +21,12 @@ def test_broker_inner_id(cell: Cell) -> Experiment:
     def arm(settings: object) -> Workload:
         # No faster than needed: a sham that hits its own time-out on a slow machine says nothing of the fault.
         rate = min(c.rate_per_s, 200.0)
-        sender = Sender(settings=settings, resend=True, timeout_s=2.0, rate_per_s=rate)  # type: ignore[arg-type]
-        return Workload(destinations=(c.destination,), senders=(sender,), load_s=6.0)
+        sender = Sender(settings=settings, resend=True, timeout_s=3.0, rate_per_s=rate)  # type: ignore[arg-type]
+        return Workload(destinations=(c.destination,), senders=(sender,), load_s=7.0)
 
     return Experiment(
         topology=c.topology, treatment=arm(c.dedup), control=arm(c.no_dedup),
-        schedule=(Injection(fault="lost_ack", target="all", at_s=1.0, for_s=3.0),),
+        schedule=(Injection(fault="lost_ack", target="all", at_s=1.0, for_s=4.0),),
     )  # fmt: skip
 
 
@@ -41,14 +41,14 @@ def test_broker_inner_id(cell: Cell) -> Experiment:
 def test_client_retry_is_dropped(cell: Cell) -> Experiment:
     c = configurations(cell.broker)
     # The library, not the application, sends again: a short request time-out makes it do so during the fault.
-    retries = {"request.timeout.ms": 1000, "socket.timeout.ms": 1000, "message.timeout.ms": 30000, "retries": 100}
+    retries = {"request.timeout.ms": 2000, "socket.timeout.ms": 2000, "message.timeout.ms": 30000, "retries": 100}
 
     def arm(idempotence: bool) -> Workload:
         settings = {**c.confirmed, **retries, "enable.idempotence": idempotence}
         sender = Sender(settings=settings, timeout_s=15.0, rate_per_s=min(c.rate_per_s, 200.0))
-        return Workload(destinations=(c.destination,), senders=(sender,), load_s=6.0)
+        return Workload(destinations=(c.destination,), senders=(sender,), load_s=8.0)
 
     return Experiment(
         topology=c.topology, treatment=arm(True), control=arm(False),
-        schedule=(Injection(fault="lost_ack", target="all", at_s=1.0, for_s=3.0),),
+        schedule=(Injection(fault="lost_ack", target="all", at_s=1.0, for_s=5.0),),
     )  # fmt: skip

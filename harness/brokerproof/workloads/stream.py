@@ -297,23 +297,25 @@ class LiveTrial:
         if all(r.work_ms is None for r in receivers):
             return True
         work_ns = 1e6 * min(r.work_ms for r in receivers if r.work_ms is not None)
-        by_itself = any(r.settings.get("ack") == "auto" for r in receivers)
+        acks = {r.settings.get("ack", "after") for r in receivers}
         now = time.monotonic_ns() - self._zero_ns
         for segment in self._segments("consumer"):
             head = segment.head  # once: the consumer goes on writing
             f, outcome, msg, start = (segment.columns[c][:head] for c in ("f", "outcome", "msg", "start_ns"))
-            received = f == F["receive"]
+            received, settled = f == F["receive"], f == F["settle"]
             worked = msg[f == F["effect"]]
             if not len(np.setdiff1d(msg[received], worked)):
                 continue
-            if by_itself:
+            # A quarter of the work later an acknowledgement has left, and most of the work is still to come.
+            begun = now - int(start[-1]) > work_ns / 4 and int(f[-1]) != F["effect"]
+            if "auto" in acks:
                 # The broker has answered the acknowledgement of something that is still to be worked off; where the
                 # library tells of none, it had its time.
-                answered = (f == F["settle"]) & (outcome == OK)
-                if len(np.setdiff1d(msg[answered], worked)) or now - int(start[received][-1]) > 8 * work_ns:
-                    return True
-            # A quarter of the work later an acknowledgement has left, and most of the work is still to come.
-            elif now - int(start[-1]) > work_ns / 4 and int(f[-1]) != F["effect"]:
+                begun = bool(len(np.setdiff1d(msg[settled & (outcome == OK)], worked)))
+                begun = begun or now - int(start[received][-1]) > 8 * work_ns
+            elif "first" in acks:
+                begun = begun and bool(len(np.setdiff1d(msg[settled], worked)))
+            if begun:
                 return True
         return False
 
