@@ -304,15 +304,17 @@ class LiveTrial:
             f, outcome, msg, start = (segment.columns[c][:head] for c in ("f", "outcome", "msg", "start_ns"))
             received, settled = f == F["receive"], f == F["settle"]
             worked = msg[f == F["effect"]]
-            if not len(np.setdiff1d(msg[received], worked)):
+            # Something was worked off before: without any effect nothing could be told of effects.
+            if not len(worked) or not len(np.setdiff1d(msg[received], worked)):
                 continue
             # A quarter of the work later an acknowledgement has left, and most of the work is still to come.
             begun = now - int(start[-1]) > work_ns / 4 and int(f[-1]) != F["effect"]
             if "auto" in acks:
                 # The broker has answered the acknowledgement of something that is still to be worked off; where the
                 # library tells of none, it had its time.
-                begun = bool(len(np.setdiff1d(msg[settled & (outcome == OK)], worked)))
-                begun = begun or now - int(start[received][-1]) > 8 * work_ns
+                answered = msg[settled & (outcome == OK)]
+                had_time = not settled.any() and now - int(start[received][-1]) > 8 * work_ns
+                begun = had_time or bool(len(np.setdiff1d(answered, worked)))
             elif "first" in acks:
                 begun = begun and bool(len(np.setdiff1d(msg[settled], worked)))
             if begun:

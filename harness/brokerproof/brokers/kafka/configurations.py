@@ -10,7 +10,8 @@ from brokerproof.brokers.base import Configurations
 from brokerproof.plan import Destination
 
 _SAFEST = Destination(name="t", kind="log", settings={"replication.factor": "3", "min.insync.replicas": "2"})
-_IMPATIENT = {"request.timeout.ms": 1000, "message.timeout.ms": 1500}
+# Gives a message up within the time that lost acknowledgements last, and not on the hiccup of a slow machine.
+_IMPATIENT = {"request.timeout.ms": 2500, "message.timeout.ms": 3000}
 
 CONFIGURATIONS = Configurations(
     topology="cluster",

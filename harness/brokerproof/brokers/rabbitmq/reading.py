@@ -2,7 +2,10 @@
 
 Drained (design section 7) is a queue that has no consumer but this one, gave out nothing for a while, and gave out
 everything it had: so no count of the broker's is believed. A count says 0 right after a restart while thousands of
-messages are there; a *consumer* count above one, though, is reason enough to wait.
+messages are there; a *consumer* count above one, though, is reason enough to wait. Silence is no proof either: a quorum
+queue whose leader has just changed was seen to say nothing for two seconds with hundreds of messages in it. So a message
+of the reader's own is put at the end of the queue, and has to come back behind everything that was there. It is sent
+only when nothing comes any more: a queue of limited length would drop another message for it.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+import uuid
 from typing import Any, Literal
 
 import pika
@@ -29,6 +33,8 @@ _QUIET_S = 1.0
 _LOOK_EVERY_S = 0.3
 #: A queue counts as gone when it was not found for so long: a node that has just started may not know it yet.
 _GONE_S = 3.0
+#: A mark that did not come back by then was lost with its leader, or refused by a full queue: another is sent.
+_MARK_EVERY_S = 5.0
 _PREFETCH = 2000
 # 404 as well, but the queue is there: its node is not.
 _AWAY = re.compile(r"home node|down or inaccessible|not available|process is stopped")
@@ -74,6 +80,9 @@ class _Emptying:
         self._session = Session(job.endpoint, name=f"{queue} reader", set_up=self._set_up, lost=lambda _: self._lost())
         self._subscription = Subscription(self._session, {lane: queue}, prefetch=_PREFETCH, auto_ack=False)
         self._quiet_since = time.monotonic()
+        self._mark = PROBE + uuid.uuid4().bytes
+        self._marked_at = -_MARK_EVERY_S
+        self._mark_is_back = False
 
     def run(self) -> None:
         with self._session.open():
@@ -81,13 +90,26 @@ class _Emptying:
                 self._session.poll(_WAIT_S)
                 if self._take() or not self._session.is_ready:
                     self._quiet_since = time.monotonic()
-                elif time.monotonic() - self._quiet_since >= _QUIET_S and self._alone():
-                    _say(self._job, self._lane, "drained")
-                    return
+                elif time.monotonic() - self._quiet_since >= _QUIET_S:
+                    if not self._mark_is_back:
+                        self._send_mark()
+                    elif self._alone():
+                        _say(self._job, self._lane, "drained")
+                        return
+
+    def _send_mark(self) -> None:
+        if time.monotonic() - self._marked_at >= _MARK_EVERY_S:
+            self._marked_at = time.monotonic()
+            self._session.channel.basic_publish(
+                "", self._queue, self._mark, pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent)
+            )
 
     def _set_up(self, channel: Channel) -> None:
         if self._session.connections > 1:
             self._job.tape.reconnected()
+        # A mark that came back on an earlier connection says nothing of what was in that connection's hands.
+        self._mark = PROBE + uuid.uuid4().bytes
+        self._marked_at, self._mark_is_back = -_MARK_EVERY_S, False
         self._subscription.begin(channel)
 
     def _lost(self) -> None:
@@ -99,12 +121,13 @@ class _Emptying:
             return False
         batch = list(inbox)
         inbox.clear()
+        self._mark_is_back = self._mark_is_back or any(got.body == self._mark for got in batch)
         mine: list[Delivery] = [got for got in batch if not got.body.startswith(PROBE)]
         if mine:
             self._job.tape.rows("receive", OK, len(mine), **received(self._verifier, mine, self._job.tape.now()))
         if self._session.is_ready:
             self._session.channel.basic_ack(batch[-1].tag, multiple=True)
-        return True
+        return bool(mine)
 
     def _alone(self) -> bool:
         """Whether no other consumer is there, who may hold messages that come back when it goes."""
