@@ -21,12 +21,12 @@ def test_broker_inner_id(cell: Cell) -> Experiment:
     def arm(settings: object) -> Workload:
         # No faster than needed: a sham that hits its own time-out on a slow machine says nothing of the fault.
         rate = min(c.rate_per_s, 200.0)
-        sender = Sender(settings=settings, resend=True, timeout_s=3.0, rate_per_s=rate)  # type: ignore[arg-type]
-        return Workload(destinations=(c.destination,), senders=(sender,), load_s=7.0)
+        sender = Sender(settings=settings, resend=True, timeout_s=4.0, rate_per_s=rate)  # type: ignore[arg-type]
+        return Workload(destinations=(c.destination,), senders=(sender,), load_s=8.0)
 
     return Experiment(
         topology=c.topology, treatment=arm(c.dedup), control=arm(c.no_dedup),
-        schedule=(Injection(fault="lost_ack", target="all", at_s=1.0, for_s=4.0),),
+        schedule=(Injection(fault="lost_ack", target="all", at_s=1.0, for_s=5.0),),
     )  # fmt: skip
 
 

@@ -116,16 +116,16 @@ def test_kafka_acks_all(cell: Cell) -> Experiment:
 
 
 def _lost_ack(cell: Cell) -> tuple[Workload, Workload, Experiment]:
-    """(resends, does not, the experiment with the first as treatment): replies are dropped for four seconds.
+    """(resends, does not, the experiment with the first as treatment): replies are dropped for five seconds.
 
     The time-out leaves room for a slow machine: a sham that sends again says nothing of the fault."""
     c = configurations(cell.broker)
     calm = replace(c, rate_per_s=min(c.rate_per_s, 200.0 / c.pace))
-    resends = _workload(calm, Sender(settings=c.no_dedup, resend=True, timeout_s=3.0), load_s=7.0)
-    once = _workload(calm, Sender(settings=c.no_dedup, timeout_s=3.0), load_s=7.0)
+    resends = _workload(calm, Sender(settings=c.no_dedup, resend=True, timeout_s=4.0), load_s=8.0)
+    once = _workload(calm, Sender(settings=c.no_dedup, timeout_s=4.0), load_s=8.0)
     experiment = Experiment(
         topology=c.topology, treatment=resends, control=once, sham_s=3.0 * c.pace,
-        schedule=(Injection(fault="lost_ack", target="all", at_s=1.0 * c.pace, for_s=4.0 * c.pace),),
+        schedule=(Injection(fault="lost_ack", target="all", at_s=1.0 * c.pace, for_s=5.0 * c.pace),),
     )  # fmt: skip
     return resends, once, experiment
 

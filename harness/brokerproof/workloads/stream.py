@@ -310,10 +310,11 @@ class LiveTrial:
             # A quarter of the work later an acknowledgement has left, and most of the work is still to come.
             begun = now - int(start[-1]) > work_ns / 4 and int(f[-1]) != F["effect"]
             if "auto" in acks:
-                # The broker has answered the acknowledgement of something that is still to be worked off; where the
-                # library tells of none, it had its time.
+                # The broker has answered the acknowledgement of something that is still to be worked off; or something
+                # had its time to be acknowledged, where the library tells of that late or never.
                 answered = msg[settled & (outcome == OK)]
-                had_time = not settled.any() and now - int(start[received][-1]) > 8 * work_ns
+                untold = np.setdiff1d(msg[received], np.concatenate([msg[settled], worked]))
+                had_time = len(untold) > 0 and now - int(start[received][-1]) > 8 * work_ns
                 begun = had_time or bool(len(np.setdiff1d(answered, worked)))
             elif "first" in acks:
                 begun = begun and bool(len(np.setdiff1d(msg[settled], worked)))

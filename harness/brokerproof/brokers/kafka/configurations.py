@@ -11,7 +11,7 @@ from brokerproof.plan import Destination
 
 _SAFEST = Destination(name="t", kind="log", settings={"replication.factor": "3", "min.insync.replicas": "2"})
 # Gives a message up within the time that lost acknowledgements last, and not on the hiccup of a slow machine.
-_IMPATIENT = {"request.timeout.ms": 2500, "message.timeout.ms": 3000}
+_IMPATIENT = {"request.timeout.ms": 3500, "message.timeout.ms": 4000}
 
 CONFIGURATIONS = Configurations(
     topology="cluster",
