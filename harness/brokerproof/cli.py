@@ -132,7 +132,7 @@ def check(
     """Judges what a run left, again: no engine, no broker, no client library.
 
     A folder with only a history.arrow: prints every anomaly and observation; exit 0 clean, 1 anomalies, 3 evidence
-    missing. A run: judges all of it and writes rechecks/<version>/results.json, or, with --replace, results.json.
+    missing. A run: judges all of it and writes rechecks/TOOL-VERSION/results.json, or, with --replace, results.json.
     """
     if (path / "run.json").exists():
         if memory_limit:
