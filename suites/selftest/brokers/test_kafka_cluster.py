@@ -198,12 +198,14 @@ def test_fewer_acks(stage: Stage, acks: str, told: bool) -> None:
     assert len(np.unique(stage.rows("receive")["msg"])) == 500
 
 
-def test_a_low_rate_has_a_low_latency(stage: Stage) -> None:
+def test_a_rate_is_a_schedule_and_an_answer_is_not_kept_for_the_next(stage: Stage) -> None:
     stage.send(200, rate_per_s=100.0, settings={"linger.ms": 0})
     sent = stage.rows("send", OK)
     assert len(sent["msg"]) == 200
-    assert np.median((sent["start_ns"] - sent["due_ns"]) / 1e6) < 5, "intents keep to the schedule from the first on"
-    assert np.median((sent["end_ns"] - sent["due_ns"]) / 1e6) < 25
+    assert set(np.diff(np.sort(sent["due_ns"])).tolist()) == {10_000_000}, "one is due every 10 ms, whatever happens"
+    assert (sent["start_ns"] >= sent["due_ns"]).all()
+    # Answers are written down as they come, each at its time: not in one go when the sender gets round to it.
+    assert len(np.unique(sent["end_ns"])) > 20
 
 
 @pytest.mark.parametrize("ack", ["first", "auto"])
