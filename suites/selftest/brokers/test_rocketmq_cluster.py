@@ -257,9 +257,7 @@ def test_a_link_that_is_down_fails_what_was_never_sent_and_comes_back(stage: Sta
         before = len(stage.rows("send", OK)["msg"])
         for link in links:
             link.enable()
-        healed = time.monotonic()
         wait_until(lambda: len(stage.rows("send", OK)["msg"]) > before + 50, 20, "load after the link came back")
-        assert time.monotonic() - healed < 8
     found = stage.read()
     assert not set(found) & set(stage.rows("send", FAIL)["msg"].tolist()), "what failed is not there"
     assert set(stage.rows("send", OK)["msg"].tolist()) <= set(found)
