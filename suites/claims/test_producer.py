@@ -120,7 +120,7 @@ def _lost_ack(cell: Cell) -> tuple[Workload, Workload, Experiment]:
 
     The time-out leaves room for a slow machine: a sham that sends again says nothing of the fault."""
     c = configurations(cell.broker)
-    calm = replace(c, rate_per_s=min(c.rate_per_s, 200.0 / c.pace))
+    calm = replace(c, rate_per_s=min(c.rate_per_s, 50.0 / c.pace))
     resends = _workload(calm, Sender(settings=c.no_dedup, resend=True, timeout_s=4.0), load_s=8.0)
     once = _workload(calm, Sender(settings=c.no_dedup, timeout_s=4.0), load_s=8.0)
     experiment = Experiment(
