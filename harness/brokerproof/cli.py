@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from brokerproof import __version__
-from brokerproof.errors import HarnessError, UsageError, unknown
+from brokerproof.errors import HarnessError, HistoryError, UsageError, unknown
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
@@ -300,7 +300,10 @@ def clean(
     gone = sweep.clean(run, progress=print)
     for folder in folders:
         for tapes in sorted(folder.glob("trials/*/tape")):
-            print(f"trial {tapes.parent.name}: {rescue(tapes.parent)}")
+            try:
+                print(f"trial {tapes.parent.name}: {rescue(tapes.parent)}")
+            except HistoryError as exc:  # the others are salvaged all the same
+                print(f"{exc}; then `brokerproof check {folder}` salvages it")
     print(f"removed {len(gone)} thing{'' if len(gone) == 1 else 's'}" if gone else "nothing to clean")
 
 

@@ -225,6 +225,9 @@ class _Cells:
 
             self.folder.create(seed=self._config.option.seed, command=self._config.option.run_command)
             sweep.register(self.folder.id, owner=self._config.option.run_owner, folder=self.folder.path)
+            if os.getpid() != self._config.option.run_owner:
+                # A worker goes on for a while when its controller is killed, and would start more.
+                sweep.register_process(self.folder.id, os.getpid())
             sweep.clean()  # what killed runs left; a living one is never touched
             self._session = run.Session(
                 self.folder,

@@ -169,25 +169,20 @@ class LiveTrial:
     def killed(self, role: str) -> list[str]:
         return [f"{role} {c.slot} of {self.plan.trial}" for c in self._clients if c.role == role and c.killed]
 
-    def quiet(self) -> None:
+    def quiet(self, since_ns: int) -> None:
         """Until every acknowledged message has had its effect or was settled, or nothing has moved for a redelivery
-        time: then nothing more can come."""
+        time, counted from ``since_ns`` of the trial's clock at the earliest: then nothing more can come."""
         if not any(c.role == "consumer" for c in self._clients):
             return
         patience_s = self.cluster.redelivery_s
         expected = self._acknowledged()
         deadline = time.monotonic() + self.plan.workload.drain_s
-        seen, since = -1, time.monotonic()
-
         # What a consumer settled before its work may still be in its hands: that takes as long as the work.
         work_s = max((r.work_ms or 0.0 for r in self.plan.workload.receivers), default=0.0) / 1000
 
         def settled() -> bool:
-            nonlocal seen, since
-            rows = self._rows_of("consumer")
-            if rows != seen:
-                seen, since = rows, time.monotonic()
-            still_s = time.monotonic() - since
+            moved_ns = max(since_ns, self._last_ns("consumer"))
+            still_s = (time.monotonic_ns() - self._zero_ns - moved_ns) / 1e9
             if self._come_to(F["effect"] if work_s else F["receive"]) >= expected or still_s >= patience_s:
                 return True
             return still_s >= 0.2 + 20 * work_s and self._come_to(F["effect"], F["settle"]) >= expected
@@ -268,8 +263,13 @@ class LiveTrial:
                 if segment.slot in slots:
                     yield segment
 
-    def _rows_of(self, role: str) -> int:
-        return sum(segment.first + segment.head for segment in self._segments(role))
+    def _last_ns(self, role: str) -> int:
+        """When the role's clients last wrote something, on the trial's clock."""
+        last = 0
+        for segment in self._segments(role):
+            if head := segment.head:
+                last = max(last, *(int(segment.columns[c][:head].max()) for c in ("start_ns", "end_ns")))
+        return last
 
     def _acknowledged(self) -> int:
         """At least how many messages the receivers are due to work off (a hint for ``quiet``, never a verdict)."""
@@ -376,8 +376,9 @@ class Block:
 
     def drain(self) -> None:
         """Receivers work off what is there and end; then the final read."""
+        since_ns = int(self.now_s() * 1e9)  # one wait for all, not one after the other
         for trial in self.trials:
-            trial.quiet()
+            trial.quiet(since_ns)
         self._stop("consumer")
         # Side by side: each waits more than it works.
         for trial in self.trials:
