@@ -253,7 +253,8 @@ def test_a_link_that_is_down_fails_what_was_never_sent_and_comes_back(stage: Sta
         # The engine's own port proxy may accept before it finds nobody listening; no answer comes.
         assert not links[0].greet(1.0).answered
         assert stage.cluster.links("sham")[0].greet(2.0).answered
-        wait_until(lambda: len(stage.rows("send", FAIL)["msg"]) > 50, 10, "sends to fail")
+        # Three seconds of them at least: the producer is replaced after two without a good answer.
+        wait_until(lambda: len(stage.rows("send", FAIL)["msg"]) > 600, 30, "sends to fail")
         before = len(stage.rows("send", OK)["msg"])
         for link in links:
             link.enable()
