@@ -102,7 +102,7 @@ class Session:
     def cluster(self, key: ClusterKey, cell: str) -> Iterator[Cluster]:
         """Leases a cluster; one that a trial left unhealthy is replaced."""
         self.say(cell, f"waiting for {key.product} {key.version} {key.topology}")
-        needed = {_key(p) for p in self.blocks.coming}
+        needed = {_key(p).cluster for p in self.blocks.coming}
         with self.pool.lease(key, progress=lambda what: self.say(cell, what), needed=needed) as cluster:
             if self._last.get(key.product) is not cluster:
                 self._last[key.product] = cluster
@@ -115,7 +115,7 @@ class Session:
 
     def _coming(self, key: ClusterKey) -> list[tuple[Plan, int]]:
         """(plan, destination) of each lane that coming cells need on that cluster."""
-        mine = (p for p in self.blocks.coming if _key(p) == key)
+        mine = (p for p in self.blocks.coming if _key(p).cluster == key.cluster)
         return [(p, d) for p in mine for d in range(len(p.workload.destinations))]
 
     def _declare(self, cluster: Cluster, lanes: Sequence[tuple[Plan, int]], say: Callable[[str], None]) -> None:

@@ -10,8 +10,8 @@ from brokerproof.experiment import Cell, Experiment
 from brokerproof.plan import Receiver, Sender, Workload
 
 ONE = ("",)
-#: Milliseconds of work of a quick and of a slow consumer.
-QUICK_MS, SLOW_MS = 1.0, 40.0
+#: Milliseconds of work of a quick consumer; of a slow one: ``Configurations.slow_ms``.
+QUICK_MS = 1.0
 
 
 def _arms(cell: Cell) -> tuple[Workload, Workload]:
@@ -28,7 +28,8 @@ def _arms(cell: Cell) -> tuple[Workload, Workload]:
         destinations=(replace(c.ordered_destination, partitions=partitions),),
         senders=(replace(sender, spread=spread),),
         receivers=tuple(
-            replace(receiver, work_ms=ms * c.pace, settings={**receiver.settings, **over}) for ms in (QUICK_MS, SLOW_MS)
+            replace(receiver, work_ms=ms * c.pace, settings={**receiver.settings, **over})
+            for ms in (QUICK_MS, c.slow_ms)
         ),
     )
     return one, several
@@ -73,7 +74,7 @@ def test_same_lane(cell: Cell) -> Experiment:
         senders=(sender,),
         receivers=tuple(
             Receiver(settings={**c.ack_after, "member": (n, 2)}, work_ms=ms * c.pace, prefetch=10)
-            for n, ms in enumerate((QUICK_MS, SLOW_MS))
+            for n, ms in enumerate((QUICK_MS, c.slow_ms))
         ),
         load_s=3.0 * c.pace,
     )

@@ -174,6 +174,15 @@ class SupportsRouting(Protocol):
     def router(self, exchange_type: str) -> AbstractContextManager[Router]: ...
 
 
+@runtime_checkable
+class Adjustable(Protocol):
+    """What the cluster of a product with ``live_settings`` offers as well."""
+
+    def adjust(self, settings: Json) -> None:
+        """Puts these of the live settings into force, and the defaults of the others; returns when the nodes say so.
+        Raises ProvisionError when one does not."""
+
+
 class Broker(Protocol):
     """A product. ``BROKER`` in ``cluster.py`` of its package."""
 
@@ -184,6 +193,8 @@ class Broker(Protocol):
     topologies: Mapping[str, str]
     #: What claims may ask for, e.g. "peers", "dedup", "transactions", "several_consumers_per_lane".
     capabilities: frozenset[str]
+    #: Settings that a running cluster takes: plans that differ in these alone share a cluster.
+    live_settings: frozenset[str]
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
               progress: Callable[[str], None]) -> Cluster:  # fmt: skip
@@ -387,6 +398,7 @@ class Configurations:
     ordered_destination, ordered_sender: what the product needs to keep order at all.
     ack_after, ack_first, ack_auto: receivers that acknowledge after the work, before it, or not themselves.
     several: what is laid over destination, senders and receivers so that several consumers serve one queue.
+    slow_ms: work of a consumer that is too slow for two messages of one key at the rate of ``ordered_sender``.
     rate_per_s: a load that one client can hold without effort.  pace: factor on every duration of a plan.
     """
 
@@ -404,6 +416,7 @@ class Configurations:
     several: Json
     rate_per_s: float
     pace: float = 1.0
+    slow_ms: float = 40.0
 
 
 def configurations(product: str) -> Configurations:

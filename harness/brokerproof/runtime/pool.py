@@ -13,26 +13,40 @@ import json
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from brokerproof.brokers.base import Cluster, broker
+from brokerproof.brokers.base import Adjustable, Cluster, broker
 from brokerproof.errors import HarnessError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterKey:
-    """What makes two clusters the same."""
+    """What makes two clusters the same. settings, live: JSON, keys sorted."""
 
     product: str
     version: str
     topology: str
-    settings: str  # JSON, keys sorted
+    settings: str
+    #: Those of the settings that a running cluster takes: clusters that differ in nothing else are one cluster.
+    live: str = "{}"
 
     @classmethod
     def of(cls, product: str, version: str, topology: str, settings: Mapping[str, Any]) -> ClusterKey:
-        return cls(product=product, version=version, topology=topology, settings=json.dumps(settings, sort_keys=True))
+        taken = broker(product).live_settings
+        live = {name: value for name, value in settings.items() if name in taken}
+        return cls(
+            product=product, version=version, topology=topology, settings=json.dumps(settings, sort_keys=True),
+            live=json.dumps(live, sort_keys=True),
+        )  # fmt: skip
+
+    @property
+    def cluster(self) -> ClusterKey:
+        """The cluster that serves this key, whatever its live settings are at the moment."""
+        live = json.loads(self.live)
+        settings = {name: value for name, value in json.loads(self.settings).items() if name not in live}
+        return replace(self, settings=json.dumps(settings, sort_keys=True), live="{}")
 
     @property
     def slug(self) -> str:
@@ -55,17 +69,23 @@ class Pool:
     ) -> Iterator[Cluster]:  # fmt: skip
         """The cluster, alone, until the block ends. One that was spoilt (``spoil``) is replaced at the next lease.
 
-        needed: clusters that are leased again later; others of the same product are removed now.
+        needed: clusters (``ClusterKey.cluster``) that are leased again later; others of the same product are removed
+        now.  Raises ProvisionError where a running cluster does not take a live setting.
         """
-        with (self._folder / f"{key.slug}.lock").open("w") as lock:
+        base = key.cluster
+        with (self._folder / f"{base.slug}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self._close_others(key, needed)
-            yield self._up(key, progress)
+            self._close_others(base, needed)
+            cluster = self._up(base, progress)
+            if isinstance(cluster, Adjustable):
+                # Also where nothing differs from the default: whoever had it before may have left something else.
+                cluster.adjust(json.loads(key.live))
+            yield cluster
 
     def spoil(self, key: ClusterKey) -> None:
         """The cluster did not pass its health check: it is removed, and the next lease starts another."""
-        cluster = self._attached.pop(key, None)
-        self._state(key).unlink(missing_ok=True)
+        cluster = self._attached.pop(key.cluster, None)
+        self._state(key.cluster).unlink(missing_ok=True)
         if cluster is not None:
             cluster.close()
 

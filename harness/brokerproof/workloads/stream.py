@@ -33,7 +33,10 @@ from brokerproof.workloads.crew import STOP_S, Crew, Scribe, Worker, wait_idle
 LEAD_S = 0.3
 #: How long a kill waits for its consumer to be at work.
 IN_WORK_S = 15.0
-#: How long a client may take to connect before the load starts without it.
+#: A client that has not connected by then is replaced by a fresh process: before the load, nothing is at stake yet.
+#: Client libraries get stuck, most of all in a process that has served another trial.
+STUCK_S = 10.0
+#: How long its replacement may take before the load starts without it.
 CONNECT_S = 30.0
 
 
@@ -104,8 +107,22 @@ class LiveTrial:
 
     def connected(self, role: str) -> bool:
         """Whether every client of the role is connected, or has ended."""
-        mine = [c.worker for c in self._clients if c.role == role and c.worker is not None]
-        return all(worker.facts.get("connected") or not worker.busy for worker in mine)
+        return not self._unconnected(role)
+
+    def _unconnected(self, role: str) -> list[_Client]:
+        mine = [c for c in self._clients if c.role == role and c.worker is not None]
+        return [c for c in mine if c.worker is not None and c.worker.busy and not c.worker.facts.get("connected")]
+
+    def restart_unconnected(self, role: str) -> None:
+        """Before the load: a client that does not come to connect gets another process, and its facts say so."""
+        for client in self._unconnected(role):
+            assert client.worker is not None
+            client.worker.kill()
+            self._crew.give_back(self.plan.product, client.worker)
+            client.generation += 1
+            client.facts["restarted_before_load"] = client.generation
+            client.worker = self._crew.take(self.plan.product, in_process=self.cluster.in_process)
+            client.worker.assign(self._spec(client))
 
     def go(self, start_ns: int) -> None:
         """The senders' load starts at that moment of the trial's clock."""
@@ -170,25 +187,31 @@ class LiveTrial:
         return [f"{role} {c.slot} of {self.plan.trial}" for c in self._clients if c.role == role and c.killed]
 
     def quiet(self, since_ns: int) -> None:
-        """Until every acknowledged message has had its effect or was settled, or nothing has moved for a redelivery
-        time, counted from ``since_ns`` of the trial's clock at the earliest: then nothing more can come."""
+        """Until every acknowledged message has had its effect or was settled, or what has not is overdue: nothing has
+        become of it for a redelivery time, counted from ``since_ns`` of the trial's clock at the earliest."""
         if not any(c.role == "consumer" for c in self._clients):
             return
         patience_s = self.cluster.redelivery_s
         expected = self._acknowledged()
         deadline = time.monotonic() + self.plan.workload.drain_s
-        # What a consumer settled before its work may still be in its hands: that takes as long as the work.
+        # What a consumer settled before its work, or fetched ahead of it, may still be in its hands: while it is at
+        # work nothing is overdue.
         work_s = max((r.work_ms or 0.0 for r in self.plan.workload.receivers), default=0.0) / 1000
 
+        def for_s(since: int) -> float:
+            return (time.monotonic_ns() - self._zero_ns - max(since_ns, since)) / 1e9
+
         def settled() -> bool:
-            moved_ns = max(since_ns, self._last_ns("consumer"))
-            still_s = (time.monotonic_ns() - self._zero_ns - moved_ns) / 1e9
-            if self._come_to(F["effect"] if work_s else F["receive"]) >= expected or still_s >= patience_s:
+            if self._come_to(F["effect"] if work_s else F["receive"]) >= expected:
                 return True
-            return still_s >= 0.2 + 20 * work_s and self._come_to(F["effect"], F["settle"]) >= expected
+            if for_s(self._last_ns("consumer")) < 0.2 + 20 * work_s:
+                return False
+            return (
+                self._come_to(F["effect"], F["settle"]) >= expected or for_s(self._pending_ns(expected)) >= patience_s
+            )
 
         try:
-            wait_until(settled, max(0.0, deadline - time.monotonic()), "receivers to go quiet", interval_s=0.02)
+            wait_until(settled, max(0.0, deadline - time.monotonic()), "receivers to go quiet", interval_s=0.1)
         except DeadlineError as exc:
             self.problems.append(str(exc))
 
@@ -271,6 +294,22 @@ class LiveTrial:
                 last = max(last, *(int(segment.columns[c][:head].max()) for c in ("start_ns", "end_ns")))
         return last
 
+    def _pending_ns(self, expected: int) -> int:
+        """When consumers last had to do with a message that is not worked off; while some of ``expected`` messages have
+        not come at all, with any message."""
+        rows = []
+        for segment in self._segments("consumer"):
+            head = segment.head  # once: the consumer goes on writing
+            rows.append([segment.columns[c][:head] for c in ("f", "outcome", "msg", "start_ns", "end_ns")])
+        if not rows:
+            return 0
+        f, outcome, msg, start, end = (np.concatenate(column) for column in zip(*rows, strict=True))
+        done = msg[np.isin(f, (F["effect"], F["settle"])) & (outcome == OK)]
+        pending = ~np.isin(msg, done)
+        if len(np.unique(msg[f == F["receive"]])) < expected:
+            pending[:] = True
+        return int(max(start[pending].max(initial=0), end[pending].max(initial=0)))
+
     def _acknowledged(self) -> int:
         """At least how many messages the receivers are due to work off (a hint for ``quiet``, never a verdict)."""
         total = 0
@@ -301,7 +340,8 @@ class LiveTrial:
         now = time.monotonic_ns() - self._zero_ns
         for segment in self._segments("consumer"):
             head = segment.head  # once: the consumer goes on writing
-            f, outcome, msg, start = (segment.columns[c][:head] for c in ("f", "outcome", "msg", "start_ns"))
+            columns = ("f", "outcome", "msg", "start_ns", "end_ns")
+            f, outcome, msg, start, end = (segment.columns[c][:head] for c in columns)
             received, settled = f == F["receive"], f == F["settle"]
             worked = msg[f == F["effect"]]
             # Something was worked off before: without any effect nothing could be told of effects.
@@ -317,7 +357,15 @@ class LiveTrial:
                 had_time = len(untold) > 0 and now - int(start[received][-1]) > 8 * work_ns
                 begun = had_time or bool(len(np.setdiff1d(answered, worked)))
             elif "first" in acks:
-                begun = begun and bool(len(np.setdiff1d(msg[settled], worked)))
+                answered = msg[settled & (outcome == OK)]
+                both = np.intersect1d(answered, worked)
+                # A client that waits for the broker's answer before it works has to have it: without, the message is
+                # still the broker's, and comes again. One that does not wait is told of it later, or never.
+                waits = (
+                    len(both) > 0
+                    and end[settled & (msg == both[-1])][0] <= start[(f == F["effect"]) & (msg == both[-1])][0]
+                )
+                begun = begun and bool(len(np.setdiff1d(answered if waits else msg[settled], worked)))
             if begun:
                 return True
         return False
@@ -344,11 +392,19 @@ class Block:
         for role in ("consumer", "producer"):
             for trial in self.trials:
                 trial.start(role)
+        stuck_s = self.now_s() + STUCK_S
         for role in ("consumer", "producer"):
             for trial in self.trials:
+                why = f"{role}s of {trial.plan.trial} to connect"
                 try:
-                    wait_until(partial(trial.connected, role), CONNECT_S, f"{role}s of {trial.plan.trial} to connect",
-                               interval_s=0.01)  # fmt: skip
+                    wait_until(partial(trial.connected, role), max(0.0, stuck_s - self.now_s()), why, interval_s=0.01)
+                except DeadlineError:
+                    trial.restart_unconnected(role)
+        for role in ("consumer", "producer"):
+            for trial in self.trials:
+                why = f"{role}s of {trial.plan.trial} to connect"
+                try:
+                    wait_until(partial(trial.connected, role), CONNECT_S, why, interval_s=0.01)
                 except DeadlineError as exc:
                     trial.problems.append(str(exc))
         start_s = self.now_s() + (LEAD_S if not self.cluster.in_process else 0.02)

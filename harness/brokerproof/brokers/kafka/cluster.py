@@ -378,6 +378,7 @@ class KafkaBroker:
     topologies: Mapping[str, str] = TOPOLOGIES
     #: several_consumers_per_lane: share groups, from 4.2 on.
     capabilities = frozenset({"leader", "peers", "dedup", "transactions", "several_consumers_per_lane"})
+    live_settings: frozenset[str] = frozenset()
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
               progress: Callable[[str], None]) -> KafkaCluster:  # fmt: skip

@@ -398,6 +398,7 @@ class RabbitBroker:
     capabilities = frozenset(
         {"leader", "peers", "confirm", "transactions", "several_consumers_per_lane", "exchanges"}
     )  # fmt: skip
+    live_settings: frozenset[str] = frozenset()
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
               progress: Callable[[str], None]) -> RabbitCluster:  # fmt: skip

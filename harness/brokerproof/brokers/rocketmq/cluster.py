@@ -261,6 +261,14 @@ class RocketmqCluster:
             live["brokerVersionDesc"] = remoting.runtime_info(to).get("brokerVersionDesc", "")
         return {name: live[name] for name in sorted({*words, "brokerVersionDesc"}) if name in live}
 
+    def adjust(self, settings: Json) -> None:
+        """See ``brokers.base.Adjustable``. The broker writes them to its file as well, so they outlive a restart."""
+        wanted = {**configuration.LIVE, **settings}
+        with self._reaching(f"setting {wanted} on {self.master!r}"), self._talk(self.master) as to:
+            to.call(remoting.UPDATE_BROKER_CONFIG, {}, configuration.text(wanted).encode())
+        self._taken(self.master, wanted)
+        self._settings.update(wanted)
+
     def _proxy_settings(self) -> dict[str, Any]:
         addresses = {name: node.address for name, node in self._ground.nodes.items()}
         return configuration.proxy_settings(addresses, self._settings)
@@ -339,6 +347,7 @@ class Rocketmq:
         "master-slave": "name server, a master and its slave (asynchronous unless brokerRole=SYNC_MASTER), gRPC proxy",
     }
     capabilities = frozenset({"peers", "several_consumers_per_lane", "fifo", "slave"})
+    live_settings = frozenset(configuration.LIVE)
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
               progress: Callable[[str], None]) -> RocketmqCluster:  # fmt: skip

@@ -38,6 +38,9 @@ _BROKER: Mapping[str, Any] = {
     # On a disk that is 85 % full the default deletes fresh messages: that would be our machine's fault, not the broker's.
     "cleanFileForciblyEnable": False,
 }
+#: What the replication of a running master hangs on, with the defaults; both are read for every message. Source:
+#: CommitLog.java, ``needHandleHA`` and ``getInSyncReplicas``.
+LIVE: Mapping[str, Any] = {"brokerRole": "ASYNC_MASTER", "inSyncReplicas": 1}
 _PROXY: Mapping[str, Any] = {
     "rocketMQClusterName": CLUSTER,
     "proxyClusterName": CLUSTER,
