@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from brokerproof.checkers.index import Index
+from brokerproof.checkers.view import side_by_side, threads_for
 from brokerproof.errors import HarnessError
 from brokerproof.finding import Count, Finding
 from brokerproof.history import History
@@ -101,11 +102,17 @@ def check(history: History) -> Finding:
     said = judge(index, checkers())
     missing = [*index.missing(), *said.missing]
     parts: dict[str, Any] = {"timeline": {}, "witnesses": ()}
-    for name, make in (("timeline", lambda: timeline(index)), ("witnesses", lambda: witnesses(index, said.anomalies))):
+    drawn = (("timeline", lambda: timeline(index)), ("witnesses", lambda: witnesses(index, said.anomalies)))
+
+    def draw(part: tuple[str, Callable[[], Any]]) -> str:
+        name, make = part
         try:
             parts[name] = make()
         except Exception as exc:
-            missing.append(f"the {name} could not be made: {type(exc).__name__}: {exc}")
+            return f"the {name} could not be made: {type(exc).__name__}: {exc}"
+        return ""
+
+    missing += [said for said in side_by_side(draw, drawn, threads_for(index.rows)) if said]
     return replace(
         said, operations=index.operations, missing=tuple(missing), exercised=index.exercised,
         timeline=parts["timeline"], witnesses=parts["witnesses"],
@@ -114,17 +121,19 @@ def check(history: History) -> Finding:
 
 def judge(index: Index, some: Sequence[Checker]) -> Finding:
     """What some of the checkers say: their classes, sentences and metrics, and nothing else."""
+
+    def run(each: Checker) -> tuple[Finding, str]:
+        try:
+            return each.run(index), ""
+        except Exception as exc:  # whatever it is, it must be heard of and must not silence the others
+            return Finding(), f"{type(exc).__name__}: {exc}"
+
     anomalies: dict[str, Count] = {}
     observations: dict[str, Count] = {}
     metrics: dict[str, float] = {}
     missing: list[str] = []
-    for each in some:
-        partial = Finding()
-        raised = ""
-        try:
-            partial = each.run(index)
-        except Exception as exc:  # whatever it is, it must be heard of and must not silence the others
-            raised = f"{type(exc).__name__}: {exc}"
+    for each, (partial, raised) in zip(some, side_by_side(run, some, threads_for(index.rows)), strict=True):
+        if raised:
             missing.append(f"checker {each.name} raised {raised}")
         for key, kind in each.keys.items():
             into, given = (anomalies, partial.anomalies) if kind == "anomaly" else (observations, partial.observations)

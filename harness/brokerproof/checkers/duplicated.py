@@ -8,7 +8,7 @@ import numpy as np
 
 from brokerproof.checkers.base import checker, found
 from brokerproof.checkers.index import Index, Labels
-from brokerproof.checkers.numbers import by_value, distinct, member
+from brokerproof.checkers.numbers import by_value, distinct, holding, member
 from brokerproof.checkers.positions import positions, readable
 from brokerproof.checkers.repeats import repeats
 from brokerproof.checkers.view import View
@@ -49,7 +49,7 @@ def _on_logs(index: Index) -> Array:
     of any outcome."""
     where = positions(index)
     told = ((where.acknowledged, where.acknowledged_slots), (where.received, where.received_slots))
-    place = index.scratch(index.size, -1)
+    place = index.scratch(index.size, -1, holding(where.size))
     for view, slots in told:
         for here, ids in readable(index, view, slots):
             place[ids] = here

@@ -6,7 +6,7 @@ import numpy as np
 
 from brokerproof.checkers.base import checker, found
 from brokerproof.checkers.index import Index
-from brokerproof.checkers.numbers import distinct
+from brokerproof.checkers.numbers import distinct, holding
 from brokerproof.checkers.positions import positions, readable
 from brokerproof.finding import Count, Finding
 
@@ -17,7 +17,7 @@ def inconsistent_positions(index: Index) -> Finding:
     Counted are positions; ``messages`` are those that share one. O(rows of log lanes)."""
     where = positions(index)
     told = ((where.acknowledged, where.acknowledged_slots), (where.received, where.received_slots))
-    holder = index.scratch(where.size, -1)
+    holder = index.scratch(where.size, -1, holding(index.size))
     for view, slots in told:
         for here, ids in readable(index, view, slots):
             holder[here] = ids

@@ -4,10 +4,14 @@ Everything is computed when it is first asked for, in passes over whole columns,
 function (or some of them). Messages have dense *ids* in the order of their numbers (``numbers.py``); a fact about
 messages is an array over ids, e.g. ``acknowledged[id]``. Memory is bounded by the rows of one function at a time: the
 pages of the file are given back as soon as a column has been gathered from it.
+
+Several checkers may ask at once, each in a thread of its own: what is computed does not change, so the worst that can
+happen is that it is computed twice.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,7 +61,7 @@ class Index:
     def __init__(self, history: History) -> None:
         self.history = history
         self.meta: Meta = history.meta
-        self._scratch: Array = np.empty(0, dtype=np.int64)
+        self._scratch = threading.local()
         self._ok: dict[str, View] = {}
         self._tables: dict[str, Array] = {}
         self._lanes: dict[int, Lane] = {}
@@ -93,9 +97,12 @@ class Index:
             view = self.view(f)
             if len(view) and f not in _NOT_OPERATIONS:
                 counts = dict.fromkeys(OUTCOMES, 0)
-                for (outcomes,) in view.chunks("outcome"):
-                    for code, name in enumerate(OUTCOMES):
-                        counts[name] += int(np.count_nonzero(outcomes == code))
+                low, high = view.span("outcome")
+                for code, name in enumerate(OUTCOMES):
+                    if low == high == code:
+                        counts[name] = len(view)
+                    elif low <= code <= high:
+                        counts[name] = sum(int(np.count_nonzero(o == code)) for (o,) in view.chunks("outcome"))
                 out[f] = counts
         return out
 
@@ -178,11 +185,14 @@ class Index:
         out[ids] = True
         return out
 
-    def scratch(self, size: int, value: int) -> Array:
-        """An int64 array filled with one value, in memory that all checkers use in turn: only until the next call."""
-        if len(self._scratch) < size:
-            self._scratch = np.empty(size, dtype=np.int64)
-        out = self._scratch[:size]
+    def scratch(self, size: int, value: int, kind: type[np.generic] = np.int64) -> Array:
+        """An array of integers filled with one value, in memory that all checkers of a thread use in turn: only until
+        the next call."""
+        kept: Array | None = getattr(self._scratch, "memory", None)
+        needed = size * np.dtype(kind).itemsize
+        if kept is None or len(kept) < needed:
+            kept = self._scratch.memory = np.empty(needed, dtype=np.uint8)
+        out = kept[:needed].view(kind)
         out.fill(value)
         return out
 
@@ -403,18 +413,24 @@ class Index:
 
     def lanes_of(self, view: View) -> frozenset[int]:
         """The lanes that occur in a view."""
+        if view.lanes is None:
+            view.lanes = frozenset(self._lanes_in(view).tolist())
+        return view.lanes
+
+    @staticmethod
+    def _lanes_in(view: View) -> Array:
         if not len(view):
-            return frozenset()
+            return np.empty(0, dtype=np.int64)
         low, high = view.span("lane")
         if high - low > 1 << 20:
-            return frozenset(distinct(view["lane"]).tolist())
+            return distinct(view["lane"])
         used = np.zeros(high - low + 1, dtype=bool)
         if low < high:
             for (lanes,) in view.chunks("lane"):
                 used[lanes - low] = True
         else:
             used[0] = True
-        return frozenset((np.flatnonzero(used) + low).tolist())
+        return np.flatnonzero(used) + low
 
     @cached_property
     def _controls(self) -> dict[str, frozenset[int]]:

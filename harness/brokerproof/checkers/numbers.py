@@ -128,6 +128,11 @@ def bits(count: int) -> int:
     return max(1, (max(count, 1) - 1).bit_length())
 
 
+def holding(count: int) -> type[np.generic]:
+    """The integers for values from -1 to ``count``: four bytes where that is enough. Half the memory is half the time."""
+    return np.int32 if count < np.iinfo(np.int32).max else np.int64
+
+
 def by_value(values: Array) -> Iterator[tuple[int, Array]]:
     """(value, where it stands) for each distinct value. O(n log n) once, however many there are."""
     if not len(values):
@@ -140,11 +145,14 @@ def by_value(values: Array) -> Iterator[tuple[int, Array]]:
 
 
 def packed_order(groups: Array, count: int) -> tuple[Array, Array]:
-    """(order, groups in that order): by group, and within one as they stand. O(n log n), but of a plain integer sort.
-
-    Sorting (group, place) packed into one integer is several times as fast as a stable argsort.
+    """(order, groups in that order): by group, and within one as they stand. O(n) for up to 65536 groups, which numpy
+    sorts digit by digit; else O(n log n), but of a plain integer sort: of (group, place) packed into one integer, which
+    is several times as fast as a stable argsort.
     """
     n = len(groups)
+    if count <= 1 << 16:
+        order = np.argsort(groups.astype(np.uint16), kind="stable")
+        return order, groups[order]
     low = bits(n)
     if bits(count) + low > 62:
         order = np.argsort(groups, kind="stable")

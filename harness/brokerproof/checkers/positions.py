@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from brokerproof.checkers.index import Index, Labels
-from brokerproof.checkers.numbers import Numbers, bits
+from brokerproof.checkers.numbers import Numbers, bits, holding
 from brokerproof.checkers.view import CHUNK, View
 from brokerproof.history import Array
 
@@ -92,7 +92,7 @@ def _positions(index: Index) -> Positions:
 def _slots(places: Positions, view: View) -> Array:
     if places.lanes.size == 1 and not places.base and view["pos"].dtype == np.int64 and places._by_position is None:
         return view["pos"]
-    out = np.empty(len(view), dtype=np.int64)
+    out = np.empty(len(view), dtype=holding(places.size))
     at = 0
     for lane, pos in view.chunks("lane", "pos"):
         out[at : at + len(pos)] = places.slot(lane, pos)

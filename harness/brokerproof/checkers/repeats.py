@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from brokerproof.checkers.index import Index, Labels
-from brokerproof.checkers.numbers import bits, packed_order
+from brokerproof.checkers.numbers import bits, holding, packed_order
 from brokerproof.checkers.view import View
 from brokerproof.history import Array
 
@@ -27,9 +27,10 @@ def repeated_ids(index: Index, view: View) -> Array:
     ids = view.ids
     if int(np.count_nonzero(index.flags(ids))) == len(ids):
         return ids[:0]
-    place = index.scratch(index.size, -1)
-    place[ids] = np.arange(len(ids))
-    again: Array = ids[place[ids] != np.arange(len(ids))]
+    kind = holding(len(ids))
+    place, own = index.scratch(index.size, -1, kind), np.arange(len(ids), dtype=kind)
+    place[ids] = own
+    again: Array = ids[place[ids] != own]
     return again
 
 

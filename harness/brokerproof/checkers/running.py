@@ -16,21 +16,29 @@ GROUPS_MAX = 1 << 22
 def behind(chunks: Iterable[tuple[Array, Array]], groups: int, values: int) -> Array:
     """Places of the rows whose value is less than that of an earlier row of the same group.
 
-    chunks: (group, value) of consecutive rows; groups: 0 … groups - 1; values: 0 … values - 1. O(n log chunk).
+    chunks: (group, value) of consecutive rows; groups: 0 … groups - 1; values: 0 … values - 1. O(n log chunk), O(n) for
+    chunks that are in order as a whole.
     """
     greatest = np.full(groups, -1, dtype=np.int64)
+    top = -1  # of all groups
     out = []
     offset = 0
     for group, value in chunks:
         if not len(value):
             continue
-        if groups == 1:
+        if top <= value[0] and (value[1:] >= value[:-1]).all():
+            # No group goes back where all of them together do not. Of several values of a group the last stays.
+            greatest[group] = value
+            top = int(value[-1])
+            hit = value[:0]
+        elif groups == 1:
             most = np.maximum.accumulate(value)
             if greatest[0] > most[0]:
                 np.maximum(most, greatest[0], out=most)
-            greatest[0] = most[-1]
+            greatest[0] = top = int(most[-1])
             hit = np.flatnonzero(value < most)
         else:
+            top = max(top, int(value.max()))
             order, ordered = packed_order(group, groups)
             mine = value[order]
             fresh = np.empty(len(mine), dtype=bool)

@@ -8,14 +8,13 @@ import numpy as np
 
 from brokerproof.checkers.base import checker, found
 from brokerproof.checkers.index import Index, Labels
+from brokerproof.checkers.numbers import holding
 from brokerproof.checkers.positions import known, positions
 from brokerproof.checkers.running import GROUPS_MAX, behind
 from brokerproof.checkers.streams import streams
 from brokerproof.checkers.view import CHUNK
 from brokerproof.finding import Count, Finding
 from brokerproof.history import Array
-
-_NOWHERE = np.iinfo(np.int64).max
 
 
 @checker(anomalies=("send_nonmonotonic",), observations=("send_skip",))
@@ -28,7 +27,8 @@ def send_order(index: Index) -> Finding:
     nothing = Finding(anomalies=found(send_nonmonotonic=Count()), observations=found(send_skip=Count()))
     if not where.size or not len(index.sends):
         return nothing
-    slot = index.scratch(index.size, _NOWHERE)
+    # Where nobody told of a position: beyond them all.
+    slot = index.scratch(index.size, where.size, holding(where.size))
     view = where.acknowledged
     if len(view):
         # Mostly one position each; only where several rows tell of one message the lowest has to be looked for.
@@ -63,8 +63,8 @@ def _nonmonotonic(index: Index, slot: Array) -> Count:
     lanes = where.lanes.size
     lane_of = where.lane_of_slots() if lanes > 1 else None
     judged = None
-    if len(index.resends) or int(slot.max()) == _NOWHERE or int(stream.min()) < 0:
-        judged = np.flatnonzero((slot < _NOWHERE) & (stream >= 0) & ~index.resent)
+    if len(index.resends) or int(slot.max()) == where.size or int(stream.min()) < 0:
+        judged = np.flatnonzero((slot < where.size) & (stream >= 0) & ~index.resent)
         if not len(judged):
             return Count()
 

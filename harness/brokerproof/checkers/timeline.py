@@ -29,17 +29,15 @@ def timeline(index: Index) -> dict[str, Any]:
     sends, receives = index.acknowledgements, index.ok("receive")
     last = max(0, sends.greatest("end_ns"), receives.greatest("end_ns"))
     bin_s = _bin_s(last / 1e9)
-    n = max(1, min(BINS_MAX, int(last / 1e9 / bin_s) + 1))
-    sent, received = (_per_bin(v, bin_s, n) for v in (sends, receives))
-    middle, high = (_sorted if len(sends) <= _SORTED_MAX else _bucketed)(sends, bin_s, n)
-    return {"bin_s": bin_s, "sent_ok": sent, "received_ok": received, "send_p50_ms": middle, "send_p99_ms": high}
-
-
-def _per_bin(view: View, bin_s: float, n: int) -> list[int]:
-    out = np.zeros(n, dtype=np.int64)
-    for (ends,) in view.chunks("end_ns"):
-        out += np.bincount(_bins(ends, bin_s, n), minlength=n)
-    return [int(count) for count in out]
+    bin_ns = round(bin_s * 1e9)
+    n = max(1, min(BINS_MAX, last // bin_ns + 1))
+    received = np.zeros(n, dtype=np.int64)
+    for (ends,) in receives.chunks("end_ns"):
+        received += np.bincount(_bins(ends, bin_ns, n), minlength=n)
+    sent, middle, high = (_sorted if len(sends) <= _SORTED_MAX else _bucketed)(sends, bin_ns, n)
+    return {
+        "bin_s": bin_s, "sent_ok": sent, "received_ok": received.tolist(), "send_p50_ms": middle, "send_p99_ms": high,
+    }  # fmt: skip
 
 
 def _bin_s(length_s: float) -> float:
@@ -52,21 +50,33 @@ def _bin_s(length_s: float) -> float:
     return round(size, 6)
 
 
-def _bins(times: Array, bin_s: float, n: int) -> Array:
-    return np.clip(times * (1e-9 / bin_s), 0, n - 1).astype(np.int64)
+def _bins(times: Array, bin_ns: int, n: int) -> Array:
+    # Dividing integers by one number is several times as fast as multiplying them as floats.
+    bins: Array = times // bin_ns
+    np.maximum(bins, 0, out=bins)
+    np.minimum(bins, n - 1, out=bins)
+    return bins
 
 
 def _latencies(view: View) -> Iterator[tuple[Array, Array]]:
     """(end, float32 nanoseconds from due, or from start, to end) of some sends at a time."""
+    if view.least("due_ns") >= 0 or view.greatest("due_ns") < 0:
+        begun = "due_ns" if view.greatest("due_ns") >= 0 else "start_ns"
+        for begin, end in view.chunks(begun, "end_ns"):
+            yield end, np.maximum((end - begin).astype(np.float32), np.float32(1))
+        return
     for start, end, due in view.chunks("start_ns", "end_ns", "due_ns"):
-        begun = np.where(due >= 0, due, start)
-        yield end, np.maximum((end - begun).astype(np.float32), np.float32(1))
+        yield end, np.maximum((end - np.where(due >= 0, due, start)).astype(np.float32), np.float32(1))
 
 
-def _sorted(view: View, bin_s: float, n: int) -> tuple[list[float | None], list[float | None]]:
-    parts = [(_bins(end, bin_s, n), latency) for end, latency in _latencies(view)]
+_Bins = tuple[list[int], list[float | None], list[float | None]]
+
+
+def _sorted(view: View, bin_ns: int, n: int) -> _Bins:
+    """(sends, median and 99th percentile of their latency in ms) of each bin."""
+    parts = [(_bins(end, bin_ns, n), latency) for end, latency in _latencies(view)]
     if not parts:
-        return [None] * n, [None] * n
+        return [0] * n, [None] * n, [None] * n
     bins, latency = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((latency, bins))
     bins, latency = bins[order], latency[order]
@@ -77,7 +87,7 @@ def _sorted(view: View, bin_s: float, n: int) -> tuple[list[float | None], list[
         for low, high in zip(start[:-1].tolist(), start[1:].tolist(), strict=True):
             row.append(_between(latency, low, high, quantile) if high > low else None)
         out.append(row)
-    return out[0], out[1]
+    return np.diff(start).tolist(), out[0], out[1]
 
 
 def _between(values: Array, low: int, high: int, quantile: float) -> float:
@@ -89,13 +99,13 @@ def _between(values: Array, low: int, high: int, quantile: float) -> float:
     return round(value / 1e6, 4)
 
 
-def _bucketed(view: View, bin_s: float, n: int) -> tuple[list[float | None], list[float | None]]:
-    """Positive floats order as their bits do, so the upper bits are a bucket on a logarithmic scale."""
+def _bucketed(view: View, bin_ns: int, n: int) -> _Bins:
+    """As ``_sorted``, without sorting: positive floats order as their bits do, so the upper bits are a bucket on a logarithmic scale."""
     low, width = _FIRST_BUCKET, _LAST_BUCKET - _FIRST_BUCKET + 1
     cells = np.zeros(n * width, dtype=np.int64)
     for end, latency in _latencies(view):
         bucket = np.minimum(latency.view(np.int32) >> _SHIFT, _LAST_BUCKET) - low
-        cell = _bins(end, bin_s, n) * width + bucket
+        cell = _bins(end, bin_ns, n) * width + bucket
         first = int(cell.min())
         mine = np.bincount(cell - first)
         cells[first : first + len(mine)] += mine
@@ -110,4 +120,4 @@ def _bucketed(view: View, bin_s: float, n: int) -> tuple[list[float | None], lis
         bits = (at.astype(np.int32) << _SHIFT) + (1 << (_SHIFT - 1))
         value = bits.astype(np.int32).view(np.float32)
         out.append([round(float(v) / 1e6, 4) if t else None for v, t in zip(value, total, strict=True)])
-    return out[0], out[1]
+    return total.tolist(), out[0], out[1]

@@ -69,13 +69,21 @@ def pauses(successes: View, first: int, last: int) -> list[int]:
     if len(successes) > _SORTED_MAX and 2 * width < GAP_NS:
         filled = np.zeros(_BINS + 2, dtype=bool)
         for (ends,) in successes.chunks("end_ns"):
-            filled[np.clip((ends - first) // width, 0, _BINS + 1)] = True
+            filled[_bins(ends, first, width)] = True
         used = np.flatnonzero(filled)
         apart = np.flatnonzero(np.diff(used) > 2)
         # Without empty bins there is no pause worth the name: it is shorter than three millionths of the trial.
         return _across(successes, first, last, width, used, apart) if len(apart) else [3 * width]
     ordered = np.sort(np.clip(successes["end_ns"], first, last))
     return _longest(np.diff(np.concatenate([[first], ordered, [last]])))
+
+
+def _bins(times: Array, first: int, width: int) -> Array:
+    bins: Array = times - first
+    bins //= width
+    np.maximum(bins, 0, out=bins)
+    np.minimum(bins, _BINS + 1, out=bins)
+    return bins
 
 
 def _across(successes: View, first: int, last: int, width: int, used: Array, apart: Array) -> list[int]:
@@ -85,10 +93,10 @@ def _across(successes: View, first: int, last: int, width: int, used: Array, apa
     beside[used[[0, -1]]] = True
     near = []
     for (ends,) in successes.chunks("end_ns"):
-        bins = np.clip((ends - first) // width, 0, _BINS + 1)
+        bins = _bins(ends, first, width)
         near.append(ends[beside[bins]])
     times = np.sort(np.clip(np.concatenate(near), first, last))
-    bins = np.clip((times - first) // width, 0, _BINS + 1)
+    bins = _bins(times, first, width)
     before = times[np.searchsorted(bins, used[apart], side="right") - 1]
     after = times[np.searchsorted(bins, used[apart + 1])]
     return _longest(np.concatenate([after - before, [times[0] - first, last - times[-1]]]))

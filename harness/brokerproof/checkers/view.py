@@ -23,6 +23,8 @@ _KINDS: Mapping[str, type[np.generic]] = dict(COLUMNS)
 CHUNK = 1 << 17
 #: Histories of fewer rows are not worth a second thread.
 _ALONE_ROWS = 1 << 20
+#: Rows of one function in more ranges of a window than this are collected one by one.
+_RUNS_MAX = 256
 #: Pages of the file that may be held at once.
 _HELD_BYTES = 1 << 28
 
@@ -75,11 +77,11 @@ def windows(history: History) -> Iterator[Window]:
 
 
 class Rows:
-    """Which rows of a history are of one function: per window all, a range, or places; and some columns of them."""
+    """Which rows of a history are of one function: per window some ranges, or places; and some columns of them."""
 
     def __init__(self, history: History, f: str) -> None:
         self._history = history
-        self._picks: list[tuple[Window, slice | Array, int, int]] = []
+        self._picks: list[tuple[Window, list[slice] | Array, int, int]] = []
         self.wanted, self.measured = _WANTED.get(f, ()), _MEASURED.get(f, ())
         self.size = 0
         #: Columns taken along, those with one value only as a view of that value.
@@ -89,14 +91,9 @@ class Rows:
 
     def pick(self, window: Window, mask: Array, count: int) -> int:
         """The rows of the window that the mask chooses, ``count`` of them; returns the number of the pick."""
-        where: slice | Array = slice(0, count)
-        if count < window.size:
-            places = np.flatnonzero(mask)
-            first = int(places[0])
-            if int(places[-1]) - first + 1 == count:
-                where = slice(first, first + count)
-            else:
-                where = places.astype(np.uint16 if window.size <= 1 << 16 else np.uint32)
+        where: list[slice] | Array | None = _runs(mask)
+        if where is None:
+            where = np.flatnonzero(mask).astype(np.uint16 if window.size <= 1 << 16 else np.uint32)
         self._picks.append((window, where, count, self.size))
         self.size += count
         return len(self._picks) - 1
@@ -108,10 +105,16 @@ class Rows:
     def copy(self, nth: int, taken: dict[str, _Taken]) -> None:
         """Copies the wanted columns of a pick; a column that has had one value only is not copied yet."""
         window, where, count, at = self._picks[nth]
+        if not isinstance(where, list):
+            where = where.astype(np.intp)  # once, not for each column
         for name in (*self.wanted, *self.measured):
+            mine = taken.get(name)
+            if mine is not None and mine.written:
+                values = _chosen(window[name], where, self.columns[name][at : at + count])
+                mine.low, mine.high = min(mine.low, int(values.min())), max(mine.high, int(values.max()))
+                continue
             values = _chosen(window[name], where)
             low, high = int(values.min()), int(values.max())
-            mine = taken.get(name)
             if mine is None:
                 mine = taken[name] = _Taken(at, low, high)
             same = low == high == mine.low == mine.high
@@ -119,9 +122,8 @@ class Rows:
             if same or name in self.measured:
                 continue
             column = self.columns[name]
-            if not mine.written:
-                column[mine.first : at] = mine.value
-                mine.written = True
+            column[mine.first : at] = mine.value
+            mine.written = True
             column[at : at + count] = values
 
     def join(self, halves: Sequence[dict[str, _Taken]]) -> None:
@@ -179,8 +181,24 @@ class _Taken:
         self.written = False
 
 
-def _chosen(values: Array, where: slice | Array) -> Array:
-    return values[where] if isinstance(where, slice) else values.take(where)
+def _runs(mask: Array) -> list[slice] | None:
+    """The ranges where a mask is true, None where they are many. Whoever records writes what one client did in runs, and
+    copying ranges is several times as fast as collecting rows."""
+    edges = np.flatnonzero(mask[1:] != mask[:-1])
+    if len(edges) > 2 * _RUNS_MAX:
+        return None
+    bounds = [*([0] if mask[0] else []), *(edges + 1).tolist(), *([len(mask)] if mask[-1] else [])]
+    return [slice(low, high) for low, high in zip(bounds[::2], bounds[1::2], strict=True)]
+
+
+def _chosen(values: Array, where: list[slice] | Array, out: Array | None = None) -> Array:
+    """These rows; in ``out`` where there is one, else perhaps a view."""
+    if not isinstance(where, list):
+        # All places are within; looking at each again would make numpy buffer what it writes to ``out``.
+        return values.take(where, out=out, mode="clip")
+    if out is None:
+        return values[where[0]] if len(where) == 1 else np.concatenate([values[run] for run in where])
+    return np.concatenate([values[run] for run in where], out=out)
 
 
 def split(history: History) -> tuple[dict[str, Rows], int, int]:
@@ -209,10 +227,10 @@ def split(history: History) -> tuple[dict[str, Rows], int, int]:
         work.append(mine)
     for each in out.values():
         each.reserve()
-    threads = 2 if rows > _ALONE_ROWS and (os.cpu_count() or 1) > 1 else 1
+    threads = threads_for(rows)
     middle = len(work) // threads
     halves = [work[:middle], work[middle:]] if threads > 1 else [work]
-    taken = _side_by_side(lambda half: _take_along(history, half, threads), halves)
+    taken = side_by_side(lambda half: _take_along(history, half, threads), halves, threads)
     for each in out.values():
         each.join([half.get(id(each), {}) for half in taken])
     return out, rows, strange
@@ -233,13 +251,19 @@ def _take_along(
     return taken
 
 
-def _side_by_side(do: Callable[[_T], _U], what: Sequence[_T]) -> list[_U]:
-    """Each in a thread of its own: numpy lets others run while it works."""
-    if len(what) < 2:
+def threads_for(rows: int) -> int:
+    """How many threads share the work on so many rows: numpy lets others run while it works, but two keep a memory bus
+    busy."""
+    return 2 if rows > _ALONE_ROWS and (os.cpu_count() or 1) > 1 else 1
+
+
+def side_by_side(do: Callable[[_T], _U], what: Sequence[_T], threads: int) -> list[_U]:
+    """Does it with each, in order, ``threads`` at a time."""
+    if threads < 2 or len(what) < 2:
         return [do(each) for each in what]
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(len(what)) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(do, what))
 
 
@@ -263,6 +287,8 @@ class View:
         self._kept: dict[str, Array] = dict(columns or {})
         self._spans: dict[str, tuple[int, int]] = dict(spans or {})
         self._readable: View | None = None
+        #: The lanes that occur in it, once somebody has looked (``Index.lanes_of``).
+        self.lanes: frozenset[int] | None = None
 
     def __len__(self) -> int:
         return self._size

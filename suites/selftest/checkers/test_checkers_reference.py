@@ -139,11 +139,26 @@ def test_the_fast_and_the_plain_agree(tale: list[dict[str, Any]]) -> None:
 @settings(
     max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=EXAMPLES == 150
 )
-@given(tale=rows(), chunk=st.integers(1, 5))
-def test_where_chunks_end_does_not_matter(tale: list[dict[str, Any]], chunk: int) -> None:
+@given(tale=rows(), chunk=st.integers(1, 5), runs=st.sampled_from([0, 1, 256]))
+def test_where_chunks_end_and_how_rows_are_gathered_does_not_matter(
+    tale: list[dict[str, Any]], chunk: int, runs: int
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for module in _with_chunks():
             patch.setattr(module, "CHUNK", chunk)
+        patch.setattr(view, "_RUNS_MAX", runs)
+        compare(tale)
+
+
+@settings(
+    max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=EXAMPLES == 150
+)
+@given(tale=rows())
+def test_threads_say_the_same(tale: list[dict[str, Any]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(view, "_ALONE_ROWS", -1)
+        patch.setattr(view.os, "cpu_count", lambda: 2)
+        assert view.threads_for(1) == 2
         compare(tale)
 
 
