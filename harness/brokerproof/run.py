@@ -45,7 +45,8 @@ from brokerproof.workloads.stream import Block
 
 #: A lane is loaded only when it is this old and its file system was synced: young lanes are a claim of their own.
 LANE_AGE_S = 10.0
-HEALTHY_S = 90.0
+#: Ra, RabbitMQ's Raft, asks again for what a replica misses every 30 s: twice is patience enough.
+HEALTHY_S = 70.0
 #: Lanes of coming cells are made ahead, so that they age while others are decided; at most so many.
 AHEAD_MAX = 120
 
@@ -188,7 +189,7 @@ def decide(session: Session, cell: Cell, experiment: Experiment | PropertyExperi
             if broken:
                 verdict = _stopped(broken)
             entry = _entry(session, cell, experiment.mode, verdict) | {"stopped": broken}
-            entry |= {name: arm.to_json(cell.claim) for name, arm in arms.items()}
+            entry |= {name: arm.to_json(cell.claim) for name, arm in arms.items()} | {"unrecovered": _unrecovered(arms)}
             entry |= {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
             entry["fault_classes"] = list(promises.fault_classes((i.fault, i.until_read) for i in experiment.schedule))
             entry["promises"] = _promises(entry, arms)
@@ -317,10 +318,9 @@ def run_block(
             destinations=tuple(p.destination_name(d) for p in broken for d in range(len(p.workload.destinations))),
             link_groups=link_groups, clients=block,
         )  # fmt: skip
-        healthy = True
         try:
             session.say(cell, f"load on {_arms_in_words(plans)}")
-            applied, healthy = _drive(session, cell, block, scene, broken[0].schedule, recorded, watch)
+            applied, unrecovered = _drive(session, cell, block, scene, broken[0].schedule, recorded, watch)
             block.finish()
         except BaseException:
             block.abandon()
@@ -332,13 +332,13 @@ def run_block(
             write_json(
                 folder / "faults.json",
                 {"schema": 1, "lane_age_s": round(lane_age_s, 1), "clients": _facts(block, plan),
-                 "injections": [a.to_json() for a in faults]},
+                 "unrecovered": unrecovered, "injections": [a.to_json() for a in faults]},
             )  # fmt: skip
             if plan is plans[0]:
                 cluster.save_logs(folder / "logs")
             else:
                 _link_tree(session.folder.trial(plans[0].trial) / "logs", folder / "logs")
-        if healthy:
+        if not unrecovered:
             for plan, d in ((p, d) for p in plans for d in range(len(p.workload.destinations))):
                 with contextlib.suppress(HarnessError):
                     cluster.delete(plan.workload.destinations[d], plan.destination_name(d))
@@ -360,8 +360,9 @@ def _arms_in_words(plans: Sequence[Plan]) -> str:
 def _drive(
     session: Session, cell: str, block: Block, scene: Scene, schedule: Sequence[Injection],
     recorded: Mapping[str, Sequence[str]] | None, watch: Watch | None = None,
-) -> tuple[list[Applied], bool]:  # fmt: skip
-    """Load, faults, heal, drain, final read. Returns the injections and whether the cluster came back healthy."""
+) -> tuple[list[Applied], str]:  # fmt: skip
+    """Load, faults, heal, drain, final read. Returns the injections, and the sentence that says why the cluster did not
+    come back healthy, empty where it did."""
     faults = [make(i.fault, i.options) for i in schedule]
     looks: dict[int, Look] = {}
 
@@ -382,7 +383,7 @@ def _drive(
     load_s = max(t.plan.workload.load_s for t in block.trials)
     open_: dict[int, contextlib.ExitStack] = {}
     applied: dict[int, Applied] = {}
-    problem: list[str] = []
+    unrecovered = ""
 
     def end(n: int) -> None:
         stack = open_.pop(n)
@@ -415,13 +416,13 @@ def _drive(
         block.stop_senders()
         if not any(i.until_read for i in schedule) and any(i.fault not in LINK_AND_LOAD for i in schedule):
             session.say(cell, "waiting for health")
-            problem += _health(scene.cluster)
+            unrecovered = _health(scene.cluster)
         session.say(cell, "draining, final read")
         block.drain()
         for n in list(open_):
             end(n)
         if any(i.until_read for i in schedule):
-            problem += _health(scene.cluster)
+            unrecovered = unrecovered or _health(scene.cluster)
     except _PromiseBroken as exc:
         session.say(cell, f"stopping: {exc}")
         block.note("control", f"stopped {exc}", block.now_s())
@@ -429,15 +430,13 @@ def _drive(
             end(n)
         block.halt()
         if any(i.fault not in LINK_AND_LOAD for i in schedule):
-            problem += _health(scene.cluster)
+            unrecovered = unrecovered or _health(scene.cluster)
     finally:
         for n in list(open_):
             end(n)
-    for sentence in problem:
+    if unrecovered:
         block.note("control", "unhealthy", block.now_s(), FAIL)
-        for trial in block.trials:
-            trial.problems.append(sentence)
-    return [applied[n] for n in sorted(applied)], not problem
+    return [applied[n] for n in sorted(applied)], unrecovered
 
 
 class _PromiseBroken(Exception):
@@ -454,12 +453,13 @@ def _until(block: Block, at_s: float, watch: Watch | None) -> None:
                interval_s=0.005 if block.cluster.in_process else 0.01)  # fmt: skip
 
 
-def _health(cluster: Cluster) -> list[str]:
+def _health(cluster: Cluster) -> str:
+    """Why the cluster is not healthy; empty when it is."""
     try:
         cluster.wait_healthy(HEALTHY_S)
     except HarnessError as exc:
-        return [f"the cluster did not come back healthy: {exc}"]
-    return []
+        return f"the cluster did not come back healthy: {exc}"
+    return ""
 
 
 def _noop(injection: Injection) -> Applied:
@@ -498,6 +498,7 @@ def evaluate(folder: Path, deciding: Sequence[str]) -> TrialResult:
     return TrialResult(
         trial=folder.name, finding=finding,
         faults=tuple((i["fault"], i["evidence"], i["in_flight"]) for i in injections), witnesses_in_flight=witnesses,
+        unrecovered=faults.get("unrecovered", ""),
     )  # fmt: skip
 
 
@@ -575,6 +576,11 @@ def _entry(session: Session, cell: Cell, mode: str, verdict: Verdict) -> dict[st
         "command": f"brokerproof run --broker {cell.broker}={cell.version} --select {claim.id}"
         + (f" --variant {cell.variant}" if cell.variant else "") + f" --profile {cell.profile} --seed {cell.seed}",
     }  # fmt: skip
+
+
+def _unrecovered(arms: Mapping[str, ArmResult]) -> list[str]:
+    """What was wrong with the cluster after trials, each sentence once."""
+    return list(dict.fromkeys(t.unrecovered for arm in arms.values() for t in arm.trials if t.unrecovered))
 
 
 def _promises(entry: Mapping[str, Any], arms: Mapping[str, ArmResult]) -> dict[str, Any]:
@@ -676,7 +682,7 @@ def recheck(folder: RunFolder) -> list[dict[str, Any]]:
             "metrics": dict(verdict.metrics),
             "p": verdict.p,
         }
-        new |= {arm: result.to_json(claim) for arm, result in arms.items()}
+        new |= {arm: result.to_json(claim) for arm, result in arms.items()} | {"unrecovered": _unrecovered(arms)}
         new["as_expected"] = verdict.word == old["expected"]
         if "fault_classes" in old:
             new["promises"] = _promises(old, arms)

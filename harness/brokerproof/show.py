@@ -138,6 +138,9 @@ def print_results(console: Console, results: Mapping[str, Any], folder: Path) ->
                 highlight=False, markup=False,
             )  # fmt: skip
         console.print(f"  again: {entry['command']}", highlight=False, markup=False)
+    ill = dict.fromkeys(said for entry in results["claims"] for said in entry.get("unrecovered", ()))
+    for said in ill:
+        console.print(f"\nfound besides: {said}", highlight=False, markup=False)
     for error in results["errors"]:
         console.print(
             f"\nharness error in {error['where']}: {error['error']}", style="red", highlight=False, markup=False

@@ -26,12 +26,14 @@ class TrialResult:
 
     faults: (fault, evidence, in_flight) of each injection; in_flight: operations open while it was on, -1 not counted.
     witnesses_in_flight: of the deciding anomaly's messages, how many had an operation open during a fault.
+    unrecovered: what was wrong with the cluster when the faults were healed and it had had its time; empty: nothing.
     """
 
     trial: str
     finding: Finding
     faults: tuple[tuple[str, str, int], ...] = ()
     witnesses_in_flight: int = 0
+    unrecovered: str = ""
 
     def shows(self, claim: Claim) -> bool:
         return self.finding.shows(*claim.deciding)
@@ -124,7 +126,15 @@ def judge(claim: Claim, mode: Mode, arms: Mapping[str, ArmResult], *, has_faults
     problem = _problem((*treatment.trials, *control.trials, *sham.trials))
     rule = _promise if claim.kind == "promise" else _hazard
     verdict = rule(claim, mode, treatment, control, problem, p, has_faults)
-    return Verdict(word=verdict.word, reason=verdict.reason, p=p, metrics=_metrics(treatment))
+    reason = verdict.reason + _unrecovered((*treatment.trials, *control.trials))
+    return Verdict(word=verdict.word, reason=reason, p=p, metrics=_metrics(treatment))
+
+
+def _unrecovered(trials: Sequence[TrialResult]) -> str:
+    """A cluster that stays ill is a finding of its own. It does not touch what the claim says, as long as every lane was
+    read to its end: a lane that was not is *undrained*, and the verdict UNKNOWN."""
+    ill = [t.unrecovered for t in trials if t.unrecovered]
+    return f"; besides, after {len(ill)} of {len(trials)} trials {ill[0]}" if ill else ""
 
 
 def _promise(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -109,6 +110,15 @@ def test_a_hazard_shows_with_a_witness_and_a_clean_safe_arm() -> None:
 def test_a_hazard_that_does_not_show_is_violated_only_if_it_should_always() -> None:
     assert word(HAZARD, arms([trial()], [trial()])) == "UNKNOWN"
     assert word(ALWAYS, arms([trial()], [trial()])) == "VIOLATED"
+
+
+def test_a_cluster_that_stays_ill_is_told_and_changes_no_verdict() -> None:
+    ill = replace(trial(), unrecovered="the cluster did not come back healthy: r1 lags")
+    said = judge(PROMISE, "deterministic", arms([ill, trial()], [trial(2), trial(2)]), has_faults=True)
+    assert said.word == "HOLDS"
+    assert said.reason.endswith("besides, after 1 of 4 trials the cluster did not come back healthy: r1 lags")
+    undrained = replace(ill, finding=replace(ill.finding, missing=("lane 'q' was not drained",)))
+    assert word(PROMISE, arms([undrained], [trial(2)])) == "UNKNOWN"
 
 
 def test_no_trials_no_verdict() -> None:
