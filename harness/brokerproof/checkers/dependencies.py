@@ -42,11 +42,7 @@ class Dependencies:
 def dependencies(index: Index) -> Dependencies:
     """Computed once. A receive belongs to the transaction of its process with the same ``batch``.
     O(sends + receives), and a sort of the positions that transactions wrote to."""
-    kept = index.kept.get("dependencies")
-    if kept is None:
-        kept = index.kept["dependencies"] = _dependencies(index)
-    made: Dependencies = kept
-    return made
+    return index.once("dependencies", lambda: _dependencies(index))
 
 
 def _dependencies(index: Index) -> Dependencies:

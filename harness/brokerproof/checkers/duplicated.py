@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from brokerproof.checkers.base import checker, found
-from brokerproof.checkers.index import Index, Labels
-from brokerproof.checkers.numbers import by_value, distinct, holding, member
+from brokerproof.checkers.index import Index
+from brokerproof.checkers.numbers import Labels, by_value, distinct, holding, member
 from brokerproof.checkers.positions import positions, readable
 from brokerproof.checkers.repeats import repeats
 from brokerproof.checkers.view import View

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from brokerproof.checkers.base import checker, found
+from brokerproof.checkers.fate import absent
 from brokerproof.checkers.index import Index
 from brokerproof.finding import Count, Finding
 from brokerproof.history import Array
@@ -23,11 +24,11 @@ def effect_lost(index: Index) -> Finding:
     consumers = "consumer" in index.meta.processes or not index.meta.processes
     if not index.has_effects or not consumers:
         return Finding(anomalies=found(effect_lost=Count()))
-    only = index.kept.get("lanes judged by effect")
-    absent = index.flags(index.absent(index.effects, only=judged_lanes(index) if only is None else only).lost)
-    perhaps = absent & index.perhaps_effects
-    beyond = absent & ~perhaps & _only_read_at_the_end(index)
-    ids = np.flatnonzero(absent & ~perhaps & ~beyond)
+    only = index.once("lanes judged by effect", lambda: judged_lanes(index))
+    without = index.flags(absent(index, index.effects, only=only).lost)
+    perhaps = without & index.perhaps_effects
+    beyond = without & ~perhaps & _only_read_at_the_end(index)
+    ids = np.flatnonzero(without & ~perhaps & ~beyond)
     details: dict[str, int] = {}
     missing: tuple[str, ...] = ()
     if perhaps.any() or beyond.any():

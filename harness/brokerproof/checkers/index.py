@@ -6,7 +6,7 @@ messages is an array over ids, e.g. ``acknowledged[id]``. Memory is bounded by t
 pages of the file are given back as soon as a column has been gathered from it.
 
 Several checkers may ask at once, each in a thread of its own: what is computed does not change, so the worst that can
-happen is that it is computed twice.
+happen is that something small is computed twice; what is large goes through ``Index.once``.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from brokerproof.checkers.numbers import Numbers, by_value, distinct, member
+from brokerproof.checkers.numbers import Labels, Numbers, by_value, distinct, member
 from brokerproof.checkers.view import Rows, View, split
 from brokerproof.finding import MESSAGES_MAX, Count
 from brokerproof.history import COLUMNS, FAIL, FUNCTIONS, INFO, OK, OUTCOMES, UNREADABLE, Array, History, Meta
 
+_T = TypeVar("_T")
 _KINDS: Mapping[str, type[np.generic]] = dict(COLUMNS)
 _NOT_OPERATIONS = ("fault", "control")
 
@@ -41,20 +42,6 @@ class Lane:
     gone: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Fate:
-    """What became of acknowledged messages that were not found, as ids, each message in one of the three.
-
-    by_group: consumer group -> how many it lost (only where there are several).
-    undrained_lanes: lanes with sends that nobody has emptied.  gone_lanes: lanes whose definition is lost.
-    """
-
-    lost: Array
-    undrained: Array
-    definition_lost: Array
-    by_group: Mapping[str, int]
-
-
 class Index:
     """Shared facts about one history. Every array over messages has ``size`` entries."""
 
@@ -66,8 +53,20 @@ class Index:
         self._tables: dict[str, Array] = {}
         self._lanes: dict[int, Lane] = {}
         self._views: dict[str, View] = {}
-        #: What helpers of several checkers keep here, by their own names.
+        #: What ``once`` keeps; whoever judges a part of a history lays in what is known of the whole.
         self.kept: dict[str, Any] = {}
+        self._locks: dict[str, threading.RLock] = {}
+        self._lock = threading.Lock()
+
+    def once(self, name: str, make: Callable[[], _T]) -> _T:
+        """What ``make`` makes, made when it is first asked for. name: unique among all that share the index."""
+        with self._lock:
+            lock = self._locks.setdefault(name, threading.RLock())
+        with lock:
+            if name not in self.kept:
+                self.kept[name] = make()
+            kept: _T = self.kept[name]
+            return kept
 
     # -- rows by function ----------------------------------------------------------------------------------------------
 
@@ -561,68 +560,6 @@ class Index:
             own = view.where(codes == code)
             yield name, view.where((codes == code) | (codes == -1)), self.lanes_of(own)
 
-    # -- what became of messages ---------------------------------------------------------------------------------------
-
-    @cached_property
-    def fate(self) -> Fate:
-        """Where the acknowledged messages are that nobody received where they had to be received."""
-        return self.absent(self.arrivals)
-
-    def absent(self, view: View, only: frozenset[int] | None = None) -> Fate:
-        """Acknowledged messages that have no row in ``view`` though their lane (each of them that must, and each group
-        that takes part in it) had to get one. O(messages), and the number of distinct lanes for what is missing.
-
-        only: lanes in which it can be judged at all; None: all. A lane of -1 among them stands for any.
-        """
-        if not self.groups and not self.has_musts and not (self.acknowledged & ~self._had(view)).any():
-            nothing = np.empty(0, dtype=np.int64)
-            return Fate(nothing, nothing, nothing, {})
-        lost = np.zeros(self.size, dtype=bool)
-        gone, waiting = lost.copy(), lost.copy()
-        by_group: dict[str, int] = {}
-        single = len(self.meta.lanes) == 1 and only is None
-        for group, mine, lanes in self.per_group(view):
-            got = self._had(mine)
-            own = np.zeros(self.size, dtype=bool) if group else lost
-            for ids, reach in self._missing(mine, got):
-                if only is not None and -1 not in only and not (only & reach):
-                    continue
-                if group and not (lanes & reach) and not (single and not lanes):
-                    continue  # no sign that this group takes part in the lane
-                described = [self.lane(n) for n in reach]
-                if any(lane.gone for lane in described):
-                    gone[ids] = True
-                elif any(not lane.drained for lane in described):
-                    waiting[ids] = True
-                else:
-                    own[ids] = True
-            if group:
-                by_group[group] = int(np.count_nonzero(own))
-                lost |= own
-        return Fate(
-            np.flatnonzero(lost), np.flatnonzero(waiting & ~lost & ~gone), np.flatnonzero(gone & ~lost), by_group
-        )
-
-    def _had(self, view: View) -> Array:
-        return self.got if view is self.arrivals else self.flags(view.ids)
-
-    def _missing(self, view: View, got: Array) -> Iterable[tuple[Array, frozenset[int]]]:
-        """(ids that are missing, the lanes they were to be found in), lane by lane."""
-        missing = np.flatnonzero(self.acknowledged & ~got)
-        if self.has_musts:
-            missing = np.flatnonzero(self.acknowledged)
-        if not len(missing):
-            return
-        lanes = self.of_message("lane")[missing]
-        for number, places in by_value(lanes):
-            ids = missing[places]
-            lane = self.lane(number)
-            if not lane.musts:
-                yield ids[~got[ids]], lane.closure
-            for must in sorted(lane.musts):
-                there = self.flags(view.ids[view["lane"] == must])
-                yield ids[~there[ids]], frozenset((must,))
-
     # -- what is missing -----------------------------------------------------------------------------------------------
 
     def error(self, code: int) -> str:
@@ -654,23 +591,6 @@ class Index:
         """``ok`` receives of bodies that could not be read."""
         view = self.ok("receive")
         return view.where(view["msg"] == UNREADABLE) if view.least("msg") <= UNREADABLE else view.none()
-
-
-class Labels:
-    """Small dense codes for lanes, processes or keys. Costs a pass for the span; sorts only what is far apart."""
-
-    def __init__(self, columns: Sequence[Array]) -> None:
-        self._numbers = Numbers(columns)
-        self.size = max(1, self._numbers.size)
-
-    def codes(self, values: Array) -> Array:
-        return self._numbers.ids(values)
-
-    def present(self, values: Array) -> Array:
-        """The distinct values, sorted."""
-        used = np.zeros(self.size, dtype=bool)
-        used[self.codes(values)] = True
-        return self._numbers.number(np.flatnonzero(used))
 
 
 def batch_codes(view: View) -> Array:

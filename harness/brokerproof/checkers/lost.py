@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from brokerproof.checkers.base import checker, found
-from brokerproof.checkers.index import Index, Labels
-from brokerproof.checkers.numbers import by_value
+from brokerproof.checkers.fate import fate
+from brokerproof.checkers.index import Index
+from brokerproof.checkers.numbers import Labels, by_value
 from brokerproof.finding import Finding
 from brokerproof.history import Array
 
@@ -27,13 +28,13 @@ def lost(index: Index) -> Finding:
     details: ``tail`` nothing later of the same sender and lane was read; ``middle`` something was; ``prefix`` those of
     ``middle`` before which nothing of that sender and lane was read. O(messages) plus O(m log m) for the missing ones.
     """
-    fate = index.fate
+    judged = fate(index)
     details: dict[str, Any] = {"prefix": 0, "middle": 0, "tail": 0}
-    if len(fate.lost):
+    if len(judged.lost):
         details |= places(index).details()
-    if fate.by_group:
-        details["by_group"] = dict(fate.by_group)
-    return Finding(anomalies=found(lost=index.count(fate.lost, **details)))
+    if judged.by_group:
+        details["by_group"] = dict(judged.by_group)
+    return Finding(anomalies=found(lost=index.count(judged.lost, **details)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,8 @@ def places(index: Index) -> Places:
     ends = zip(
         _pairs(sender, lane, first[where]), number(first[where]).tolist(), number(last[where]).tolist(), strict=True
     )
-    lost = index.fate.lost
-    by_place = {_pairs(sender, lane, lost[at[:1]])[0]: number(lost[at]) for _, at in by_value(place[lost])}
+    gone = fate(index).lost
+    by_place = {_pairs(sender, lane, gone[at[:1]])[0]: number(gone[at]) for _, at in by_value(place[gone])}
     return Places({pair: (low, high) for pair, low, high in ends}, by_place)
 
 

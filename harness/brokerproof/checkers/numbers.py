@@ -123,6 +123,23 @@ class Numbers:
         return out
 
 
+class Labels:
+    """Small dense codes for lanes, processes or keys. Costs a pass for the span; sorts only what is far apart."""
+
+    def __init__(self, columns: Sequence[Array]) -> None:
+        self._numbers = Numbers(columns)
+        self.size = max(1, self._numbers.size)
+
+    def codes(self, values: Array) -> Array:
+        return self._numbers.ids(values)
+
+    def present(self, values: Array) -> Array:
+        """The distinct values, sorted."""
+        used = np.zeros(self.size, dtype=bool)
+        used[self.codes(values)] = True
+        return self._numbers.number(np.flatnonzero(used))
+
+
 def bits(count: int) -> int:
     """How many bits tell ``count`` things apart."""
     return max(1, (max(count, 1) - 1).bit_length())

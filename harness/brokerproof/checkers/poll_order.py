@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from brokerproof.checkers.base import checker, found
-from brokerproof.checkers.index import Index, Labels
-from brokerproof.checkers.numbers import distinct
+from brokerproof.checkers.index import Index
+from brokerproof.checkers.numbers import Labels, distinct
 from brokerproof.checkers.positions import known, positions, readable
 from brokerproof.checkers.running import GROUPS_MAX, steps
 from brokerproof.checkers.view import CHUNK, View

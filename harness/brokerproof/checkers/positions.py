@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brokerproof.checkers.index import Index, Labels
-from brokerproof.checkers.numbers import Numbers, bits, holding
+from brokerproof.checkers.index import Index
+from brokerproof.checkers.numbers import Labels, Numbers, bits, holding
 from brokerproof.checkers.view import CHUNK, View
 from brokerproof.history import Array
 
@@ -56,11 +56,7 @@ class Positions:
 
 def positions(index: Index) -> Positions:
     """Computed once; O(rows of log lanes) where positions are compact, else a sort."""
-    kept = index.kept.get("positions")
-    if kept is None:
-        kept = index.kept["positions"] = _positions(index)
-    made: Positions = kept
-    return made
+    return index.once("positions", lambda: _positions(index))
 
 
 def _positions(index: Index) -> Positions:
@@ -118,18 +114,17 @@ def readable(index: Index, view: View, slots: Array) -> Iterator[tuple[Array, Ar
 def known(index: Index) -> Array:
     """Over slots: whether a message is known to lie there that a reader may not pass over: acknowledged, or received
     and of unknown outcome. Not what was refused or aborted, nor what may belong to an open transaction."""
-    kept = index.kept.get("known positions")
-    if kept is None:
-        where = positions(index)
-        kept = np.zeros(where.size, dtype=bool)
-        kept[where.acknowledged_slots] = True
-        view = where.received
-        if len(view):
-            may_pass = ~index.acknowledged
-            if index.acknowledgements is not index.sends:
-                may_pass &= ~index.maybe | index.flags(index.sends.ids[index.sends["batch"] >= 0])
-            for slots, ids in readable(index, where.received, where.received_slots):
-                kept[slots[~may_pass[ids]]] = True
-        index.kept["known positions"] = kept
-    known_slots: Array = kept
-    return known_slots
+    return index.once("known positions", lambda: _known(index))
+
+
+def _known(index: Index) -> Array:
+    where = positions(index)
+    out = np.zeros(where.size, dtype=bool)
+    out[where.acknowledged_slots] = True
+    if len(where.received):
+        may_pass = ~index.acknowledged
+        if index.acknowledgements is not index.sends:
+            may_pass &= ~index.maybe | index.flags(index.sends.ids[index.sends["batch"] >= 0])
+        for slots, ids in readable(index, where.received, where.received_slots):
+            out[slots[~may_pass[ids]]] = True
+    return out

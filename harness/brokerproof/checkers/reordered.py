@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from brokerproof.checkers.base import checker, found
-from brokerproof.checkers.index import Index, Labels
-from brokerproof.checkers.numbers import member
+from brokerproof.checkers.index import Index
+from brokerproof.checkers.numbers import Labels, member
 from brokerproof.checkers.running import GROUPS_MAX, behind
 from brokerproof.checkers.streams import streams
 from brokerproof.checkers.view import View

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brokerproof.checkers.index import Index, Labels
-from brokerproof.checkers.numbers import bits, holding, packed_order
+from brokerproof.checkers.index import Index
+from brokerproof.checkers.numbers import Labels, bits, holding, packed_order
 from brokerproof.checkers.view import View
 from brokerproof.history import Array
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from brokerproof.checkers.base import checker, found
-from brokerproof.checkers.index import Index, Labels
-from brokerproof.checkers.numbers import holding
+from brokerproof.checkers.index import Index
+from brokerproof.checkers.numbers import Labels, holding
 from brokerproof.checkers.positions import known, positions
 from brokerproof.checkers.running import GROUPS_MAX, behind
 from brokerproof.checkers.streams import streams

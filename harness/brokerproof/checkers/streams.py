@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from brokerproof.checkers.index import Index, Labels
+from brokerproof.checkers.index import Index
+from brokerproof.checkers.numbers import Labels
 from brokerproof.checkers.view import CHUNK
 from brokerproof.history import Array
 
@@ -21,11 +22,7 @@ def streams(index: Index, *, by: Literal["process", "slot"]) -> tuple[Array, int
     if by == "slot" and slots and index.sends.greatest("process") < slots:
         by = "process"  # nobody has come back
     name = f"stream by {by}"
-    kept = index.kept.get(name)
-    if kept is None:
-        kept = index.kept[name] = _streams(index, by)
-    stream: Array = kept[0]
-    return stream, kept[1]
+    return index.once(name, lambda: _streams(index, by))
 
 
 def _streams(index: Index, by: Literal["process", "slot"]) -> tuple[Array, int]:

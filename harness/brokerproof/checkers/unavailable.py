@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from brokerproof.checkers.base import checker, found
+from brokerproof.checkers.fate import fate
 from brokerproof.checkers.faulttimes import fault_times
 from brokerproof.checkers.index import Index
 from brokerproof.checkers.view import View
@@ -174,12 +175,12 @@ class LostSpan:
 
 def lost_span(index: Index) -> LostSpan:
     """Of all messages that were lost; whoever has judged the parts of a history lays it into ``index.kept``."""
-    kept: LostSpan | None = index.kept.get("lost span")
-    if kept is None:
-        lost, rows = index.fate.lost, index.acknowledgements
-        if len(lost):
-            mine = rows["end_ns"][index.flags(lost)[rows.ids]]
-            kept = LostSpan(len(lost), int(mine.min()), int(mine.max()))
-        else:
-            kept = LostSpan()
-    return kept
+    return index.once("lost span", lambda: _lost_span(index))
+
+
+def _lost_span(index: Index) -> LostSpan:
+    lost, rows = fate(index).lost, index.acknowledgements
+    if not len(lost):
+        return LostSpan()
+    mine = rows["end_ns"][index.flags(lost)[rows.ids]]
+    return LostSpan(len(lost), int(mine.min()), int(mine.max()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from brokerproof.checkers.base import checker, found
+from brokerproof.checkers.fate import fate
 from brokerproof.checkers.index import Index
 from brokerproof.finding import Finding
 
@@ -13,5 +14,5 @@ def undrained(index: Index) -> Finding:
     whether it is lost. The lane itself is a sentence in ``missing``. O(messages)."""
     lanes = [lane.name for lane in index.undrained_lanes[:100]]
     return Finding(
-        observations=found(undrained=index.count(index.fate.undrained, **({"lanes": lanes} if lanes else {})))
+        observations=found(undrained=index.count(fate(index).undrained, **({"lanes": lanes} if lanes else {})))
     )

@@ -74,9 +74,9 @@ def _lines(index: Index, rows: list[int]) -> list[dict[str, Any]]:
         return []
     begin = min(line["t_s"] for line in lines)
     end = max(max(line["t_s"], line["end_s"] or 0.0) for line in lines)
-    faults = index.kept.get("fault lines")
-    if faults is None:
-        faults = index.kept["fault lines"] = [_line(index, row) for row in index.view("fault")["row"][:10_000].tolist()]
+    faults = index.once(
+        "fault lines", lambda: [_line(index, row) for row in index.view("fault")["row"][:10_000].tolist()]
+    )
     lines += [line for line in faults if begin <= line["t_s"] <= end][:LINES]
     return sorted(lines, key=lambda line: (line["t_s"], line["end_s"] is None, line["end_s"] or 0.0))
 

@@ -1,4 +1,4 @@
-"""Histories told in words, for tests; knows the file format and no checker.
+"""Histories told in words, for tests; knows the file format, and of checkers only how many rows they look at together.
 
     told("ok send a@0", "ok receive b@0", kind="log")
 
@@ -10,11 +10,14 @@ consumes, slot 2 consumes, slot 3 is the final reader.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 
+from brokerproof.checkers import poll_order, positions, send_order, streams, view
 from brokerproof.history import COLUMNS, OUTCOME, F, History, Meta
 
 MS = 1_000_000
@@ -111,6 +114,15 @@ def told(*lines: str, kind: str = "queue", drained: bool | None = None, **about:
     if drained:
         tale += [f"ok control error=drained lane={n}" for n in range(len(about["lanes"]))]
     return history([row(line, n) for n, line in enumerate(tale)], **about)
+
+
+@contextmanager
+def chunks_of(rows: int) -> Iterator[None]:
+    """Checkers go through histories this many rows at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (view, poll_order, positions, send_order, streams):
+            patch.setattr(module, "CHUNK", rows)
+        yield
 
 
 def nonzero(counts: Mapping[str, Any]) -> dict[str, int]:

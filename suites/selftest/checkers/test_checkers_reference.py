@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plain_reference import Reference
-from storybook import MS, ROLES, history
+from storybook import MS, ROLES, chunks_of, history
 
 from brokerproof.checkers import running, view
 from brokerproof.checkers.base import check
@@ -143,9 +143,7 @@ def test_the_fast_and_the_plain_agree(tale: list[dict[str, Any]]) -> None:
 def test_where_chunks_end_and_how_rows_are_gathered_does_not_matter(
     tale: list[dict[str, Any]], chunk: int, runs: int
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        for module in _with_chunks():
-            patch.setattr(module, "CHUNK", chunk)
+    with pytest.MonkeyPatch.context() as patch, chunks_of(chunk):
         patch.setattr(view, "_RUNS_MAX", runs)
         compare(tale)
 
@@ -171,12 +169,6 @@ def test_many_groups_are_made_dense(tale: list[dict[str, Any]]) -> None:
         for module in _with_groups():
             patch.setattr(module, "GROUPS_MAX", 1)
         compare(tale)
-
-
-def _with_chunks() -> list[Any]:
-    from brokerproof.checkers import poll_order, positions, send_order, streams
-
-    return [view, positions, poll_order, send_order, streams]
 
 
 def _with_groups() -> list[Any]:
