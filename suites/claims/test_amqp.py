@@ -53,6 +53,8 @@ def agree(
         @hypothesis.settings(
             max_examples=max(1, cases // _KEYS_PER_CASE), deadline=None, database=None,
             suppress_health_check=list(hypothesis.HealthCheck),
+            # Not "explain": it traces every line of hundreds of further runs, and says nothing of a broker.
+            phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
         )  # fmt: skip
         @hypothesis.given(
             bindings=st.lists(patterns, min_size=1, max_size=4, unique=True),

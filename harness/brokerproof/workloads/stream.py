@@ -354,7 +354,7 @@ class LiveTrial:
                 # had its time to be acknowledged, where the library tells of that late or never.
                 answered = msg[settled & (outcome == OK)]
                 untold = np.setdiff1d(msg[received], np.concatenate([msg[settled], worked]))
-                had_time = len(untold) > 0 and now - int(start[received][-1]) > 8 * work_ns
+                had_time = len(untold) > 0 and now - int(start[received][-1]) > 14 * work_ns
                 begun = had_time or bool(len(np.setdiff1d(answered, worked)))
             elif "first" in acks:
                 answered = msg[settled & (outcome == OK)]
