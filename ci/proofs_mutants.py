@@ -16,9 +16,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cosmic_ray.ast import ast_nodes, get_ast
@@ -162,6 +165,37 @@ def page(results: list[Mutant], seed: int, population: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _try(chosen: list[Place], results: list[Mutant], overlays: list[Path], file: Path, for_s: float) -> None:
+    """Tries what was not tried, one mutant at a time in each copy of the library, and writes down each fate."""
+    started = time.monotonic()
+    tried = {(m.file, m.line, m.operator, m.after) for m in results}
+    left = iter(chosen)
+    lock = threading.Lock()
+    file.parent.mkdir(exist_ok=True)
+
+    def work(overlay: Path) -> None:
+        while not for_s or time.monotonic() - started < for_s:
+            with lock:
+                place = next(left, None)
+                made = mutant(place) if place else None
+            if place is None:
+                return
+            if made is None or (made[0].file, made[0].line, made[0].operator, made[0].after) in tried:
+                continue
+            one, code = made
+            target = overlay / CHECKERS.relative_to("harness") / one.file
+            target.write_text(code)
+            fate = "survived" if survives(overlay) else "killed"
+            shutil.copy(ROOT / CHECKERS / one.file, target)
+            with lock:
+                results.append(replace(one, fate=fate))
+                file.write_text(json.dumps([asdict(m) for m in results], indent=1))
+                print(f"{fate:8} {one.file}:{one.line} {one.before}  ->  {one.after}", flush=True)
+
+    with ThreadPoolExecutor(len(overlays)) as pool:
+        list(pool.map(work, overlays))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="ci/proofs mutants", description=__doc__)
     parser.add_argument("--sample", type=int, default=120, help="how many of them; 0 all (about ten hours)")
@@ -172,35 +206,23 @@ def main() -> int:
     parser.add_argument(
         "--results", type=Path, default=Path("runs/mutants.json"), help="goes on from here; made if missing"
     )
+    parser.add_argument("--jobs", type=int, default=2, help="so many at a time, each on a copy of the library")
     parser.add_argument("--page-only", action="store_true", help="try nothing, write the page from the results")
     options = parser.parse_args()
-    started = time.monotonic()
     every = places()
     random.Random(options.seed).shuffle(every)
     chosen = every[: options.sample] if options.sample else every
     results = [Mutant(**m) for m in json.loads(options.results.read_text())] if options.results.exists() else []
-    tried = {(m.file, m.line, m.operator, m.after) for m in results}
-    with tempfile.TemporaryDirectory() as folder:
-        overlay = Path(folder)
-        shutil.copytree(ROOT / "harness", overlay, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-        if not options.page_only and not results and not survives(overlay):
-            print("the tests fail without any change", file=sys.stderr)
-            return 1
-        for place in () if options.page_only else chosen:
-            made = mutant(place)
-            if made is None or (made[0].file, made[0].line, made[0].operator, made[0].after) in tried:
-                continue
-            if options.for_s and time.monotonic() - started > options.for_s:
-                break
-            one, code = made
-            target = overlay / CHECKERS.relative_to("harness") / one.file
-            target.write_text(code)
-            fate = "survived" if survives(overlay) else "killed"
-            shutil.copy(ROOT / CHECKERS / one.file, target)
-            results.append(Mutant(**{**asdict(one), "fate": fate}))
-            options.results.parent.mkdir(exist_ok=True)
-            options.results.write_text(json.dumps([asdict(m) for m in results], indent=1))
-            print(f"{fate:8} {one.file}:{one.line} {one.before}  ->  {one.after}", flush=True)
+    if not options.page_only:
+        with ExitStack() as folders:
+            overlays = [Path(folders.enter_context(tempfile.TemporaryDirectory())) for _ in range(options.jobs)]
+            for overlay in overlays:
+                skipped = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(ROOT / "harness", overlay, dirs_exist_ok=True, ignore=skipped)
+            if not results and not survives(overlays[0]):
+                print("the tests fail without any change", file=sys.stderr)
+                return 1
+            _try(chosen, results, overlays, options.results, options.for_s)
     PAGE.write_text(page(results, options.seed, len(every)))
     return 0
 

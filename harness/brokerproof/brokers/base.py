@@ -155,7 +155,7 @@ class Cluster(Protocol):
         """The settings that differ from the product's defaults, in the vendor's words, and version facts."""
 
     def save_logs(self, folder: Path) -> None:
-        """The log of every container, one file each."""
+        """What every container has logged since the last time, one file each."""
 
     def close(self) -> None:
         """Removes everything; safe to call twice."""

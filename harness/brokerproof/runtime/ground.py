@@ -71,6 +71,8 @@ class Ground:
             )
             for s in shape["links"]
         ]
+        #: Node -> time stamp of the last line of its log that was saved.
+        self._saved: dict[str, str] = {}
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -135,10 +137,14 @@ class Ground:
         return ContainerPeers(self._side, chosen)
 
     def save_logs(self, folder: Path) -> None:
+        """What every container has logged since the last time this was called; a file each."""
         folder.mkdir(parents=True, exist_ok=True)
         for node in [*self.nodes.values(), self._toxiproxy]:
             with contextlib.suppress(HarnessError):
-                (folder / f"{node.name}.log").write_text(node.logs())
+                lines = node.logs_after(self._saved.get(node.name, ""))
+                (folder / f"{node.name}.log").write_text(lines)
+                if lines:
+                    self._saved[node.name] = lines.rstrip("\n").rpartition("\n")[2].partition(" ")[0]
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

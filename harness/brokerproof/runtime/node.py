@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -103,6 +104,17 @@ class ContainerNode:
         with engine_errors(f"reading the log of {self.container_name!r}"):
             raw: bytes = self.container().logs(tail=tail, timestamps=True)
             return raw.decode(errors="replace")
+
+    def logs_after(self, stamp: str) -> str:
+        """The lines after that time stamp, as the engine writes it (UTC, RFC 3339, nanoseconds); empty: all."""
+        if not stamp:
+            return self.logs()
+        # The engine is asked in seconds as a float, which is not exact: a little earlier, and the rest is cut off here.
+        since = datetime.fromisoformat(f"{stamp[:26]}+00:00").timestamp() - 0.001
+        with engine_errors(f"reading the log of {self.container_name!r}"):
+            raw: bytes = self.container().logs(since=since, timestamps=True)
+        lines = raw.decode(errors="replace").splitlines(keepends=True)
+        return "".join(line for line in lines if line[: len(stamp)] > stamp)
 
     def execute(self, command: Sequence[str], *, user: str = "") -> tuple[int, str]:
         """(exit code, output) of a command inside."""

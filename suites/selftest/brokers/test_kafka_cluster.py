@@ -408,6 +408,11 @@ def test_logs_are_saved(cluster: KafkaCluster, tmp_path: Path) -> None:
     cluster.save_logs(tmp_path)
     for node in cluster.nodes:
         assert "Kafka Server started" in (tmp_path / f"{node}.log").read_text()
+    # From then on, only what is new.
+    cluster.save_logs(tmp_path / "later")
+    for node in (*cluster.nodes, "toxiproxy"):
+        before = (tmp_path / f"{node}.log").read_text().splitlines()
+        assert before and not set(before) & set((tmp_path / "later" / f"{node}.log").read_text().splitlines())
 
 
 def test_closing_leaves_nothing_behind() -> None:
