@@ -378,6 +378,7 @@ class Block:
         self, plans: Sequence[Plan], cluster: Cluster, folder_of: Callable[[Plan], Path], crew: Crew, scribe: Scribe
     ) -> None:  # fmt: skip
         self.cluster = cluster
+        self._crew = crew
         self.zero_ns = time.monotonic_ns()
         self.trials: list[LiveTrial] = []
         for plan in plans:
@@ -430,11 +431,12 @@ class Block:
             for trial in self.trials:
                 trial.stop(role)
 
-    def drain(self) -> None:
-        """Receivers work off what is there and end; then the final read."""
-        since_ns = int(self.now_s() * 1e9)  # one wait for all, not one after the other
+    def drain(self, since_s: float) -> None:
+        """Receivers work off what is there and end; then the final read.
+
+        since_s: when the last thing happened that a redelivery may have had to wait for."""
         for trial in self.trials:
-            trial.quiet(since_ns)
+            trial.quiet(int(since_s * 1e9))
         self._stop("consumer")
         # Side by side: each waits more than it works.
         for trial in self.trials:
@@ -474,6 +476,8 @@ class Block:
             wait_until(kill_those_at_work, IN_WORK_S, "consumers to be at work", interval_s=0.001)
         for trial in left:
             pids.extend(trial.kill(role))
+        # Those that will take over get ready meanwhile.
+        self._crew.warm(self.cluster.product, 0 if self.cluster.in_process else len(pids))
         return pids
 
     def replace(self, role: str) -> None:
