@@ -52,7 +52,7 @@ _TESTS = "suites/selftest/checkers/"
 STAGES = (
     ("test_checkers_literal.py", "test_checkers_units.py"),
     ("test_checkers_reference.py", "test_checkers_base.py", "test_checkers_hostile.py"),
-    ("test_checkers_planted_more.py", "test_history_damaged.py", "test_checkers_planted.py"),
+    ("test_checkers_planted_more.py", "test_history_damaged.py", "test_checkers_planted.py", "test_bounded.py"),
 )
 #: A test run that takes longer is a mutant that does not end: killed.
 _DEADLINE_S = 300
