@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from storybook import history, told
 from test_checkers_reference import EXAMPLES, rows
 
-from brokerproof.checkers import bounded
+from brokerproof.checkers import bounded, numbers
 from brokerproof.checkers.base import check, checkers
 from brokerproof.checkers.bounded import check_in_parts, check_within, partial
 from brokerproof.checkers.effect_lost import judged_lanes
@@ -107,6 +107,26 @@ def test_a_history_with_many_anomalies_is_the_same_in_parts(kind: str, keys: int
     assert len([c for c in check(made).anomalies.values() if c.count]) >= 3
     for parts in (2, 7):
         same(made, parts)
+
+
+def test_a_message_that_turns_up_in_another_log_ties_the_two_together() -> None:
+    tale = [f"ok send {n}@{n} lane={n % 2}" for n in range(40)]
+    # The consumer of its own log passes it over, and it lies where message 5 lies in the other.
+    tale += [f"ok receive {n}@{n} lane={n % 2}" for n in range(40) if n != 2]
+    tale.append("ok receive 2@5 lane=1")
+    made = told(*tale, lanes=("log", "log"), drained=True)
+    found = check(made).anomalies
+    assert (found["poll_skip"].count, found["inconsistent_positions"].count) == (1, 1)
+    same(made, 2)
+
+
+def test_numbers_that_lie_far_apart_are_numbered_as_in_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbers, "_FLOOR", 1)
+    # Ten messages over 35 to 54 numbers: around the border from which on numbers are not dense enough.
+    for last in range(34, 54):
+        ids = [*range(9), last]
+        tale = [f"ok send {n} key={n % 3}" for n in ids] + [f"ok receive {n} key={n % 3}" for n in ids if n % 4]
+        same(told(*tale, drained=True), 2)
 
 
 def sizes_of(made: History, folder: Path) -> list[int]:
