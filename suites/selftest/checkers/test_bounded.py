@@ -120,6 +120,24 @@ def test_a_message_that_turns_up_in_another_log_ties_the_two_together() -> None:
     same(made, 2)
 
 
+def test_a_sender_that_came_back_is_the_same_in_parts() -> None:
+    # Slot 0, then its next generation; what it sent second has its effect first.
+    tale = [f"ok send {n} key=1 by={4 * (n % 2)}" for n in range(30)]
+    tale += [f"ok effect {n ^ 1 if n < 2 else n} key=1" for n in range(30)]
+    made = told(*tale, drained=True)
+    assert check(made).anomalies["effect_out_of_order"].count
+    same(made, 2)
+
+
+def test_commits_go_with_their_lane() -> None:
+    tale = [f"ok send {n}@{n} lane={int(n > 2)} key={int(n > 2)}" for n in range(40)]
+    tale += [f"ok receive {n}@{n} lane={int(n > 2)} key={int(n > 2)}" for n in range(40)]
+    tale += ["ok commit - lane=0 value=3", *(f"ok effect {n} lane=0 key=0" for n in range(3))]
+    made = told(*tale, lanes=("log", "log"), drained=True)
+    assert check(made).anomalies["commit_ahead_of_work"].count == 3
+    same(made, 2)
+
+
 def test_numbers_that_lie_far_apart_are_numbered_as_in_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numbers, "_FLOOR", 1)
     # Ten messages over 35 to 54 numbers: around the border from which on numbers are not dense enough.

@@ -77,3 +77,9 @@ def _leads(edges: set[tuple[int, int]], start: int, end: int) -> bool:
         reached |= new
         todo += new
     return end in reached
+
+
+def test_where_nothing_ever_succeeded_the_whole_load_is_one_gap() -> None:
+    finding = check(told("fail send a at=3000..4000", "fail send b at=8000..8001"))
+    assert finding.metrics["longest_gap_s"] == 5.0
+    assert finding.observations["unavailable"].count == 1
