@@ -413,6 +413,9 @@ def test_a_sleeper_is_a_zombie_once_another_member_has_its_lane() -> None:
     lines = ("ok send a", "ok assign -", "ok receive a", "ok assign - by=2", "ok effect a")
     assert anomalies(*lines, groups=("", "g", "g", "")) == {"zombie_effect": 1}
     assert "zombie_effect" not in anomalies(*lines, groups=("", "g", "h", ""))
+    # Another lane that another member takes is nothing to it.
+    elsewhere = ("ok send a", "ok assign - lane=-1", "ok receive a", "ok assign - by=2 lane=1", "ok effect a")
+    assert anomalies(*elsewhere, groups=("", "g", "g", "")) == {}
     # Whichever group is named first.
     assert anomalies(*lines, groups=("g", "g", "g", "")) == {"zombie_effect": 1}
     assert anomalies(*lines) == {}
