@@ -83,3 +83,19 @@ def test_where_nothing_ever_succeeded_the_whole_load_is_one_gap() -> None:
     finding = check(told("fail send a at=3000..4000", "fail send b at=8000..8001"))
     assert finding.metrics["longest_gap_s"] == 5.0
     assert finding.observations["unavailable"].count == 1
+
+
+def test_a_time_to_recover_is_told_only_where_all_recovered() -> None:
+    tale = ["ok fault - error=inject~kill at=1000..1000", "ok send a at=2000..2001", "ok send b at=2500..2501",
+            "ok fault - error=inject~kill at=3000..3000", "fail send c at=3500..3501"]  # fmt: skip
+    finding = check(told(*(line.replace("~", "_") for line in tale)))
+    assert [o["rto_s"] for o in finding.observations["unavailable"].details["injections"]] == [1.001, None]
+    assert "rto_s" not in finding.metrics
+    assert check(told(*(line.replace("~", "_") for line in tale[:3]))).metrics["rto_s"] == 1.001
+
+
+def test_effects_whose_lane_nobody_knows_have_every_lane_judged() -> None:
+    routes = {"0": [{"lane": 0, "must": True}]}
+    tale = ["ok send a", "ok send b", "ok receive a", "ok receive b", "ok effect a lane=-1"]
+    # Neither is known to have had its effect in the lane that has to have it.
+    assert check(told(*tale, routes=routes)).anomalies["effect_lost"].count == 2
