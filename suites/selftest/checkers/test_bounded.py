@@ -26,6 +26,7 @@ ROUTES: tuple[Any, ...] = (
     {},
     {"1": [{"lane": 0, "must": False}]},
     {"0": [{"lane": 0, "must": True}, {"lane": 1, "must": True}]},
+    {"0": [{"lane": 1, "must": True}]},
 )
 GROUPS = ((), ("", "g", "h", ""), ("", "g", "g", ""))
 KINDS = (("log", "queue"), ("queue", "queue"), ("log", "log"))
