@@ -22,8 +22,11 @@ is installed, Porcupine on a small history.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
+import platform
 import shutil
 import statistics
 import subprocess
@@ -32,14 +35,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
 
 from brokerproof.history import COLUMNS, HistoryWriter, Meta
 
-RIVALS = Path(__file__).resolve().parent / "bench_rivals"
+ROOT = Path(__file__).resolve().parents[1]
+RIVALS = ROOT / "ci" / "bench_rivals"
+PAGE = ROOT / "docs" / "proofs" / "speed.md"
 READ = """
 import sys, numpy as np, pyarrow as pa
 msg = pa.ipc.open_stream(pa.memory_map(sys.argv[1])).read_all()["msg"].to_numpy()
@@ -257,7 +262,49 @@ def main() -> None:
     parser.add_argument("--porcupine", type=int, default=20_000, metavar="MESSAGES", help="0: not at all")
     parser.add_argument("--memory-limit", default="", metavar="SIZE", help="measure check within this memory as well")
     parser.add_argument("--strict", action="store_true", help="end with 1 where a promised figure is missed")
+    parser.add_argument(
+        "--page", action="store_true", help=f"write what was printed to {PAGE.relative_to(ROOT)} as well"
+    )
     args = parser.parse_args()
+    said = io.StringIO()
+    with contextlib.redirect_stdout(_Both(sys.stdout, said)):
+        missed = _measure(args)
+    if args.page:
+        PAGE.write_text(_page(said.getvalue()))
+    raise SystemExit(1 if missed and args.strict else 0)
+
+
+class _Both(io.TextIOBase):
+    """Writes to both, line by line, so that long work shows as it comes."""
+
+    def __init__(self, *outs: TextIO) -> None:
+        self._outs = outs
+
+    def write(self, text: str) -> int:
+        for out in self._outs:
+            out.write(text)
+            out.flush()
+        return len(text)
+
+
+def _page(said: str) -> str:
+    command = " ".join(["ci/bench checkers", *sys.argv[1:]])
+    cores, memory = os.cpu_count(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = f"Python {platform.python_version()}, numpy {np.__version__}, pyarrow {pa.__version__}"
+    return f"""# Speed of the checkers
+
+Written by `{command}`,
+on {cores} cores and {memory:.0f} GiB, {versions}. Whole commands, start-up included; medians of interleaved rounds, so a
+busy machine slows all of them. What each line measures: `ci/bench checkers --help`.
+
+```text
+{said.rstrip()}
+```
+"""
+
+
+def _measure(args: argparse.Namespace) -> list[str]:
+    """Prints the figures; returns a sentence for each promised one that was missed."""
     missed = []
     with tempfile.TemporaryDirectory(prefix="brokerproof-bench-") as folder:
         for shape in args.shape:
@@ -272,7 +319,7 @@ def main() -> None:
             porcupine(Path(folder), min(args.porcupine, max(args.messages)))
     for sentence in missed:
         print(f"missed: {sentence}")
-    raise SystemExit(1 if missed and args.strict else 0)
+    return missed
 
 
 if __name__ == "__main__":
