@@ -418,9 +418,7 @@ def _drive(
             session.say(cell, "waiting for health")
             unrecovered = _health(scene.cluster)
         session.say(cell, "draining, final read")
-        # A killed client's messages are on their way back from then on; what other faults held up, from now on.
-        since = [applied[n].bit_s if faults[n].plane == "load" else block.now_s() for n in applied]
-        block.drain(max(since, default=block.now_s()))
+        block.drain()
         for n in list(open_):
             end(n)
         if any(i.until_read for i in schedule):

@@ -204,7 +204,8 @@ class LiveTrial:
         def settled() -> bool:
             if self._come_to(F["effect"] if work_s else F["receive"]) >= expected:
                 return True
-            if for_s(self._last_ns("consumer")) < 0.2 + 20 * work_s:
+            # A killed consumer's successor may still be on its way.
+            if for_s(self._last_ns("consumer")) < 0.2 + 20 * work_s or not self.connected("consumer"):
                 return False
             return (
                 self._come_to(F["effect"], F["settle"]) >= expected or for_s(self._pending_ns(expected)) >= patience_s
@@ -431,12 +432,11 @@ class Block:
             for trial in self.trials:
                 trial.stop(role)
 
-    def drain(self, since_s: float) -> None:
-        """Receivers work off what is there and end; then the final read.
-
-        since_s: when the last thing happened that a redelivery may have had to wait for."""
+    def drain(self) -> None:
+        """Receivers work off what is there and end; then the final read."""
+        since_ns = int(self.now_s() * 1e9)  # one wait for all, not one after the other
         for trial in self.trials:
-            trial.quiet(int(since_s * 1e9))
+            trial.quiet(since_ns)
         self._stop("consumer")
         # Side by side: each waits more than it works.
         for trial in self.trials:
