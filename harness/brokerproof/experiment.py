@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from brokerproof.claim import Claim
+from brokerproof.faults.base import spares_nodes
 from brokerproof.plan import Injection, Plan, Workload
 
 Mode = Literal["deterministic", "race", "property"]
@@ -49,6 +50,7 @@ class Experiment:
     """schedule: injections that hit treatment and control.  link_groups: client groups whose links link faults break.
 
     settings, control_settings: of the broker, in the vendor's words; ``None``: the same for both.
+    equipment: what the nodes are started with for the faults of the schedule, see ``Plan.equipment``.
     sham_s: how long the sham arm is loaded, at most the workload's own time; 0 no sham (an experiment without a fault
         has nothing to sham).
     """
@@ -59,6 +61,7 @@ class Experiment:
     schedule: tuple[Injection, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     control_settings: Mapping[str, Any] | None = None
+    equipment: tuple[str, ...] = ()
     mode: Mode = "deterministic"
     link_groups: tuple[str, ...] = ("producer",)
     sham_s: float = 3.0
@@ -66,7 +69,7 @@ class Experiment:
     @property
     def shares_injection_with_sham(self) -> bool:
         """Whether the sham can run beside the others: its links are its own, so link and client faults miss it."""
-        return all(i.fault in LINK_AND_LOAD for i in self.schedule)
+        return all(spares_nodes(i.fault) for i in self.schedule)
 
     def trials(self, profile: str) -> int:
         return TRIALS[self.mode][profile]
@@ -75,7 +78,7 @@ class Experiment:
         """The plans of trial ``n``, by arm."""
         base = Plan(
             product=cell.broker, version=cell.version, topology=self.topology, workload=self.treatment,
-            schedule=self.schedule, settings=dict(self.settings), seed=cell.seed, claim=cell.claim.id,
+            schedule=self.schedule, settings=dict(self.settings), equipment=self.equipment, seed=cell.seed, claim=cell.claim.id,
             variant=cell.variant, arm="treatment", trial=f"{cell.slug}-treatment-{n}",
         )  # fmt: skip
         control_settings = self.settings if self.control_settings is None else self.control_settings
@@ -106,12 +109,6 @@ class Experiment:
                 # Before the node has been through anything; and next to the control, whose cluster it shares.
                 blocks.insert(len(blocks) - 1, [sham])
         return blocks
-
-
-#: Faults that act on client links or load processes, never on a node.
-LINK_AND_LOAD = frozenset(
-    {"link_down", "black_hole", "stall", "reset", "latency", "lost_ack", "client_kill", "noop"}
-)  # fmt: skip
 
 
 def _sham(workload: Workload, sham_s: float) -> Workload:

@@ -121,7 +121,11 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """topology: name of one of the product's topologies. settings: broker settings on top of the topology's."""
+    """topology: name of one of the product's topologies. settings: broker settings on top of the topology's.
+
+    equipment: what the nodes are started with so that faults can act on them later (``Fault.needs``): ``disk`` a file
+        system of their own, ``clock`` a clock that can be moved. All arms of an experiment have the same.
+    """
 
     product: str
     version: str
@@ -129,6 +133,7 @@ class Plan:
     workload: Workload
     schedule: tuple[Injection, ...] = ()
     settings: Json = field(default_factory=dict)
+    equipment: tuple[str, ...] = ()
     seed: int = 0
     claim: str = ""
     variant: str = ""
@@ -184,7 +189,8 @@ class Plan:
                 **load,
             )
             schedule = tuple(Injection(**i) for i in raw.pop("schedule", ()))
-            plan = cls(workload=workload, schedule=schedule, **raw)
+            equipment = tuple(raw.pop("equipment", ()))
+            plan = cls(workload=workload, schedule=schedule, equipment=equipment, **raw)
         except (KeyError, TypeError, AttributeError) as exc:
             raise PlanError(f"not a plan: {exc}; a plan is what a trial folder holds as plan.json") from exc
         plan.validate()

@@ -14,10 +14,11 @@ Nothing here decides a verdict: claims do; this says whether a verdict's anomali
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from brokerproof.faults.base import Plane, faults, plane
 from brokerproof.finding import Finding
 
 Word = Literal["broken promise", "allowed by this configuration", "not promised"]
@@ -26,13 +27,10 @@ ALLOWED: Word = "allowed by this configuration"
 UNPROMISED: Word = "not promised"
 Json = Mapping[str, Any]
 
-#: Class of each fault: what it breaks. ``storage``: a node whose disk nobody reads again (``until_read``).
-CLASSES: Mapping[str, str] = {
-    "noop": "none",
-    "link_down": "link", "black_hole": "link", "stall": "link", "reset": "link", "latency": "link", "lost_ack": "link",
-    "client_kill": "client",
-    "kill": "node", "stop": "node", "pause": "node",
-    "partition": "peers",
+#: Class of fault by what it breaks. ``storage`` is also a node whose disk nobody reads again (``until_read``).
+CLASSES: Mapping[Plane, str] = {
+    "none": "none", "link": "link", "load": "client", "node": "node", "peer": "peers", "disk": "storage",
+    "clock": "node", "resource": "node",
 }  # fmt: skip
 
 
@@ -261,9 +259,12 @@ ROWS: tuple[Row, ...] = (
 )  # fmt: skip
 
 
-def fault_classes(schedule: Iterable[tuple[str, bool]]) -> tuple[str, ...]:
+def fault_classes(schedule: Collection[tuple[str, bool]]) -> tuple[str, ...]:
     """Classes of (fault, until_read), sorted; ``none`` alone where nothing is broken."""
-    found = {"storage" if until_read else CLASSES.get(fault, "node") for fault, until_read in schedule} - {"none"}
+    known = faults()
+    # A run may have been made with a fault that is not here (any more).
+    of = {fault: CLASSES[plane(fault)] if fault in known else "node" for fault, _ in schedule}
+    found = {"storage" if until_read else of[fault] for fault, until_read in schedule} - {"none"}
     return tuple(sorted(found)) or ("none",)
 
 

@@ -180,7 +180,11 @@ class CellItem(pytest.Item):
             self.entry = run.unsupported(session, self.cell, f"{self.cell.broker} has no {', '.join(self.missing)}")
             pytest.skip(f"UNSUPPORTED: {self.entry['reason']}")
         try:
-            self.entry = run.decide(session, self.cell, self.experiment())
+            experiment = self.experiment()
+            if lacking := run.lacking(experiment):
+                self.entry = run.unsupported(session, self.cell, lacking)
+                pytest.skip(f"UNSUPPORTED: {lacking}")
+            self.entry = run.decide(session, self.cell, experiment)
         except Exception as exc:
             # Ours or a bug: either way the run has a hole, and results.json must say so.
             what = str(exc) if isinstance(exc, HarnessError) else f"{type(exc).__name__}: {exc}"

@@ -27,8 +27,8 @@ from brokerproof.checkers.base import check
 from brokerproof.claim import Claim
 from brokerproof.errors import HarnessError, HistoryError, PlanError
 from brokerproof.expected import expected
-from brokerproof.experiment import LINK_AND_LOAD, Cell, Experiment, PropertyExperiment
-from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, look, make
+from brokerproof.experiment import Cell, Experiment, PropertyExperiment
+from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, look, make, spares_nodes
 from brokerproof.finding import Finding
 from brokerproof.history import FAIL, F, History, read_history
 from brokerproof.live import Watch
@@ -165,7 +165,7 @@ class Session:
 
 
 def _key(plan: Plan) -> ClusterKey:
-    return ClusterKey.of(plan.product, plan.version, plan.topology, plan.settings)
+    return ClusterKey.of(plan.product, plan.version, plan.topology, plan.settings, plan.equipment)
 
 
 def _id(cluster: Cluster) -> str:
@@ -191,7 +191,9 @@ def decide(session: Session, cell: Cell, experiment: Experiment | PropertyExperi
             entry = _entry(session, cell, experiment.mode, verdict) | {"stopped": broken}
             entry |= {name: arm.to_json(cell.claim) for name, arm in arms.items()} | {"unrecovered": _unrecovered(arms)}
             entry |= {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
-            entry["fault_classes"] = list(promises.fault_classes((i.fault, i.until_read) for i in experiment.schedule))
+            entry["fault_classes"] = list(
+                promises.fault_classes([(i.fault, i.until_read) for i in experiment.schedule])
+            )
             entry["promises"] = _promises(entry, arms)
     except BaseException:
         session.folder.forget_cell(cell.slug)  # the error is told; only a kill leaves the cell undecided
@@ -223,6 +225,15 @@ def _undecided(
     for arm, trials in planned.items():
         entry[arm] = ArmResult(trials=()).to_json(cell.claim) | {"trial_ids": trials}
     return entry | {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
+
+
+def lacking(experiment: Experiment | PropertyExperiment) -> str:
+    """What this machine lacks for the experiment's equipment, in a sentence; empty when it can be had."""
+    if isinstance(experiment, PropertyExperiment) or not experiment.equipment:
+        return ""
+    from brokerproof.runtime import equipment
+
+    return "; ".join(filter(None, (equipment.kind(name).missing() for name in experiment.equipment)))
 
 
 def unsupported(session: Session, cell: Cell, missing: str) -> dict[str, Any]:
@@ -307,6 +318,12 @@ def run_block(
     """
     for plan in plans:
         plan.validate()
+        for injection in plan.schedule:
+            if lacking := sorted(set(make(injection.fault, injection.options).needs) - set(plan.equipment)):
+                raise PlanError(
+                    f"plan {plan.trial!r}: {injection.fault} needs nodes equipped with {', '.join(lacking)}; name it in "
+                    "the experiment's equipment"
+                )
     with session.cluster(key, cell) as cluster:
         lane_age_s = session.lanes_ready(plans, cluster, key, cell)
         block = Block(
@@ -414,7 +431,7 @@ def _drive(
         _until(block, start_s + load_s, watch)
         session.say(cell, "senders end")
         block.stop_senders()
-        if not any(i.until_read for i in schedule) and any(i.fault not in LINK_AND_LOAD for i in schedule):
+        if not any(i.until_read for i in schedule) and any(not spares_nodes(i.fault) for i in schedule):
             session.say(cell, "waiting for health")
             unrecovered = _health(scene.cluster)
         session.say(cell, "draining, final read")
@@ -429,7 +446,7 @@ def _drive(
         for n in list(open_):
             end(n)
         block.halt()
-        if any(i.fault not in LINK_AND_LOAD for i in schedule):
+        if any(not spares_nodes(i.fault) for i in schedule):
             unrecovered = unrecovered or _health(scene.cluster)
     finally:
         for n in list(open_):

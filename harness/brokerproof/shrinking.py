@@ -205,7 +205,7 @@ def _shows(session: run.Session, plan: Plan, trial: str, entry: Mapping[str, Any
 
 
 def _key(plan: Plan) -> ClusterKey:
-    return ClusterKey.of(plan.product, plan.version, plan.topology, plan.settings)
+    return ClusterKey.of(plan.product, plan.version, plan.topology, plan.settings, plan.equipment)
 
 
 def _violation(folder: RunFolder, cell: str) -> tuple[Mapping[str, Any], str]:

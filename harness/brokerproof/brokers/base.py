@@ -197,8 +197,9 @@ class Broker(Protocol):
     live_settings: frozenset[str]
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
-              progress: Callable[[str], None]) -> Cluster:  # fmt: skip
+              progress: Callable[[str], None], equipment: Sequence[str] = ()) -> Cluster:  # fmt: skip
         """Starts a cluster called ``name`` (container prefix) labelled with ``run``; ready when it returns.
+        equipment: see ``Plan.equipment``; a product that cannot have it raises UsageError.
         Raises ProvisionError with the last log lines of what did not start, and leaves nothing behind."""
 
     def attach(self, *, version: str, topology: str, settings: Json, name: str, run: str) -> Cluster:

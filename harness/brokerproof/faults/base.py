@@ -27,7 +27,11 @@ from brokerproof.errors import DeadlineError, HarnessError, unknown
 from brokerproof.waiting import wait_until
 
 Evidence = Literal["took_effect", "no_effect", "not_healed", "unproven"]
-Plane = Literal["link", "node", "peer", "load", "none"]
+#: What a fault breaks: client links, links between nodes, nodes, load processes, the nodes' file systems, their clocks,
+#: their memory and processor; ``none``: nothing.
+Plane = Literal["link", "peer", "node", "load", "disk", "clock", "resource", "none"]
+#: Planes that nodes do not notice.
+_OUTSIDE = frozenset({"link", "load", "none"})
 
 #: How long a fault may take to bite after its injection, and to be gone after its heal.
 BITE_S, HEAL_S = 5.0, 10.0
@@ -84,6 +88,8 @@ class Fault(Protocol):
     #: Anomalies or observations one of which some trial under the injection has to show, or the fault did not do what
     #: it is for; empty where the probe says it all.
     witnessed_by: tuple[str, ...]
+    #: Equipment that the nodes must have been started with, see ``Plan.equipment``.
+    needs: tuple[str, ...]
 
     def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
         """The names (nodes, links, processes) that the role means right now. Raises PlanError for a role it has not."""
@@ -212,7 +218,7 @@ def fault(name: str) -> Callable[[C], C]:
         if other is not None and other.__module__ != cls.__module__:
             raise HarnessError(f"two faults are called {name!r}: {other.__module__} and {cls.__module__}")
         cls.name = name  # type: ignore[attr-defined]
-        for attribute, default in (("bite_s", BITE_S), ("witnessed_by", ())):
+        for attribute, default in (("bite_s", BITE_S), ("witnessed_by", ()), ("needs", ())):
             if not hasattr(cls, attribute):
                 setattr(cls, attribute, default)
         _REGISTRY[name] = cls
@@ -227,12 +233,27 @@ def faults() -> tuple[str, ...]:
     return tuple(sorted(m.name for m in pkgutil.iter_modules(here) if m.name != "base"))
 
 
-def make(name: str, options: Mapping[str, Any] | None = None) -> Fault:
-    """The fault of that name with these settings. Raises UsageError for an unknown name or setting."""
+def spares_nodes(name: str) -> bool:
+    """Whether that fault acts on client links or load processes only, never on a node. Raises UsageError."""
+    return _class_of(name).plane in _OUTSIDE
+
+
+def plane(name: str) -> Plane:
+    """What that fault breaks. Raises UsageError for an unknown name."""
+    found: Plane = _class_of(name).plane
+    return found
+
+
+def _class_of(name: str) -> Any:
     if name not in faults():
         raise unknown("fault", name, faults())
     importlib.import_module(f"brokerproof.faults.{name}")
-    cls = _REGISTRY[name]
+    return _REGISTRY[name]
+
+
+def make(name: str, options: Mapping[str, Any] | None = None) -> Fault:
+    """The fault of that name with these settings. Raises UsageError for an unknown name or setting."""
+    cls = _class_of(name)
     try:
         made: Fault = cls(**dict(options or {}))
     except TypeError as exc:

@@ -24,6 +24,7 @@ import docker.errors
 import docker.types
 
 from brokerproof.errors import EnvironmentProblem, HarnessError
+from brokerproof.runtime import equipment as equipment_kinds
 from brokerproof.runtime import images, sweep
 from brokerproof.runtime.node import (
     LABEL_CLUSTER,
@@ -77,11 +78,15 @@ class Ground:
     # -- life ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, *, name: str, run: str, nodes: Sequence[str], links: Sequence[LinkSpec], greeting: bytes) -> Ground:
+    def open(
+        cls, *, name: str, run: str, nodes: Sequence[str], links: Sequence[LinkSpec], greeting: bytes,
+        equipment: Sequence[str] = (),
+    ) -> Ground:  # fmt: skip
         """Makes network, proxy and side container. The nodes are launched one by one with ``launch``.
 
         nodes: names; each gets a fixed address and is known by its name on the network.
         greeting: the protocol's first octets, which a node answers; probes send them.
+        equipment: what nodes that keep data are started with besides, see ``Plan.equipment``.
         """
         sweep.register(run)
         with _published_ports(len(links) + 1) as ports:
@@ -91,7 +96,13 @@ class Ground:
                 {"group": s.group, "node": s.node, "port": s.port, "published": s.published or ports[i]}
                 for i, s in enumerate(links)
             ]
-            shape = {"nodes": addresses, "toxiproxy": f"{subnet}.5", "api_port": ports[-1], "links": specs}
+            shape = {
+                "nodes": addresses,
+                "toxiproxy": f"{subnet}.5",
+                "api_port": ports[-1],
+                "links": specs,
+                "equipment": list(equipment),
+            }
         ground = cls(name=name, run=run, shape=shape, greeting=greeting)
         try:
             with ThreadPoolExecutor(2) as both:
@@ -117,8 +128,10 @@ class Ground:
         return node
 
     def close(self) -> None:
-        """Removes the containers and the network; safe to call twice."""
+        """Removes the containers, the network and what equipment made outside of them; safe to call twice."""
         sweep.remove(cluster=self.name)
+        for name in self._shape.get("equipment", ()):
+            equipment_kinds.kind(name).remove(self.name)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
@@ -177,6 +190,11 @@ class Ground:
     ) -> None:  # fmt: skip
         from testcontainers.core.container import DockerContainer  # slow import, and only here
 
+        equipped: dict[str, Any] = {}
+        if spec.data:
+            for name in self._shape.get("equipment", ()):
+                spec, options = equipment_kinds.kind(name).equip(spec, cluster=self.name, run=self.run)
+                equipped |= options
         container = DockerContainer(
             spec.image,
             command=list(spec.command),  # type: ignore[arg-type]  # a list is what the engine takes, and safer
@@ -200,6 +218,7 @@ class Ground:
             "memswap_limit": f"{spec.memory_mb}m",
             "detach": True,
             **more,
+            **equipped,
         }
         if spec.user is not None:
             kwargs["user"] = spec.user

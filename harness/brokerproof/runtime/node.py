@@ -45,6 +45,7 @@ class NodeSpec:
 
     files: path in the container -> content, put there before it starts (an engine elsewhere works too).
     memory_mb: hard limit, so that one broker cannot take the machine.
+    data: paths in the container that hold what has to outlive the process; none: a node without state of its own.
     """
 
     name: str
@@ -55,6 +56,7 @@ class NodeSpec:
     memory_mb: int = 1024
     user: str | None = None
     entrypoint: Sequence[str] | None = None
+    data: Sequence[str] = ()
 
 
 class ContainerNode:

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from brokerproof.errors import HarnessError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterKey:
-    """What makes two clusters the same. settings, live: JSON, keys sorted."""
+    """What makes two clusters the same. settings, live: JSON, keys sorted. equipment: see ``Plan.equipment``."""
 
     product: str
     version: str
@@ -31,14 +31,17 @@ class ClusterKey:
     settings: str
     #: Those of the settings that a running cluster takes: clusters that differ in nothing else are one cluster.
     live: str = "{}"
+    equipment: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, product: str, version: str, topology: str, settings: Mapping[str, Any]) -> ClusterKey:
+    def of(
+        cls, product: str, version: str, topology: str, settings: Mapping[str, Any], equipment: Sequence[str] = ()
+    ) -> ClusterKey:  # fmt: skip
         taken = broker(product).live_settings
         live = {name: value for name, value in settings.items() if name in taken}
         return cls(
             product=product, version=version, topology=topology, settings=json.dumps(settings, sort_keys=True),
-            live=json.dumps(live, sort_keys=True),
+            live=json.dumps(live, sort_keys=True), equipment=tuple(sorted(equipment)),
         )  # fmt: skip
 
     @property
@@ -50,7 +53,9 @@ class ClusterKey:
 
     @property
     def slug(self) -> str:
-        digest = hashlib.sha256(f"{self.version}/{self.topology}/{self.settings}".encode()).hexdigest()
+        digest = hashlib.sha256(
+            "/".join((self.version, self.topology, self.settings, *self.equipment)).encode()
+        ).hexdigest()
         return f"{self.product}-{digest[:6]}"
 
 
@@ -110,7 +115,11 @@ class Pool:
             name = ""
         if name:
             cluster = product.attach(
-                version=key.version, topology=key.topology, settings=settings, name=name, run=self._run
+                version=key.version,
+                topology=key.topology,
+                settings=settings,
+                name=name,
+                run=self._run,
             )
         else:
             # Every start has a name of its own: what is left of a spoilt cluster can not be taken for the new one.
@@ -118,7 +127,7 @@ class Pool:
             started = time.monotonic()
             cluster = product.start(
                 version=key.version, topology=key.topology, settings=settings, name=name, run=self._run,
-                progress=progress,
+                equipment=key.equipment, progress=progress,
             )  # fmt: skip
             if not isinstance(cluster, Cluster):
                 raise HarnessError(f"{key.product}: start returned {type(cluster).__name__}, which is no Cluster")

@@ -228,7 +228,7 @@ class KafkaCluster:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def start_nodes(self, image: str, progress: Callable[[str], None]) -> None:
+    def start_nodes(self, image: str, progress: Callable[[str], None], equipment: Sequence[str] = ()) -> None:
         """Launches the nodes side by side and waits until a message went through each of them."""
 
         def launch(name: str) -> None:
@@ -238,6 +238,7 @@ class KafkaCluster:
                 NodeSpec(
                     name=name, image=image, entrypoint=["/bin/sh"], command=[config.START],
                     files=config.files(self.version, props, self._ground.name, _HEAP_MB), memory_mb=_MEMORY_MB,
+                    data=(config.DATA,),
                 )
             )  # fmt: skip
 
@@ -381,11 +382,11 @@ class KafkaBroker:
     live_settings: frozenset[str] = frozenset()
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
-              progress: Callable[[str], None]) -> KafkaCluster:  # fmt: skip
+              progress: Callable[[str], None], equipment: Sequence[str] = ()) -> KafkaCluster:  # fmt: skip
         image = images.ensure("kafka", version, progress).tag
         nodes = _NODES[topology]
         links = [LinkSpec(group, node, config.PORTS[group]) for group in LINK_GROUPS for node in nodes]
-        ground = Ground.open(name=name, run=run, nodes=nodes, links=links, greeting=ask.greeting())
+        ground = Ground.open(name=name, run=run, nodes=nodes, links=links, greeting=ask.greeting(), equipment=equipment)
         try:
             cluster = KafkaCluster(ground, version=version, topology=topology, settings=settings)
             cluster.start_nodes(image, progress)

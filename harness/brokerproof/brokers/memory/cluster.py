@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from brokerproof.brokers.base import LINK_GROUPS, Broker, Cluster, Greeted, Link, Node, PeerLinks, Router
-from brokerproof.errors import EnvironmentProblem, unknown
+from brokerproof.errors import EnvironmentProblem, UsageError, unknown
 from brokerproof.plan import Destination
 
 SOUND = "sound"
@@ -359,7 +359,9 @@ class MemoryBroker:
     live_settings: frozenset[str] = frozenset()
 
     def start(self, *, version: str, topology: str, settings: Mapping[str, Any], name: str, run: str,
-              progress: Callable[[str], None]) -> Cluster:  # fmt: skip
+              progress: Callable[[str], None], equipment: Sequence[str] = ()) -> Cluster:  # fmt: skip
+        if equipment:
+            raise UsageError(f"memory has no {', '.join(equipment)}: it is threads of this process")
         if version not in self.versions:
             raise unknown("version of memory", version, self.versions)
         _living[name] = MemoryCluster(version, settings)

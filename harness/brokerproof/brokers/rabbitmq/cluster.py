@@ -274,7 +274,7 @@ class RabbitCluster:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def start_nodes(self, image: str, progress: Callable[[str], None]) -> None:
+    def start_nodes(self, image: str, progress: Callable[[str], None], equipment: Sequence[str] = ()) -> None:
         """Launches the nodes side by side and waits until a message went through each of them."""
         doing = f"starting rabbitmq {self.version}"
 
@@ -284,6 +284,7 @@ class RabbitCluster:
                     name=name, image=image, entrypoint=["/bin/sh", "-c"], command=[config.START],
                     environment=config.environment(name, self._ground.name, self._settings),
                     files=config.files(self._names, self._settings), memory_mb=config.MEMORY_MB,
+                    data=(config.DATA,),
                 )
             )  # fmt: skip
 
@@ -401,11 +402,11 @@ class RabbitBroker:
     live_settings: frozenset[str] = frozenset()
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
-              progress: Callable[[str], None]) -> RabbitCluster:  # fmt: skip
+              progress: Callable[[str], None], equipment: Sequence[str] = ()) -> RabbitCluster:  # fmt: skip
         image = images.ensure("rabbitmq", version, progress).tag
         nodes = _NODES[topology]
         links = [LinkSpec(group, node, config.AMQP_PORT) for group in LINK_GROUPS for node in nodes]
-        ground = Ground.open(name=name, run=run, nodes=nodes, links=links, greeting=GREETING)
+        ground = Ground.open(name=name, run=run, nodes=nodes, links=links, greeting=GREETING, equipment=equipment)
         try:
             cluster = RabbitCluster(ground, version=version, topology=topology, settings=settings)
             cluster.start_nodes(image, progress)

@@ -281,7 +281,7 @@ class RocketmqCluster:
     def close(self) -> None:
         self._ground.close()
 
-    def boot(self, progress: Callable[[str], None]) -> None:
+    def boot(self, progress: Callable[[str], None], equipment: Sequence[str] = ()) -> None:
         """Launches the nodes and waits until a message went through and came back."""
         image = images.ensure("rocketmq", self.version).tag
         addresses = {name: node.address for name, node in self._ground.nodes.items()}
@@ -350,14 +350,19 @@ class Rocketmq:
     live_settings = frozenset(configuration.LIVE)
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
-              progress: Callable[[str], None]) -> RocketmqCluster:  # fmt: skip
+              progress: Callable[[str], None], equipment: Sequence[str] = ()) -> RocketmqCluster:  # fmt: skip
         brokers = self._brokers(topology)
         links = [LinkSpec(group, GATEWAY, PORTS[GATEWAY]) for group in LINK_GROUPS]
         links += [LinkSpec(group, brokers[0], configuration.BROKER_PORT) for group in ("producer", "sham")]
         links += [LinkSpec("admin", broker, configuration.BROKER_PORT) for broker in brokers]
         links.append(LinkSpec("admin", NAME_SERVER, PORTS[NAME_SERVER]))
         ground = Ground.open(
-            name=name, run=run, nodes=[*brokers, NAME_SERVER, GATEWAY], links=links, greeting=grpc_gateway.GREETING
+            name=name,
+            run=run,
+            nodes=[*brokers, NAME_SERVER, GATEWAY],
+            links=links,
+            greeting=grpc_gateway.GREETING,
+            equipment=equipment,
         )
         cluster = RocketmqCluster(ground, version=version, topology=topology, settings=settings)
         try:

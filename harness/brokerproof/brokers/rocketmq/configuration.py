@@ -7,7 +7,7 @@ that node alone. Source: BrokerConfig.java, MessageStoreConfig.java, ProxyConfig
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brokerproof.runtime.node import NodeSpec
@@ -130,7 +130,8 @@ def name_server(image: str, version: str) -> NodeSpec:
 def broker(image: str, version: str, node: str, settings: Mapping[str, Any]) -> NodeSpec:
     path = f"{_HOME}/broker.conf"
     main = ["broker.BrokerStartup", "-c", path]
-    return _spec(node, image, version, heap_mb=512, memory_mb=1200, main=main, files={path: text(settings)})
+    files = {path: text(settings)}
+    return _spec(node, image, version, heap_mb=512, memory_mb=1200, main=main, files=files, data=(STORE,))
 
 
 def gateway(image: str, version: str, settings: Mapping[str, Any]) -> NodeSpec:
@@ -140,7 +141,7 @@ def gateway(image: str, version: str, settings: Mapping[str, Any]) -> NodeSpec:
 
 
 def _spec(node: str, image: str, version: str, *, heap_mb: int, memory_mb: int, main: list[str],
-          files: Mapping[str, str]) -> NodeSpec:  # fmt: skip
+          files: Mapping[str, str], data: Sequence[str] = ()) -> NodeSpec:  # fmt: skip
     home = f"{_HOME}/rocketmq-{version}"
     command = [
         "sh", "-c", _START.format(home=home, part=main[0].partition(".")[0]), "java",
@@ -149,5 +150,5 @@ def _spec(node: str, image: str, version: str, *, heap_mb: int, memory_mb: int, 
     ]  # fmt: skip
     return NodeSpec(
         name=node, image=image, command=command, environment={"ROCKETMQ_HOME": home},
-        files={f"{_HOME}/log.xml": _LOG, **files}, memory_mb=memory_mb,
+        files={f"{_HOME}/log.xml": _LOG, **files}, memory_mb=memory_mb, data=data,
     )  # fmt: skip
