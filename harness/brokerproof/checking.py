@@ -42,7 +42,7 @@ def check_folder(path: Path, *, as_json: bool, memory_limit: str = "") -> int:
         rescue(path)
     history = read_history(path / "history.arrow" if path.is_dir() else path)
     if limit is None:
-        finding = check(history)
+        finding = check(history, drawn=False)
     else:
         from brokerproof.checkers.bounded import check_within
 

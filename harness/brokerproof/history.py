@@ -262,8 +262,8 @@ def _batches(mapped: mmap.mmap, path: Path) -> Iterator[Meta | tuple[dict[str, A
     while True:
         try:
             batch = reader.read_next_batch()
-            # Lengths of buffers and codes beyond a dictionary: without this a damaged file is a wild read.
-            batch.validate(full=True)
+            # Lengths of buffers: without this a damaged file is a wild read. Codes beyond a dictionary: ``_decode``.
+            batch.validate()
             decoded = _decode(batch, places, texts)
         except StopIteration:
             return
@@ -338,6 +338,7 @@ class _Texts:
     def of(self, name: str, dictionary: pa.Array) -> tuple[str, ...]:
         last = self._last.get(name)
         if last is None or not last[0].equals(dictionary):
+            dictionary.validate(full=True)
             last = dictionary, tuple(str(text) for text in dictionary.to_pylist())
             self._last[name] = last
         return last[1]
@@ -357,6 +358,8 @@ def _decode(
             continue
         texts = known_texts.of(name, column.dictionary)
         codes = column.indices.to_numpy(zero_copy_only=False)
+        if len(codes) and not 0 <= int(codes.min()) <= int(codes.max()) < len(texts):
+            raise IndexError(f"column {name!r} has codes beyond its dictionary of {len(texts)} texts")
         if name == "error":
             errors = texts or ("",)
             columns[name] = codes if len(texts) > _TEXTS_MAX else codes.astype(kind, copy=False)

@@ -90,8 +90,8 @@ def found(**counts: Count) -> Mapping[str, Count]:
     return counts
 
 
-def check(history: History) -> Finding:
-    """Everything that all checkers say about ``history``.
+def check(history: History, *, drawn: bool = True) -> Finding:
+    """Everything that all checkers say about ``history``. drawn: with what a report draws, timeline and witnesses.
 
     Costs a few passes over the columns that are used, O(rows); sorting only of what is suspicious or of ordering keys.
     """
@@ -102,7 +102,7 @@ def check(history: History) -> Finding:
     said = judge(index, checkers())
     missing = [*index.missing(), *said.missing]
     parts: dict[str, Any] = {"timeline": {}, "witnesses": ()}
-    drawn = (("timeline", lambda: timeline(index)), ("witnesses", lambda: witnesses(index, said.anomalies)))
+    pictures = (("timeline", lambda: timeline(index)), ("witnesses", lambda: witnesses(index, said.anomalies)))
 
     def draw(part: tuple[str, Callable[[], Any]]) -> str:
         name, make = part
@@ -112,7 +112,8 @@ def check(history: History) -> Finding:
             return f"the {name} could not be made: {type(exc).__name__}: {exc}"
         return ""
 
-    missing += [said for said in side_by_side(draw, drawn, threads_for(index.rows)) if said]
+    if drawn:
+        missing += [said for said in side_by_side(draw, pictures, threads_for(index.rows)) if said]
     return replace(
         said, operations=index.operations, missing=tuple(missing), exercised=index.exercised,
         timeline=parts["timeline"], witnesses=parts["witnesses"],

@@ -8,8 +8,8 @@ import numpy as np
 
 from brokerproof.checkers.base import checker, found
 from brokerproof.checkers.index import Index
-from brokerproof.checkers.numbers import Labels, by_value, distinct, holding, member
-from brokerproof.checkers.positions import positions, readable
+from brokerproof.checkers.numbers import Labels, by_value, distinct, member
+from brokerproof.checkers.positions import placed, positions, readable
 from brokerproof.checkers.repeats import repeats
 from brokerproof.checkers.view import View
 from brokerproof.finding import Finding
@@ -47,15 +47,11 @@ def duplicated(index: Index) -> Finding:
 def _on_logs(index: Index) -> Array:
     """Ids of messages that lie at two positions, by what anybody said about positions: acknowledgements, and receives
     of any outcome."""
-    where = positions(index)
-    told = ((where.acknowledged, where.acknowledged_slots), (where.received, where.received_slots))
-    place = index.scratch(index.size, -1, holding(where.size))
-    for view, slots in told:
-        for here, ids in readable(index, view, slots):
-            place[ids] = here
-    wrong = [ids[place[ids] != here] for view, slots in told for here, ids in readable(index, view, slots)]
-    if not any(len(ids) for ids in wrong):
+    if placed(index).single:
         return np.empty(0, dtype=np.int64)
+    where, place = positions(index), placed(index).slot
+    told = ((where.acknowledged, where.acknowledged_slots), (where.received, where.received_slots))
+    wrong = [ids[place[ids] != here] for view, slots in told for here, ids in readable(index, view, slots)]
     suspect = index.flags(np.concatenate(wrong))
     views = [view.readable for view, _ in told]
     rows = [np.flatnonzero(suspect[v.ids]) for v in views]

@@ -7,7 +7,7 @@ import numpy as np
 from brokerproof.checkers.base import checker, found
 from brokerproof.checkers.index import Index
 from brokerproof.checkers.numbers import distinct, holding
-from brokerproof.checkers.positions import positions, readable
+from brokerproof.checkers.positions import placed, positions, readable
 from brokerproof.finding import Count, Finding
 
 
@@ -15,6 +15,8 @@ from brokerproof.finding import Count, Finding
 def inconsistent_positions(index: Index) -> Finding:
     """One position of a log lane holds two messages, by what acknowledgements and receives (of any outcome) say.
     Counted are positions; ``messages`` are those that share one. O(rows of log lanes)."""
+    if placed(index).alone:
+        return Finding(anomalies=found(inconsistent_positions=Count()))
     where = positions(index)
     told = ((where.acknowledged, where.acknowledged_slots), (where.received, where.received_slots))
     holder = index.scratch(where.size, -1, holding(index.size))

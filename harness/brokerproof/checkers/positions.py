@@ -111,6 +111,42 @@ def readable(index: Index, view: View, slots: Array) -> Iterator[tuple[Array, Ar
         yield here, index.numbers.ids(msg)
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where each message lies by what anybody said: acknowledgements, and receives of any outcome.
+
+    slot: over messages, the last that was told; -1 where nobody told one.  single: no message lies in two slots.
+    alone: no slot holds two messages (found out only where ``single``; else False: look).
+    """
+
+    slot: Array
+    single: bool
+    alone: bool
+
+
+def placed(index: Index) -> Placed:
+    """Computed once; O(rows of log lanes)."""
+    return index.once("placed", lambda: _placed(index))
+
+
+def _placed(index: Index) -> Placed:
+    where = positions(index)
+    told = ((where.acknowledged, where.acknowledged_slots), (where.received, where.received_slots))
+    slot = np.full(index.size, -1, dtype=holding(where.size))
+    for view, slots in told:
+        for here, ids in readable(index, view, slots):
+            slot[ids] = here
+    single = all(bool((slot[ids] == here).all()) for view, slots in told for here, ids in readable(index, view, slots))
+    if not single:
+        return Placed(slot, False, False)
+    used = np.zeros(where.size, dtype=bool)
+    for view, slots in told:
+        for here, _ in readable(index, view, slots):
+            used[here] = True
+    # Where each message has one slot, there are as many slots in use as messages only if each holds one.
+    return Placed(slot, True, int(np.count_nonzero(used)) == int(np.count_nonzero(slot >= 0)))
+
+
 def known(index: Index) -> Array:
     """Over slots: whether a message is known to lie there that a reader may not pass over: acknowledged, or received
     and of unknown outcome. Not what was refused or aborted, nor what may belong to an open transaction."""

@@ -9,7 +9,7 @@ import numpy as np
 from brokerproof.checkers.base import checker, found
 from brokerproof.checkers.index import Index
 from brokerproof.checkers.numbers import Labels, holding
-from brokerproof.checkers.positions import known, positions
+from brokerproof.checkers.positions import known, placed, positions
 from brokerproof.checkers.running import GROUPS_MAX, behind
 from brokerproof.checkers.streams import streams
 from brokerproof.checkers.view import CHUNK
@@ -27,9 +27,19 @@ def send_order(index: Index) -> Finding:
     nothing = Finding(anomalies=found(send_nonmonotonic=Count()), observations=found(send_skip=Count()))
     if not where.size or not len(index.sends):
         return nothing
-    # Where nobody told of a position: beyond them all.
-    slot = index.scratch(index.size, where.size, holding(where.size))
+    slot = _lowest(index)
+    return Finding(
+        anomalies=found(send_nonmonotonic=_nonmonotonic(index, slot)), observations=found(send_skip=_skips(index))
+    )
+
+
+def _lowest(index: Index) -> Array:
+    """Over messages the lowest slot that is known of those that somebody may have sent; beyond them all where none is."""
+    where = positions(index)
     view = where.acknowledged
+    if len(view) == len(index.sends) and placed(index).single and (each := placed(index).slot).min() >= 0:
+        return each  # all were acknowledged with their position, and none has another
+    slot = index.scratch(index.size, where.size, holding(where.size))
     if len(view):
         # Mostly one position each; only where several rows tell of one message the lowest has to be looked for.
         slot[view.ids] = where.acknowledged_slots
@@ -38,9 +48,7 @@ def send_order(index: Index) -> Finding:
     rest = _of_unknown(index)
     if len(rest[0]):
         np.minimum.at(slot, *rest)
-    return Finding(
-        anomalies=found(send_nonmonotonic=_nonmonotonic(index, slot)), observations=found(send_skip=_skips(index))
-    )
+    return slot
 
 
 def _of_unknown(index: Index) -> tuple[Array, Array]:

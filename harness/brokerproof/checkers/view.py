@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from brokerproof.checkers.numbers import Numbers
-from brokerproof.history import COLUMNS, FUNCTIONS, ROW_BYTES, Array, History
+from brokerproof.history import COLUMNS, FUNCTIONS, ROW_BYTES, Array, F, History
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -31,13 +31,13 @@ _HELD_BYTES = 1 << 28
 
 #: Columns that are wanted of nearly every history, by function: taken along while its pages are at hand.
 _WANTED: Mapping[str, tuple[str, ...]] = {
-    "send": ("outcome", "process", "start_ns", "end_ns", "due_ns", "msg", "key", "lane", "pos", "batch"),
-    "receive": ("outcome", "process", "end_ns", "msg", "lane", "pos", "attempt"),
+    "send": ("outcome", "process", "msg", "key", "lane", "pos", "batch"),
+    "receive": ("outcome", "process", "msg", "lane", "pos", "attempt"),
     "settle": ("outcome", "error"),
     "effect": ("outcome", "start_ns", "end_ns", "msg", "lane", "process"),
 }
 #: Columns of which the least and the greatest value mostly say that there is nothing to look at.
-_MEASURED: Mapping[str, tuple[str, ...]] = {"send": ("value",), "settle": ("msg",)}
+_MEASURED: Mapping[str, tuple[str, ...]] = {"send": ("value", "start_ns", "end_ns"), "settle": ("msg",)}
 
 
 class Window:
@@ -53,6 +53,10 @@ class Window:
             part, low, high = self._pieces[0]
             return part[name][low:high]
         return np.concatenate([part[name][low:high] for part, low, high in self._pieces])
+
+    def column(self, name: str) -> Array:
+        """As ``window[name]``; ``row`` is the number of each row in the file."""
+        return np.arange(self.first, self.first + self.size) if name == "row" else self[name]
 
 
 def windows(history: History) -> Iterator[Window]:
@@ -81,7 +85,10 @@ class Rows:
 
     def __init__(self, history: History, f: str) -> None:
         self._history = history
-        self._picks: list[tuple[Window, list[slice] | Array, int, int]] = []
+        self._code = F[f]
+        #: Window, number of rows in it, and of rows before it.
+        self._picks: list[tuple[Window, int, int]] = []
+        self._ranges: dict[int, list[slice]] = {}
         self.wanted, self.measured = _WANTED.get(f, ()), _MEASURED.get(f, ())
         self.size = 0
         #: Columns taken along, those with one value only as a view of that value.
@@ -89,14 +96,23 @@ class Rows:
         self.spans: dict[str, tuple[int, int]] = {}
         self._held = 0
 
-    def pick(self, window: Window, mask: Array, count: int) -> int:
-        """The rows of the window that the mask chooses, ``count`` of them; returns the number of the pick."""
-        where: list[slice] | Array | None = _runs(mask)
-        if where is None:
-            where = np.flatnonzero(mask).astype(np.uint16 if window.size <= 1 << 16 else np.uint32)
-        self._picks.append((window, where, count, self.size))
+    def pick(self, window: Window, count: int) -> int:
+        """The rows of the window that are of the function, ``count`` of them; returns the number of the pick."""
+        self._picks.append((window, count, self.size))
         self.size += count
         return len(self._picks) - 1
+
+    def _where(self, nth: int) -> list[slice] | Array:
+        """Places are found anew each time: in fresh memory they would cost more to keep than to find."""
+        kept = self._ranges.get(nth)
+        if kept is not None:
+            return kept
+        mask = self._picks[nth][0]["f"] == self._code
+        ranges = _runs(mask)
+        if ranges is None:
+            return np.flatnonzero(mask)
+        self._ranges[nth] = ranges
+        return ranges
 
     def reserve(self) -> None:
         """Room for the wanted columns; memory that is not written to costs nothing."""
@@ -104,9 +120,8 @@ class Rows:
 
     def copy(self, nth: int, taken: dict[str, _Taken]) -> None:
         """Copies the wanted columns of a pick; a column that has had one value only is not copied yet."""
-        window, where, count, at = self._picks[nth]
-        if not isinstance(where, list):
-            where = where.astype(np.intp)  # once, not for each column
+        window, count, at = self._picks[nth]
+        where = self._where(nth)
         for name in (*self.wanted, *self.measured):
             mine = taken.get(name)
             if mine is not None and mine.written:
@@ -148,22 +163,17 @@ class Rows:
         """The whole column; ``row`` is the number of the row in the file."""
         out = np.empty(self.size, dtype=np.int64 if name == "row" else _KINDS[name])
         at = 0
-        for values in self._pieces(name):
+        for (values,) in self.chunks((name,)):
             out[at : at + len(values)] = values
             at += len(values)
         return out
 
     def chunks(self, names: Sequence[str]) -> Iterator[tuple[Array, ...]]:
         """The columns side by side, some rows at a time."""
-        return zip(*(self._pieces(name) for name in names), strict=True)
-
-    def _pieces(self, name: str) -> Iterator[Array]:
-        for window, where, _, _ in self._picks:
-            if name == "row":
-                yield _chosen(np.arange(window.first, window.first + window.size), where)
-                continue
-            yield _chosen(window[name], where)
-            self._held += window.size * np.dtype(_KINDS[name]).itemsize
+        for nth, (window, _, _) in enumerate(self._picks):
+            where = self._where(nth)
+            yield tuple(_chosen(window.column(name), where) for name in names)
+            self._held += sum(window.size * np.dtype(_KINDS.get(name, np.int64)).itemsize for name in names)
             if self._held > _HELD_BYTES:
                 self._held = 0
                 self._history.release()
@@ -218,10 +228,9 @@ def split(history: History) -> tuple[dict[str, Rows], int, int]:
         for code, each in enumerate(out.values()):
             if not left:
                 break
-            mask = codes == code
-            count = int(np.count_nonzero(mask))
+            count = int(np.count_nonzero(codes == code))
             if count:
-                mine.append((each, each.pick(window, mask, count)))
+                mine.append((each, each.pick(window, count)))
                 left -= count
         strange += left
         work.append(mine)
