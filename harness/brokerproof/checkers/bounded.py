@@ -248,8 +248,11 @@ class _Sentences(Index):
         return self._seen.operations
 
     @cached_property
-    def undrained_lanes(self) -> tuple[Lane, ...]:
+    def undrained_lanes(self) -> tuple[int, ...]:
         return self._facts.undrained_lanes
+
+    def lane(self, number: int) -> Lane:
+        return self._facts.lane(number)
 
     def per_group(self, view: View) -> Iterable[tuple[str, View, frozenset[int]]]:
         return self._facts.per_group(view)

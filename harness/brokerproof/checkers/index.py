@@ -391,16 +391,22 @@ class Index:
 
     def _describe(self, number: int) -> Lane:
         known = self.meta.lanes[number] if 0 <= number < len(self.meta.lanes) else {}
-        kind = known.get("kind") or ("log" if number in self._lanes_with_positions else "queue")
         out = self.routes.get(number, {})
         musts = {lane for lane, entry in out.items() if entry.get("must")}
         if musts and number not in out and number in self.lanes_of(self.ok("receive")):
             musts.add(number)
         name = str(known.get("name") or (f"lane {number}" if number >= 0 else ""))
         return Lane(
-            number, name, kind == "log", frozenset({number, *out}), frozenset(musts),
+            number, name, number in self.logs, frozenset({number, *out}), frozenset(musts),
             self._is_drained(number), number in self._controls["definition_lost"],
         )  # fmt: skip
+
+    @cached_property
+    def logs(self) -> frozenset[int]:
+        """The lanes that are logs: described as such, or, where nobody described them, with positions."""
+        described = [str(lane.get("kind") or "") for lane in self.meta.lanes]
+        unknown = {n for n in self._lanes_with_positions if not (0 <= n < len(described) and described[n])}
+        return frozenset(unknown.union(n for n, kind in enumerate(described) if kind == "log"))
 
     @cached_property
     def _lanes_with_positions(self) -> frozenset[int]:
@@ -452,14 +458,15 @@ class Index:
         return number in self._controls["drained"]
 
     @cached_property
-    def undrained_lanes(self) -> tuple[Lane, ...]:
-        """Lanes that messages were sent to, or may have gone to, and that nobody has emptied."""
-        numbers: set[int] = set()
-        for lane in self.lanes_of(self.sends):
-            if lane >= 0:
-                numbers |= {other for other in self.lane(lane).closure if other >= 0}
-        lanes = [self.lane(n) for n in sorted(numbers)]
-        return tuple(lane for lane in lanes if not lane.drained and not lane.gone)
+    def undrained_lanes(self) -> tuple[int, ...]:
+        """Lanes that messages were sent to, or may have gone to, and that nobody has emptied; in order."""
+        sent_to = self.lanes_of(self.sends)
+        # In whole sets where that is possible: there may be a million lanes.
+        numbers = sent_to.union(*(to for lane, to in self.routes.items() if lane in sent_to and lane >= 0))
+        if not len(self.view("control")):
+            numbers = numbers if self.history.torn else frozenset()
+        left = numbers - self._controls["drained"] - self._controls["definition_lost"]
+        return tuple(sorted(n for n in left if n >= 0))
 
     @property
     def gone_lanes(self) -> tuple[Lane, ...]:
@@ -468,14 +475,14 @@ class Index:
     def on(self, view: View, *, logs: bool) -> View:
         """The rows of a view on log lanes, or on the others."""
         lanes = self.lanes_of(view)
-        mine = [n for n in lanes if self.lane(n).is_log is logs]
+        mine = lanes & self.logs if logs else lanes - self.logs
         if len(mine) == len(lanes):
             return view
         if not mine:
             return view.none()
         labels = Labels([view["lane"]])
         table = np.zeros(labels.size, dtype=bool)
-        table[labels.codes(np.array(mine, dtype=np.int64))] = True
+        table[labels.codes(np.array(sorted(mine), dtype=np.int64))] = True
         return view.where(table[labels.codes(view["lane"])])
 
     def one_place(self, lanes: Array) -> Array:
@@ -578,8 +585,8 @@ class Index:
         for f, by in self.exercised.items():
             if not by["ok"]:
                 yield f"no {f} ever succeeded ({by['fail']} fail, {by['info']} info)"
-        for lane in self.undrained_lanes[:20]:
-            yield f"lane {lane.name!r} was not drained: what is missing from it is undrained, not lost"
+        for number in self.undrained_lanes[:20]:
+            yield f"lane {self.lane(number).name!r} was not drained: what is missing from it is undrained, not lost"
         if len(self.undrained_lanes) > 20:
             yield f"{len(self.undrained_lanes) - 20} further lanes were not drained"
         for name, _, lanes in self.per_group(self.view("receive")):

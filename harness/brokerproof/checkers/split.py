@@ -175,8 +175,12 @@ class PartIndex(Index):
         return self._facts.has_effects
 
     @cached_property
-    def undrained_lanes(self) -> tuple[Lane, ...]:
+    def undrained_lanes(self) -> tuple[int, ...]:
         return self._facts.undrained_lanes
+
+    @cached_property
+    def logs(self) -> frozenset[int]:
+        return self._facts.logs
 
     def lane(self, number: int) -> Lane:
         return self._facts.lane(number)
@@ -203,7 +207,7 @@ class Split:
         lanes = set().union(*(facts.lanes_of(facts.view(f)) for f in FUNCTIONS if f not in ("fault", "control")))
         if facts.groups or facts.has_musts:
             return lanes
-        out = {n for n in lanes if facts.lane(n).is_log} | set(facts.lanes_of(facts.view("commit")))
+        out = (lanes & facts.logs) | set(facts.lanes_of(facts.view("commit")))
         while True:
             linked = {m for n, to in facts.routes.items() for m in (n, *to) if out & {n, *to}} & lanes
             if linked <= out:

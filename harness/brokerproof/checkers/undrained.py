@@ -12,7 +12,7 @@ from brokerproof.finding import Finding
 def undrained(index: Index) -> Finding:
     """A send was ``ok`` and nobody received the message, but a lane where it may be was never emptied: it is not known
     whether it is lost. The lane itself is a sentence in ``missing``. O(messages)."""
-    lanes = [lane.name for lane in index.undrained_lanes[:100]]
+    lanes = [index.lane(n).name for n in index.undrained_lanes[:100]]
     return Finding(
         observations=found(undrained=index.count(fate(index).undrained, **({"lanes": lanes} if lanes else {})))
     )
