@@ -40,6 +40,7 @@ class Finding:
     metrics: name with unit -> number, e.g. ``rto_s``, ``rpo_count``, ``longest_gap_s``.
     timeline: what the report draws, see ``checkers/timeline.py``.
     witnesses: life lines of the first messages of each anomaly, see ``checkers/witnesses.py``.
+    recovery: what each injection cost, see ``checkers/recovery.py``.
     """
 
     operations: int = 0
@@ -50,6 +51,7 @@ class Finding:
     metrics: Mapping[str, float] = field(default_factory=dict)
     timeline: Mapping[str, Any] = field(default_factory=dict)
     witnesses: tuple[Mapping[str, Any], ...] = ()
+    recovery: tuple[Mapping[str, Any], ...] = ()
 
     def shows(self, *keys: str) -> bool:
         """Whether any of these anomalies was found."""
@@ -69,6 +71,7 @@ class Finding:
             "metrics": dict(self.metrics),
             "timeline": dict(self.timeline),
             "witnesses": [dict(w) for w in self.witnesses],
+            "recovery": [dict(r) for r in self.recovery],
         }
 
     @classmethod
@@ -82,4 +85,5 @@ class Finding:
             metrics=data.get("metrics", {}),
             timeline=data.get("timeline", {}),
             witnesses=tuple(data.get("witnesses", ())),
+            recovery=tuple(data.get("recovery", ())),
         )

@@ -91,18 +91,23 @@ def found(**counts: Count) -> Mapping[str, Count]:
 
 
 def check(history: History, *, drawn: bool = True) -> Finding:
-    """Everything that all checkers say about ``history``. drawn: with what a report draws, timeline and witnesses.
+    """Everything that all checkers say about ``history``. drawn: with what a report draws: timeline, witnesses, recovery.
 
     Costs a few passes over the columns that are used, O(rows); sorting only of what is suspicious or of ordering keys.
     """
+    from brokerproof.checkers.recovery import recovery
     from brokerproof.checkers.timeline import timeline
     from brokerproof.checkers.witnesses import witnesses
 
     index = Index(history)
     said = judge(index, checkers())
     missing = [*index.missing(), *said.missing]
-    parts: dict[str, Any] = {"timeline": {}, "witnesses": ()}
-    pictures = (("timeline", lambda: timeline(index)), ("witnesses", lambda: witnesses(index, said.anomalies)))
+    parts: dict[str, Any] = {"timeline": {}, "witnesses": (), "recovery": ()}
+    pictures = (
+        ("timeline", lambda: timeline(index)),
+        ("witnesses", lambda: witnesses(index, said.anomalies)),
+        ("recovery", lambda: recovery(index)),
+    )
 
     def draw(part: tuple[str, Callable[[], Any]]) -> str:
         name, make = part
@@ -116,7 +121,7 @@ def check(history: History, *, drawn: bool = True) -> Finding:
         missing += [said for said in side_by_side(draw, pictures, threads_for(index.rows)) if said]
     return replace(
         said, operations=index.operations, missing=tuple(missing), exercised=index.exercised,
-        timeline=parts["timeline"], witnesses=parts["witnesses"],
+        timeline=parts["timeline"], witnesses=parts["witnesses"], recovery=parts["recovery"],
     )  # fmt: skip
 
 

@@ -129,13 +129,13 @@ def _outages(index: Index, injections: list[tuple[int, str]]) -> list[dict[str, 
             {
                 "fault": text,
                 "at_s": round(at / 1e9, 6),
-                "rto_s": _recovery(at, start[low:high], end[low:high], fine[low:high]),
+                "rto_s": back_after(at, start[low:high], end[low:high], fine[low:high]),
             }
         )
     return out
 
 
-def _recovery(at: int, start: Array, end: Array, fine: Array) -> float | None:
+def back_after(at: int, start: Array, end: Array, fine: Array) -> float | None:
     """Seconds until sends of this window (by start) were ok and kept being ok; None if that never came, or if nothing
     was sent. An outage ends with the first success of a send that began after the last one that was not ok, and after
     the last pause of more than a second between successes."""
