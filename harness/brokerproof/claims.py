@@ -27,20 +27,22 @@ class Declared:
     """A claim with where it is decided.
 
     brokers: product -> variants (``("",)`` where there is only one).  profiles: those that decide it; a race is not in
-    ``quick``.  needs: capabilities; a product that lacks one is UNSUPPORTED.
+    ``quick``.  needs: capabilities; a product that lacks one is UNSUPPORTED.  on_request: decided only where it is selected
+    by name or section.
     """
 
     claim: Claim
     brokers: Mapping[str, Sequence[str]]
     profiles: Sequence[str]
     needs: Sequence[str]
+    on_request: bool
     decide: Decides
 
 
 def claim(
     id: str, *, revision: int, kind: Kind, sentence: str, source: str, brokers: Mapping[str, Sequence[str]],
     deciding: Sequence[str] = (), control: str = "", always: bool = False, sharpens: str = "",
-    profiles: Sequence[str] = PROFILES, needs: Sequence[str] = (),
+    profiles: Sequence[str] = PROFILES, needs: Sequence[str] = (), on_request: bool = False,
 ) -> Callable[[Decides], Decides]:  # fmt: skip
     """Marks a function as the experiment of a claim; the arguments are those of ``Claim`` and ``Declared``."""
     made = Claim(
@@ -50,7 +52,12 @@ def claim(
 
     def mark(decide: Decides) -> Decides:
         declared = Declared(
-            claim=made, brokers=dict(brokers), profiles=tuple(profiles), needs=tuple(needs), decide=decide
+            claim=made,
+            brokers=dict(brokers),
+            profiles=tuple(profiles),
+            needs=tuple(needs),
+            on_request=on_request,
+            decide=decide,
         )
         decide.brokerproof = declared  # type: ignore[attr-defined]  # functions take attributes; pytest's marks do so too
         return decide

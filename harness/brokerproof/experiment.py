@@ -50,6 +50,7 @@ class Experiment:
     """schedule: injections that hit treatment and control.  link_groups: client groups whose links link faults break.
 
     settings, control_settings: of the broker, in the vendor's words; ``None``: the same for both.
+    control_schedule: the control's own injections; ``None``: the same. A measurement's are dry (``Injection.dry``).
     equipment: what the nodes are started with for the faults of the schedule, see ``Plan.equipment``.
     sham_s: how long the sham arm is loaded, at most the workload's own time; 0 no sham (an experiment without a fault
         has nothing to sham).
@@ -61,6 +62,7 @@ class Experiment:
     schedule: tuple[Injection, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     control_settings: Mapping[str, Any] | None = None
+    control_schedule: tuple[Injection, ...] | None = None
     equipment: tuple[str, ...] = ()
     mode: Mode = "deterministic"
     link_groups: tuple[str, ...] = ("producer",)
@@ -88,6 +90,7 @@ class Experiment:
             arm="control",
             trial=f"{cell.slug}-control-{n}",
             settings=dict(control_settings),
+            schedule=self.schedule if self.control_schedule is None else self.control_schedule,
         )
         plans = {"treatment": base, "control": control}
         if self.schedule and self.sham_s > 0:
@@ -101,7 +104,8 @@ class Experiment:
         """The plans of trial ``n`` in the order they run; those of one block run side by side under one injection."""
         plans = self.plans(cell, n)
         treatment, control, sham = plans["treatment"], plans["control"], plans.get("sham")
-        blocks = [[treatment, control]] if treatment.settings == control.settings else [[treatment], [control]]
+        together = (treatment.settings, treatment.schedule) == (control.settings, control.schedule)
+        blocks = [[treatment, control]] if together else [[treatment], [control]]
         if sham is not None:
             if self.shares_injection_with_sham:
                 blocks[-1].append(sham)

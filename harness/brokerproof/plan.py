@@ -80,6 +80,7 @@ class Receiver:
 class Injection:
     """One fault of the schedule: at ``at_s`` seconds of load, for ``for_s`` seconds, on the role ``target``.
 
+    dry: everything but the injection itself: looks and waits are the same, and the evidence has to say ``no_effect``.
     until_read: the fault stays on through the final read, which then sees what survives elsewhere (a lost disk).
     """
 
@@ -88,6 +89,7 @@ class Injection:
     at_s: float = 1.0
     for_s: float = 3.0
     until_read: bool = False
+    dry: bool = False
     options: Json = field(default_factory=dict)
 
 

@@ -129,7 +129,7 @@ def _cells_of(collector: Any, name: str, found: Declared) -> Iterator[pytest.Ite
     option = collector.config.option
     if option.select and not any(s in (found.claim.id, found.claim.section) for s in option.select):
         return
-    if option.profile not in found.profiles:
+    if option.profile not in found.profiles or (found.on_request and not option.select):
         return
     try:
         chosen = targets(option.broker)

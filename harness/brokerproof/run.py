@@ -38,7 +38,7 @@ from brokerproof.results import RunFolder, load_json, problems_of, utc_now, writ
 from brokerproof.runtime import sweep
 from brokerproof.runtime.pool import ClusterKey, Pool
 from brokerproof.sharing import Blocks, SharedBlock
-from brokerproof.verdict import ArmResult, TrialResult, Verdict, judge, judge_property
+from brokerproof.verdict import ArmResult, TrialResult, Verdict, judge, judge_property, recovery
 from brokerproof.waiting import wait_until
 from brokerproof.workloads.crew import Crew, ProcessScribe, Scribe, ThreadScribe
 from brokerproof.workloads.stream import Block
@@ -195,6 +195,7 @@ def decide(session: Session, cell: Cell, experiment: Experiment | PropertyExperi
                 promises.fault_classes([(i.fault, i.until_read) for i in experiment.schedule])
             )
             entry["promises"] = _promises(entry, arms)
+            entry["recovery"] = _recovery(arms)
     except BaseException:
         session.folder.forget_cell(cell.slug)  # the error is told; only a kill leaves the cell undecided
         raise
@@ -422,7 +423,15 @@ def _drive(
                 continue
             stack = contextlib.ExitStack()
             record = stack.enter_context(
-                apply(faults[n], scene, injection.target, now_s=block.now_s, before=looks[n], options=injection.options)
+                apply(
+                    faults[n],
+                    scene,
+                    injection.target,
+                    now_s=block.now_s,
+                    before=looks[n],
+                    options=injection.options,
+                    dry=injection.dry,
+                )
             )
             open_[n] = stack
             applied[n] = record
@@ -600,6 +609,11 @@ def _unrecovered(arms: Mapping[str, ArmResult]) -> list[str]:
     return list(dict.fromkeys(t.unrecovered for arm in arms.values() for t in arm.trials if t.unrecovered))
 
 
+def _recovery(arms: Mapping[str, ArmResult]) -> dict[str, Any]:
+    """What the injections cost, of each arm that had any; see ``verdict.recovery``."""
+    return {arm: figures for arm, result in arms.items() if (figures := recovery(result))}
+
+
 def _promises(entry: Mapping[str, Any], arms: Mapping[str, ArmResult]) -> dict[str, Any]:
     """Of each arm the anomalies, and whether its configuration promises that there are none; the sham has no fault."""
     return {
@@ -701,6 +715,7 @@ def recheck(folder: RunFolder) -> list[dict[str, Any]]:
         }
         new |= {arm: result.to_json(claim) for arm, result in arms.items()} | {"unrecovered": _unrecovered(arms)}
         new["as_expected"] = verdict.word == old["expected"]
+        new["recovery"] = _recovery(arms)
         if "fault_classes" in old:
             new["promises"] = _promises(old, arms)
         entries.append(new)

@@ -8,6 +8,7 @@ Pure: nothing here reads a file, and the same findings give the same verdict on 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -108,13 +109,15 @@ def fisher_one_sided(control: tuple[int, int], treatment: tuple[int, int]) -> fl
 
 
 def judge(claim: Claim, mode: Mode, arms: Mapping[str, ArmResult], *, has_faults: bool) -> Verdict:
-    """The verdict of a promise or a hazard. arms: ``treatment``, ``control`` and, with faults, ``sham``."""
+    """The verdict of a promise, a hazard or a measurement. arms: ``treatment``, ``control`` and, with faults, ``sham``."""
     treatment = arms.get("treatment", ArmResult())
     control = arms.get("control", ArmResult())
     sham = arms.get("sham", ArmResult())
     words = " or ".join(claim.deciding)
     if not treatment.trials or not control.trials:
         return Verdict(word="UNKNOWN", reason="no trial of the treatment or of the control was completed")
+    if claim.kind == "measurement":
+        return _measurement(treatment, control)
     if sham.violated(claim):
         return Verdict(
             word="UNKNOWN",
@@ -193,6 +196,78 @@ def _hazard(
     if claim.always:
         return Verdict(word="VIOLATED", reason=f"it is said to happen every time, and none of {n} trials shows {words}")
     return Verdict(word="UNKNOWN", reason=f"no witness: none of {n} trials shows {words}")
+
+
+def _measurement(treatment: ArmResult, control: ArmResult) -> Verdict:
+    """What was measured counts where every fault bit and was healed, and its evidence said so of no dry injection."""
+    metrics = _metrics(treatment)
+    if problem := _problem(treatment.trials):
+        return Verdict(word="UNKNOWN", reason=problem, metrics=metrics)
+    for trial in control.trials:
+        for fault, evidence, _ in trial.faults:
+            if evidence != "no_effect":
+                reason = f"the evidence of {fault} says {evidence} where nothing was injected, in trial {trial.trial}"
+                return Verdict(word="UNKNOWN", reason=reason, metrics=metrics)
+    told = [_cost(figures) for figures in recovery(treatment)]
+    n = len(treatment.trials)
+    return Verdict(
+        word="HOLDS", metrics=metrics,
+        reason=f"took effect and was healed in {n} of {n} trials, and no dry run of it did; {'; '.join(told)}",
+    )  # fmt: skip
+
+
+#: Figures of ``checkers/recovery.py`` that are followed over trials, by the path to them.
+_FIGURES = {
+    "detection_s": ("detection_s",), "gap_s": ("gap_s",), "rto_s": ("rto_s",),
+    "clients_first_s": ("clients", "first_s"), "clients_median_s": ("clients", "median_s"),
+    "clients_last_s": ("clients", "last_s"), "clients_never": ("clients", "never"),
+    "lanes_first_s": ("lanes", "first_s"), "lanes_median_s": ("lanes", "median_s"),
+    "lanes_last_s": ("lanes", "last_s"), "lanes_never": ("lanes", "never"),
+    "rpo_messages": ("rpo", "messages"), "rpo_s": ("rpo", "seconds"),
+    **{f"{when}_{q}_ms": ("latency_ms", when, q)
+       for when in ("before", "during", "after") for q in ("p50", "p95", "p99", "p999")},
+    "duplicates_ratio": ("duplicates", "ratio"),
+}  # fmt: skip
+
+
+def recovery(arm: ArmResult) -> list[dict[str, Any]]:
+    """Of each injection of the plan ``{"fault", "targets": [of each trial], "trials", "figures": {name: {"n", "median",
+    "least", "most"}}}`` over the arm's trials; a figure that no trial has is left out, ``n`` is how many have it."""
+    out = []
+    for injections in zip(*(t.finding.recovery for t in arm.trials if t.finding.recovery), strict=False):
+        figures = {}
+        for name, path in _FIGURES.items():
+            values = [v for i in injections if isinstance(v := _at(i, path), (int, float))]
+            if values:
+                figures[name] = {
+                    "n": len(values), "median": statistics.median(values), "least": min(values), "most": max(values),
+                }  # fmt: skip
+        out.append(
+            {"fault": injections[0]["fault"], "targets": [i["targets"] for i in injections],
+             "trials": len(injections), "figures": figures}
+        )  # fmt: skip
+    return out
+
+
+def _at(figures: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        figures = figures.get(name) if isinstance(figures, Mapping) else None
+    return figures
+
+
+def _cost(injection: Mapping[str, Any]) -> str:
+    """One injection's cost in a sentence, by medians."""
+    median = {name: f["median"] for name, f in injection["figures"].items()}
+    parts = [
+        f"{word} {median[name]:.3g}{unit}"
+        for name, word, unit in (
+            ("detection_s", "noticed after", " s"), ("gap_s", "longest gap", " s"), ("rto_s", "back after", " s"),
+            ("rpo_messages", "lost", " messages"), ("during_p99_ms", "p99 during", " ms"),
+            ("duplicates_ratio", "twice", " of 1"),
+        )
+        if name in median
+    ]  # fmt: skip
+    return f"{injection['fault']}: {', '.join(parts) or 'nobody sent anything'}"
 
 
 def judge_property(claim: Claim, real: PropertyResult, mutant: str, on_mutant: PropertyResult) -> Verdict:

@@ -16,7 +16,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -146,11 +146,13 @@ def look(fault_: Fault, scene: Scene, target: str, targets: Sequence[str] | None
 @contextmanager
 def apply(
     fault_: Fault, scene: Scene, target: str, *, now_s: Callable[[], float], before: Look | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None, dry: bool = False,
 ) -> Iterator[Applied]:  # fmt: skip
     """Injects for as long as the block runs, and yields the record, whose evidence is complete after the block.
 
     before: the first look, where it was taken ahead so as not to delay the injection.
+    dry: nothing is injected, all else is the same: what the evidence says then is worth nothing if it says anything else
+        than ``no_effect``.
     """
     before = before or look(fault_, scene, target)
     record = Applied(fault_.name, target, dict(options or {}), targets=before.targets)
@@ -159,7 +161,7 @@ def apply(
     during: Probe | None = None
     try:
         record.injected_s = now_s()
-        with fault_.inject(scene, record.targets):
+        with nullcontext() if dry else fault_.inject(scene, record.targets):
             during = _until(fault_, scene, record.targets, bites=True, timeout_s=fault_.bite_s)
             record.bit_s = now_s()
             record.probes["during"] = during.to_json()

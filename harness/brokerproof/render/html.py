@@ -20,7 +20,7 @@ import jinja2
 from markupsafe import Markup
 
 from brokerproof.errors import HarnessError
-from brokerproof.render import views
+from brokerproof.render import recovery, views
 from brokerproof.render.folder import Run, read_run
 
 
@@ -42,7 +42,8 @@ def page(run: Run) -> str:
     view = views.report(run)
     # Markup: both are this package's own files, and the hash is of exactly these characters.
     return _environment().get_template("report.html.j2").render(
-        report=view, policy=policy, style=Markup(style), script=Markup(script), data=script_json(view.filters)
+        report=view, policy=policy, style=Markup(style), script=Markup(script), data=script_json(view.filters),
+        recovery_columns=[heading for heading, _, _ in recovery.COLUMNS],
     )  # fmt: skip
 
 

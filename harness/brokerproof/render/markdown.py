@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from brokerproof.render import recovery
 from brokerproof.render.folder import Json, Run, as_expected, error_of, items, mapping, read_run, text, verdict, where
 
 SYMBOL = {"HOLDS": "✓", "VIOLATED": "✗", "UNKNOWN": "?", "UNSUPPORTED": "–"}
@@ -37,6 +38,7 @@ def lines(run: Run) -> Iterator[str]:
         for entry in unexpected:
             yield from _unexpected(entry)
     yield from _anomalies(run.claims)
+    yield from _measured(run.claims)
     yield from _conformance(run)
     if run.errors:
         yield from ("", "## Harness errors", "")
@@ -95,6 +97,16 @@ def _anomalies(claims: Sequence[Json]) -> Iterator[str]:
     if rows:
         yield from ("", "## Anomalies, and what the configuration promises", "")
         yield from ("| claim | target | anomalies | word | because | source |", "|---|---|---|---|---|---|")
+    for row in rows:
+        yield "| " + " | ".join(map(escape, row)) + " |"
+
+
+def _measured(claims: Sequence[Json]) -> Iterator[str]:
+    """Fault by broker: whether it took effect, and what it cost."""
+    rows = list(recovery.measured(claims))
+    if rows:
+        heads = ("fault", "target", "evidence", *(name for name, _, _ in recovery.COLUMNS))
+        yield from ("", "## What faults cost", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|")
     for row in rows:
         yield "| " + " | ".join(map(escape, row)) + " |"
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from brokerproof.render import svg
+from brokerproof.render import recovery, svg
 from brokerproof.render.folder import (
     ARMS,
     VERDICTS,
@@ -109,6 +109,7 @@ class CellView:
     comparison: tuple[tuple[str, str], ...] = ()
     prop: Json = field(default_factory=dict)
     metrics: tuple[tuple[str, str], ...] = ()
+    recovery: tuple[tuple[str, ...], ...] = ()  # as render/recovery.py has it
     promises: tuple[tuple[str, ...], ...] = ()  # (arm, anomaly, count, word, because, source)
     trials: tuple[TrialView, ...] = ()
     undrawn: int = 0
@@ -405,6 +406,7 @@ def _cell(run: Run, entry: Json, head: dict[str, Any], anchors: Sequence[str]) -
         comparison=tuple((k, text(v)) for k, v in comparison.items()),
         prop=prop,
         metrics=tuple((k, text(v)) for k, v in mapping(entry.get("metrics")).items()),
+        recovery=tuple(recovery.rows(mapping(entry.get("recovery")))),
         promises=tuple(_promises(mapping(entry.get("promises")))),
         trials=tuple(drawn),
         undrawn=undrawn,

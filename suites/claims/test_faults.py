@@ -1,0 +1,86 @@
+"""Section *faults*: what each fault costs the clients of each broker, measured. Run when asked for: ``--select faults``.
+
+The treatment is the fault, under a steady load of three senders and a consumer; the control is a dry run of it (the same
+looks and waits, nothing injected), which its evidence has to call ``no_effect``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from brokerproof.brokers.base import configurations
+from brokerproof.claims import Decides, claim
+from brokerproof.experiment import Cell, Experiment
+from brokerproof.faults.base import make
+from brokerproof.plan import Injection, Receiver, Sender, Workload
+
+REAL = ("rabbitmq", "kafka", "rocketmq")
+#: Seconds of load before the fault, and after it: a node that was killed is back in some 15 s.
+_BEFORE_S, _AFTER_S = 4.0, 8.0
+_DRY_S = 0.5
+
+
+def _measure(
+    fault: str, sentence: str, *, target: str = "all", for_s: float = 5.0, after_s: float = _AFTER_S,
+    options: Mapping[str, Any] | None = None, by: Mapping[str, Mapping[str, Any]] | None = None,
+    brokers: Sequence[str] = REAL, needs: Sequence[str] = (),
+) -> Decides:  # fmt: skip
+    """The measurement of one fault. by: what is different on a product (``target``, ``for_s``, ``after_s``, ``options``)."""
+
+    @claim(
+        f"faults/{fault.replace('_', '-')}", revision=1, kind="measurement", sentence=sentence, source="(ours)",
+        brokers=dict.fromkeys(brokers, ("",)), control="the injection itself: a dry run", on_request=True,
+        needs=needs,
+    )  # fmt: skip
+    def decide(cell: Cell) -> Experiment:
+        how = {"target": target, "for_s": for_s, "after_s": after_s, "options": options or {}}
+        how |= (by or {}).get(cell.broker, {})
+        c = configurations(cell.broker)
+        lanes = replace(c.destination, partitions=3 if c.destination.kind == "log" else 1)
+        sender = Sender(settings=c.confirmed, rate_per_s=30.0, keys=6, timeout_s=4.0)
+        load = Workload(
+            destinations=(lanes,), senders=(sender,) * 3, receivers=(Receiver(settings=c.ack_after, work_ms=1.0),),
+            load_s=_BEFORE_S + how["for_s"] + how["after_s"],
+        )  # fmt: skip
+        injection = Injection(
+            fault=fault, target=how["target"], at_s=_BEFORE_S, for_s=how["for_s"], options=how["options"]
+        )
+        return Experiment(
+            topology=c.topology, treatment=load, control=replace(load, load_s=_BEFORE_S + 2.0), sham_s=0.0,
+            schedule=(injection,), control_schedule=(replace(injection, at_s=1.0, for_s=_DRY_S, dry=True),),
+            equipment=make(fault, how["options"]).needs, link_groups=("producer", "consumer"),
+        )  # fmt: skip
+
+    decide.__name__ = f"test_{fault}"
+    return decide
+
+
+# -- client links ------------------------------------------------------------------------------------------------------
+
+test_link_down = _measure("link_down", "Client links refuse connections and drop those they have, for 5 s.")
+test_black_hole = _measure("black_hole", "Client links accept and pass nothing, for 5 s.")
+test_stall = _measure("stall", "Client links stand still for 5 s and lose nothing.")
+test_reset = _measure("reset", "Client connections are reset, again and again, for 5 s.")
+test_latency = _measure("latency", "Client links are slow, for 5 s.")
+test_lost_ack = _measure("lost_ack", "Requests pass and replies are lost, for 5 s.")
+
+# -- nodes -------------------------------------------------------------------------------------------------------------
+
+test_kill = _measure("kill", "The leader is killed, and started again after 5 s.", target="leader", after_s=20.0)
+test_stop = _measure(
+    "stop", "The leader is stopped in order, and started again after 5 s.", target="leader", after_s=20.0
+)
+test_pause = _measure("pause", "The leader stands still for 5 s and goes on.", target="leader", after_s=15.0)
+
+# -- links between nodes -----------------------------------------------------------------------------------------------
+
+test_partition = _measure(
+    "partition", "The leader is cut off from the other nodes, its clients stay attached.", target="leader", for_s=10.0,
+    after_s=20.0, by={"rabbitmq": {"for_s": 45.0}}, needs=("peers",),
+)  # fmt: skip
+
+# -- load processes ----------------------------------------------------------------------------------------------------
+
+test_client_kill = _measure("client_kill", "The consumer is killed; another takes over.", target="consumer", for_s=0.5)
