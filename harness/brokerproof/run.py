@@ -32,6 +32,7 @@ from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, l
 from brokerproof.finding import Finding
 from brokerproof.history import FAIL, F, History, read_history
 from brokerproof.live import Watch
+from brokerproof.places import record_places
 from brokerproof.plan import Injection, Plan
 from brokerproof.recorder import rescue
 from brokerproof.results import RunFolder, load_json, problems_of, utc_now, write_json
@@ -355,6 +356,8 @@ def run_block(
                 cluster.save_logs(folder / "logs")
             else:
                 _link_tree(session.folder.trial(plans[0].trial) / "logs", folder / "logs")
+        session.say(cell, "looking where the nodes have the witnesses")
+        record_places(cluster, [(p, session.folder.trial(p.trial)) for p in plans])
         if not unrecovered:
             for plan, d in ((p, d) for p in plans for d in range(len(p.workload.destinations))):
                 with contextlib.suppress(HarnessError):

@@ -16,14 +16,16 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from brokerproof.brokers.base import LINK_GROUPS, Json, Link, Node, PeerLinks
-from brokerproof.brokers.kafka import ask, config
+from brokerproof.brokers.kafka import ask, config, places
 from brokerproof.brokers.kafka.probe import NotPassed, probe
 from brokerproof.errors import DeadlineError, EnvironmentProblem, HarnessError, ProvisionError
 from brokerproof.plan import Destination
 from brokerproof.runtime import images
 from brokerproof.runtime.ground import Ground, LinkSpec
 from brokerproof.runtime.node import NodeSpec
+from brokerproof.runtime.seeking import seek
 from brokerproof.waiting import wait_until
+from brokerproof.where import Where
 
 T = TypeVar("T")
 
@@ -201,6 +203,18 @@ class KafkaCluster:
                 for topic in internal
                 if topic in newest
             },
+        }
+
+    def locate(
+        self, lanes: Mapping[str, Destination], marks: Mapping[bytes, tuple[str, int]], deadline: float
+    ) -> Mapping[str, Mapping[bytes, Where]]:
+        """See ``brokers.base.Locates``."""
+        folders = places.folders(lanes)
+        return {
+            name: seek(
+                self._ground.nodes[name], folders, marks, read=places.read, wanted=places.wanted, deadline=deadline
+            )
+            for name in self._names
         }
 
     def controller(self) -> str:
