@@ -34,8 +34,8 @@ _TRIALS_MAX = 12
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Life:
     """lines: as of ``checkers.witnesses``.  faults: ``{"fault", "targets", "from_s", "to_s", "evidence"}``, ``to_s`` None
-    where it was not healed.  places: node -> where it had the message after the final read; ``places_missing`` says why
-    there are none.  says: class -> its kind and prose, for the classes that this message is one of."""
+    where it was not healed.  places: node -> where it had the message after the final read, at ``places_at_s``;
+    ``places_missing`` says why there are none.  says: class -> its kind and prose, for the classes that this message is one of."""
 
     trial: str
     message: int
@@ -43,6 +43,7 @@ class Life:
     lines: Sequence[Mapping[str, Any]]
     faults: Sequence[Mapping[str, Any]]
     places: Mapping[str, Where]
+    places_at_s: float
     places_missing: str
     says: Mapping[str, Mapping[str, str]]
     missing: Sequence[str]
@@ -51,7 +52,7 @@ class Life:
         return {
             "trial": self.trial, "message": self.message, "broker": self.broker, "lines": list(self.lines),
             "faults": list(self.faults), "places": {node: where.to_json() for node, where in self.places.items()},
-            "places_missing": self.places_missing, "says": dict(self.says), "missing": list(self.missing),
+            "places_at_s": self.places_at_s, "places_missing": self.places_missing, "says": dict(self.says), "missing": list(self.missing),
         }  # fmt: skip
 
 
@@ -75,11 +76,11 @@ def explain(path: Path, message: int, trial: str = "") -> Life:
         if message in count.messages
     }
     meta = history.meta
-    places, places_missing = read_places(folder, message)
+    places, places_at_s, places_missing = read_places(folder, message)
     return Life(
         trial=meta.trial or folder.name, message=message, broker=f"{meta.broker} {meta.version}".strip(),
         lines=lifelines(index, [message])[message], faults=_faults(folder, index), says=says,
-        places=places, places_missing=places_missing,
+        places=places, places_at_s=places_at_s, places_missing=places_missing,
         missing=(*index.missing(), *said.missing),
     )  # fmt: skip
 
@@ -183,9 +184,13 @@ def sentences(life: Life) -> Iterator[str]:
             yield "".join((" " * 33, "during ", ", ".join(_fault(f) for f in active)))
     yield ""
     if life.places:
-        yield "where the nodes had it after the final read:"
+        yield f"where the nodes had it after the final read, at {life.places_at_s:.3f} s:"
+        active = [f for f in life.faults if _during({"t_s": life.places_at_s, "end_s": None}, f)]
+        if active:
+            yield f"  during {', '.join(_fault(f) for f in active)}"
         for node, where in life.places.items():
-            yield f"  {node}: {where.sentence()}"
+            for n, said in enumerate(where.lines()):
+                yield f"  {node if n == 0 else '':<4} {said}"
     else:
         yield f"where the nodes had it: {life.places_missing}"
     yield ""

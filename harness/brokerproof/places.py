@@ -1,15 +1,18 @@
-"""Where each broker node has the messages that matter, looked for while the cluster is still there: ``places.json``.
+"""Where each broker node has the messages that matter, looked for after the final read: ``places.json``.
+
+Before a fault that lasts through the final read is healed: what a lost node has to itself is seen to be its alone.
 
 What matters: the first witnesses of each anomaly of the trial, and one message that was acknowledged and read. That one
 shows that looking finds anything at all, and where a message belongs that nothing befell.
 
-    {"schema": 1, "took_s": …, "says": "", "sample": number or null, "messages": {number: {node: Where}}}
+    {"schema": 1, "at_s": …, "took_s": …, "says": "", "sample": number or null, "messages": {number: {node: Where}}}
 
-``says``: why nothing was looked for, if so. Nothing here costs a trial its verdict.
+``at_s``: on the trial's clock.  ``says``: why nothing was looked for, if so. Nothing here costs a trial its verdict.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +24,9 @@ import numpy as np
 from brokerproof.brokers.base import Cluster, Locates
 from brokerproof.checkers.base import checkers, judge
 from brokerproof.checkers.index import Index
-from brokerproof.history import OK, F, History, read_history
+from brokerproof.errors import DeadlineError
+from brokerproof.history import OK, F, History
+from brokerproof.live import caught_up, snapshot
 from brokerproof.message import mark
 from brokerproof.plan import Plan
 from brokerproof.results import load_json, write_json
@@ -32,6 +37,8 @@ FILE = "places.json"
 WITNESSES_MAX = 20
 #: For all nodes and all trials of a block together.
 LOOKING_S = 20.0
+#: The recorder writes every 0.1 s; a witness too many, should it be slower, only costs a search.
+CATCH_UP_S = 3.0
 
 
 @dataclass(slots=True)
@@ -48,8 +55,9 @@ class _Sought:
         return {mark(self.plan.trial_number, n): lane for n, lane in (self.lanes or {}).items()}
 
 
-def record_places(cluster: Cluster, trials: Iterable[tuple[Plan, Path]]) -> None:
-    """Writes ``places.json`` into the folders of these trials, which ran side by side on the cluster. Never raises."""
+def record_places(cluster: Cluster, trials: Iterable[tuple[Plan, Path]], at_s: float) -> None:
+    """Writes ``places.json`` into the folders of these trials, which ran side by side on the cluster and have been read.
+    at_s: on their clock."""
     begin = time.monotonic()
     sought = [_seek(plan, folder) for plan, folder in trials]
     lanes = {s.plan.destination_name(d): dest for s in sought for d, dest in enumerate(s.plan.workload.destinations)}
@@ -69,25 +77,34 @@ def record_places(cluster: Cluster, trials: Iterable[tuple[Plan, Path]]) -> None
         }
         write_json(
             s.folder / FILE,
-            {"schema": 1, "took_s": took_s, "says": s.says or says, "sample": s.sample, "messages": messages},
+            {
+                "schema": 1,
+                "at_s": round(at_s, 3),
+                "took_s": took_s,
+                "says": s.says or says,
+                "sample": s.sample,
+                "messages": messages,
+            },
         )
 
 
-def read_places(folder: Path, message: int) -> tuple[Mapping[str, Where], str]:
-    """(node -> where, or nothing; why there is nothing)."""
+def read_places(folder: Path, message: int) -> tuple[Mapping[str, Where], float, str]:
+    """(node -> where, when that was on the trial's clock, why there is nothing if so)."""
     if not (folder / FILE).exists():
-        return {}, "not recorded"
+        return {}, -1.0, "not recorded"
     data: Mapping[str, Any] = load_json(folder / FILE)
     here = data["messages"].get(str(message))
     if here is None or data["says"]:
         sample = f"; message {data['sample']} was, of those that were kept" if data["sample"] is not None else ""
-        return {}, data["says"] or f"not looked for: it is none of an anomaly's first witnesses{sample}"
-    return {node: Where.from_json(where) for node, where in here.items()}, ""
+        return {}, -1.0, data["says"] or f"not looked for: it is none of an anomaly's first witnesses{sample}"
+    return {node: Where.from_json(where) for node, where in here.items()}, data["at_s"], ""
 
 
 def _seek(plan: Plan, folder: Path) -> _Sought:
     try:
-        history = read_history(folder / "history.arrow")
+        with contextlib.suppress(DeadlineError):
+            caught_up(folder, CATCH_UP_S)
+        history = snapshot(folder)
         finding = judge(Index(history), checkers())
         sample = _sample(history)
         witnesses = {n for count in finding.anomalies.values() for n in count.messages[:WITNESSES_MAX] if n >= 0}

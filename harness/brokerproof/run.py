@@ -356,8 +356,6 @@ def run_block(
                 cluster.save_logs(folder / "logs")
             else:
                 _link_tree(session.folder.trial(plans[0].trial) / "logs", folder / "logs")
-        session.say(cell, "looking where the nodes have the witnesses")
-        record_places(cluster, [(p, session.folder.trial(p.trial)) for p in plans])
         if not unrecovered:
             for plan, d in ((p, d) for p in plans for d in range(len(p.workload.destinations))):
                 with contextlib.suppress(HarnessError):
@@ -381,7 +379,7 @@ def _drive(
     session: Session, cell: str, block: Block, scene: Scene, schedule: Sequence[Injection],
     recorded: Mapping[str, Sequence[str]] | None, watch: Watch | None = None,
 ) -> tuple[list[Applied], str]:  # fmt: skip
-    """Load, faults, heal, drain, final read. Returns the injections, and the sentence that says why the cluster did not
+    """Load, faults, heal, drain, final read, a look into the nodes. Returns the injections, and the sentence that says why the cluster did not
     come back healthy, empty where it did."""
     faults = [make(i.fault, i.options) for i in schedule]
     looks: dict[int, Look] = {}
@@ -439,6 +437,8 @@ def _drive(
             unrecovered = _health(scene.cluster)
         session.say(cell, "draining, final read")
         block.drain()
+        session.say(cell, "looking where the nodes have the witnesses")
+        record_places(scene.cluster, [(t.plan, t.folder) for t in block.trials], block.now_s())
         for n in list(open_):
             end(n)
         if any(i.until_read for i in schedule):

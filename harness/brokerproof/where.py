@@ -27,9 +27,9 @@ class Where:
     def from_json(cls, data: Mapping[str, Any]) -> Where:
         return cls(tuple(data["found"]), data["says"])
 
-    def sentence(self) -> str:
-        parts = [_place(place) for place in self.found]
-        return "; ".join([*parts, self.says] if self.says else parts)
+    def lines(self) -> list[str]:
+        """In words: a line for each copy, then what else is said."""
+        return [*(_place(place) for place in self.found), *([self.says] if self.says else [])]
 
 
 def not_looked(marks: Collection[bytes], why: str) -> dict[bytes, Where]:

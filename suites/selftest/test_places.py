@@ -233,16 +233,17 @@ def test_the_witnesses_and_one_that_was_kept_are_looked_for_and_nothing_else(tmp
         bodies = Bodies(trial=plan.trial_number, sender=0, seed=1, size=64)
         for n in kept:
             cluster.store(plan.destination_name(0), 0, bodies.one(n, -1))
-    record_places(cluster, [(plan, tmp_path / plan.trial) for plan in plans])
+    record_places(cluster, [(plan, tmp_path / plan.trial) for plan in plans], 9.5)
     bad = json.loads((tmp_path / "bad" / "places.json").read_text())
     assert (bad["sample"], bad["says"]) == (51, "")
     assert set(bad["messages"]) == {*map(str, range(20)), "51"}
     assert bad["messages"]["3"] == {"m1": {"found": [], "says": "not there"}}
-    where, said = read_places(tmp_path / "bad", 51)
-    assert (where["m1"].sentence(), said) == ("partition 0, position 1, state in the queue", "")
+    where, at_s, said = read_places(tmp_path / "bad", 51)
+    assert at_s == 9.5
+    assert (where["m1"].lines(), said) == (["partition 0, position 1, state in the queue"], "")
     assert set(json.loads((tmp_path / "sane" / "places.json").read_text())["messages"]) == {"1"}
-    assert read_places(tmp_path / "bad", 30)[1].endswith("first witnesses; message 51 was, of those that were kept")
-    assert read_places(tmp_path, 1) == ({}, "not recorded")
+    assert read_places(tmp_path / "bad", 30)[2].endswith("first witnesses; message 51 was, of those that were kept")
+    assert read_places(tmp_path, 1) == ({}, -1.0, "not recorded")
 
 
 @pytest.mark.parametrize(
@@ -259,12 +260,12 @@ def test_a_cluster_that_cannot_be_asked_costs_nothing_but_the_answer(tmp_path: P
 
     plan = trial(tmp_path / "one", "ok send 1")
     made: Any = Cannot() if cluster == "cannot" else Raises()
-    record_places(made, [(plan, tmp_path / "one")])
-    assert read_places(tmp_path / "one", 0) == ({}, said)
+    record_places(made, [(plan, tmp_path / "one")], 9.5)
+    assert read_places(tmp_path / "one", 0) == ({}, -1.0, said)
 
 
 def test_a_history_that_cannot_be_read_is_said_and_raises_nothing(tmp_path: Path) -> None:
     plan = trial(tmp_path / "one", "ok send 1")
     (tmp_path / "one" / "history.arrow").unlink()
-    record_places(MemoryCluster("sound", {}), [(plan, tmp_path / "one")])
-    assert "not looked: HistoryError" in read_places(tmp_path / "one", 1)[1]
+    record_places(MemoryCluster("sound", {}), [(plan, tmp_path / "one")], 9.5)
+    assert "not looked: HistoryError" in read_places(tmp_path / "one", 1)[2]
