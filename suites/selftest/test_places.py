@@ -158,7 +158,8 @@ def test_other_files_of_rabbitmq_give_file_and_byte_and_the_node_what_it_is() ->
     assert place == {"file": "msg_stores/vhosts/x/queues/y/0.qs", "byte": 4}
     where = Where((place,))
     assert rabbitmq.remarked(where, Replica("follower", 3, 17)).says == "follower of the queue at term 3, commit 17"
-    assert rabbitmq.remarked(Where(says="not there"), Replica("none")).says == "not there; no member of the queue"
+    nowhere = rabbitmq.remarked(Where(says="not there"), Replica("none"))
+    assert nowhere.says == "not there (what was consumed may have left its files); no member of the queue"
     assert "does not say" in rabbitmq.remarked(where, None).says
 
 

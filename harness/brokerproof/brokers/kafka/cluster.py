@@ -210,12 +210,12 @@ class KafkaCluster:
     ) -> Mapping[str, Mapping[bytes, Where]]:
         """See ``brokers.base.Locates``."""
         folders = places.folders(lanes)
-        return {
-            name: seek(
-                self._ground.nodes[name], folders, marks, read=places.read, wanted=places.wanted, deadline=deadline
-            )
-            for name in self._names
-        }
+
+        def one(name: str) -> Mapping[bytes, Where]:
+            node = self._ground.nodes[name]
+            return seek(node, folders, marks, read=places.read, wanted=places.wanted, deadline=deadline)
+
+        return dict(zip(self._names, self._each(self._names, one), strict=True))
 
     def controller(self) -> str:
         """The active controller by the highest epoch that a node tells, "" when none does."""

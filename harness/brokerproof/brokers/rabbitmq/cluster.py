@@ -258,12 +258,13 @@ class RabbitCluster:
         """See ``brokers.base.Locates``. Says with each what the node is to the queue."""
         queues = {m: queue_name(name, max(0, partition)) for m, (name, partition) in marks.items()}
         members = self._ask(lambda node: erlang.replicas(node, sorted(set(queues.values()))))
-        out = {}
-        for name in self._names:
+
+        def one(name: str) -> Mapping[bytes, Where]:
             found = seek(self._ground.nodes[name], places.folders(name), marks, read=places.read, deadline=deadline)
             own = members.get(name, {})
-            out[name] = {m: places.remarked(where, own.get(queues[m])) for m, where in found.items()}
-        return out
+            return {m: places.remarked(where, own.get(queues[m])) for m, where in found.items()}
+
+        return dict(zip(self._names, self._each(one), strict=True))
 
     def router(self, exchange_type: str) -> Router:
         return Router(self, exchange_type)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from brokerproof.brokers.base import Json
 from brokerproof.brokers.rabbitmq import config, erlang
 from brokerproof.runtime.seeking import Hits
-from brokerproof.where import Where
+from brokerproof.where import NOT_THERE, Where
 
 _WAL_MAGIC, _SEGMENT_MAGIC = b"RAWA\x01", b"RASG"
 _ENTRY = struct.Struct(">IIQQ")
@@ -49,7 +49,9 @@ def folders(node: str) -> list[str]:
 
 
 def remarked(where: Where, member: erlang.Replica | None) -> Where:
-    """The same, with what the node is to the queue. member: None where the node does not answer."""
+    """The same, with what the node is to the queue, and a word of caution: the final read has consumed what there was.
+    member: None where the node does not answer."""
+    says = f"{NOT_THERE} (what was consumed may have left its files)" if where.says == NOT_THERE else where.says
     if member is None:
         remark = "the node does not say what it is to the queue"
     elif member.state == "none":
@@ -58,7 +60,7 @@ def remarked(where: Where, member: erlang.Replica | None) -> Where:
         remark = f"{member.state} of the queue" + (
             f" at term {member.term}, commit {member.commit}" if member.term else ""
         )
-    return Where(where.found, f"{where.says}; {remark}" if where.says else remark)
+    return Where(where.found, f"{says}; {remark}" if says else remark)
 
 
 def read(path: str, data: bytes, hits: Hits) -> Iterator[tuple[bytes, Json]]:

@@ -267,12 +267,15 @@ class RocketmqCluster:
         self, lanes: Mapping[str, Destination], marks: Mapping[bytes, tuple[str, int]], deadline: float
     ) -> Mapping[str, Mapping[bytes, Where]]:
         """See ``brokers.base.Locates``."""
-        out = {}
-        for broker in self._brokers:
-            found = seek(self._ground.nodes[broker], places.FOLDERS, marks, read=places.read, deadline=deadline)
+
+        def one(broker: str) -> Mapping[bytes, Where]:
+            node = self._ground.nodes[broker]
+            found = seek(node, places.FOLDERS, marks, read=places.read, deadline=deadline)
             end = self._log_end(broker)
-            out[broker] = {m: places.within(where, end) for m, where in found.items()}
-        return out
+            return {m: places.within(where, end) for m, where in found.items()}
+
+        with ThreadPoolExecutor(len(self._brokers)) as pool:
+            return dict(zip(self._brokers, pool.map(one, self._brokers), strict=True))
 
     def _log_end(self, broker: str) -> int | None:
         """The physical offset up to which its commit log is valid; None where it does not answer."""
