@@ -24,7 +24,7 @@ import numpy as np
 from brokerproof.brokers.base import Cluster, Locates
 from brokerproof.checkers.base import checkers, judge
 from brokerproof.checkers.index import Index
-from brokerproof.errors import DeadlineError
+from brokerproof.errors import DeadlineError, EnvironmentProblem
 from brokerproof.history import OK, F, History
 from brokerproof.live import caught_up, snapshot
 from brokerproof.message import mark
@@ -75,17 +75,12 @@ def record_places(cluster: Cluster, trials: Iterable[tuple[Plan, Path]], at_s: f
             str(n): {node: where[m].to_json() for node, where in found.items() if m in where}
             for m, n in zip(s.marks(), s.lanes or {}, strict=True)
         }
-        write_json(
-            s.folder / FILE,
-            {
-                "schema": 1,
-                "at_s": round(at_s, 3),
-                "took_s": took_s,
-                "says": s.says or says,
-                "sample": s.sample,
-                "messages": messages,
-            },
-        )
+        told = {
+            "schema": 1, "at_s": round(at_s, 3), "took_s": took_s, "says": s.says or says, "sample": s.sample,
+            "messages": messages,
+        }  # fmt: skip
+        with contextlib.suppress(EnvironmentProblem):  # a full disk is told by whoever writes what is needed
+            write_json(s.folder / FILE, told)
 
 
 def read_places(folder: Path, message: int) -> tuple[Mapping[str, Where], float, str]:

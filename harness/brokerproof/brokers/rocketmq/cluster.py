@@ -279,6 +279,8 @@ class RocketmqCluster:
 
     def _log_end(self, broker: str) -> int | None:
         """The physical offset up to which its commit log is valid; None where it does not answer."""
+        if self._ground.nodes[broker].state() != "running":
+            return None
         with contextlib.suppress(*_NOT_YET, KeyError), self._talk(broker) as to:
             return int(remoting.runtime_info(to)["commitLogMaxOffset"])
         return None
