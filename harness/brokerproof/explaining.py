@@ -1,7 +1,7 @@
 """``brokerproof explain RUN MESSAGE``: the life of one message, from the files alone.
 
-Who sent it, when and how often, what came of it, every delivery, settle and effect, which faults were active then, and
-what the checkers say of it. Works on a run, on one trial's folder, and on any folder with a ``history.arrow``.
+Who sent it, when and how often, what came of it, every delivery, settle and effect, which faults were active then, where
+each broker node had it after the final read, and what the checkers say of it. Works on a run, on one trial's folder, and on any folder with a ``history.arrow``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from brokerproof.checkers.witnesses import lifelines
 from brokerproof.errors import HistoryError, UsageError, unknown
 from brokerproof.finding import Count
 from brokerproof.history import F, History, read_history
+from brokerproof.places import read_places
 from brokerproof.results import load_json
+from brokerproof.where import Where
 
 _ABOUT = ("send", "receive", "settle", "effect")
 #: What a row says, by function.
@@ -32,20 +34,25 @@ _TRIALS_MAX = 12
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Life:
     """lines: as of ``checkers.witnesses``.  faults: ``{"fault", "targets", "from_s", "to_s", "evidence"}``, ``to_s`` None
-    where it was not healed.  says: class -> its kind and prose, for the classes that this message is one of."""
+    where it was not healed.  places: node -> where it had the message after the final read, at ``places_at_s``;
+    ``places_missing`` says why there are none.  says: class -> its kind and prose, for the classes that this message is one of."""
 
     trial: str
     message: int
     broker: str
     lines: Sequence[Mapping[str, Any]]
     faults: Sequence[Mapping[str, Any]]
+    places: Mapping[str, Where]
+    places_at_s: float
+    places_missing: str
     says: Mapping[str, Mapping[str, str]]
     missing: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
         return {
             "trial": self.trial, "message": self.message, "broker": self.broker, "lines": list(self.lines),
-            "faults": list(self.faults), "says": dict(self.says), "missing": list(self.missing),
+            "faults": list(self.faults), "places": {node: where.to_json() for node, where in self.places.items()},
+            "places_at_s": self.places_at_s, "places_missing": self.places_missing, "says": dict(self.says), "missing": list(self.missing),
         }  # fmt: skip
 
 
@@ -69,9 +76,11 @@ def explain(path: Path, message: int, trial: str = "") -> Life:
         if message in count.messages
     }
     meta = history.meta
+    places, places_at_s, places_missing = read_places(folder, message)
     return Life(
         trial=meta.trial or folder.name, message=message, broker=f"{meta.broker} {meta.version}".strip(),
         lines=lifelines(index, [message])[message], faults=_faults(folder, index), says=says,
+        places=places, places_at_s=places_at_s, places_missing=places_missing,
         missing=(*index.missing(), *said.missing),
     )  # fmt: skip
 
@@ -173,6 +182,17 @@ def sentences(life: Life) -> Iterator[str]:
         active = [f for f in life.faults if _during(line, f)]
         if active and line["f"] in _ABOUT:
             yield "".join((" " * 33, "during ", ", ".join(_fault(f) for f in active)))
+    yield ""
+    if life.places:
+        yield f"where the nodes had it after the final read, at {life.places_at_s:.3f} s:"
+        active = [f for f in life.faults if _during({"t_s": life.places_at_s, "end_s": None}, f)]
+        if active:
+            yield f"  during {', '.join(_fault(f) for f in active)}"
+        for node, where in life.places.items():
+            for n, said in enumerate(where.lines()):
+                yield f"  {node if n == 0 else '':<4} {said}"
+    else:
+        yield f"where the nodes had it: {life.places_missing}"
     yield ""
     if life.says:
         yield "the checkers say:"

@@ -1,6 +1,7 @@
 """A trial that is judged while it runs, by the same checkers.
 
     snapshot(folder)    the history as far as it is written, with the sends that are on their way
+    caught_up(folder)   once all that has ended by now is written
     Watch(...)          looks again and again: counts for whoever watches, and the first promise that is broken
 
 What the recorder has written is a prefix, and not of everything alike: a message may have been received before the row
@@ -25,6 +26,7 @@ from brokerproof.finding import Finding
 from brokerproof.history import COLUMNS, INFO, Array, F, History, Parts, read_history
 from brokerproof.recorder import TAPES
 from brokerproof.tape import OPEN, Segment
+from brokerproof.waiting import wait_until
 
 #: Anomalies that no later row takes back.
 EARLY = ("duplicated", "phantom", "corrupted", "misrouted", "failed_but_seen", "effect_out_of_order")
@@ -52,6 +54,19 @@ def snapshot(folder: Path) -> History:
     return History(
         history.meta, Parts([*history.parts, more] if len(chosen) else history.parts, history.release), later.errors,
         history.torn,
+    )  # fmt: skip
+
+
+def caught_up(folder: Path, timeout_s: float) -> None:
+    """Waits until the recorder has written what is closed on the tapes now. Raises DeadlineError."""
+    want = 0
+    for path in (folder / TAPES).glob("*.seg"):
+        with contextlib.suppress(HistoryError, OSError):
+            segment = Segment.open(path)
+            want = max(want, int(segment.columns["end_ns"][: segment.head].max(initial=0)))
+    wait_until(
+        lambda: int(read_history(folder / "history.arrow")["end_ns"].max(initial=0)) >= want, timeout_s,
+        f"the recorder of {folder.name} to write what is on the tapes", interval_s=0.05,
     )  # fmt: skip
 
 

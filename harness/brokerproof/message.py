@@ -29,8 +29,15 @@ MAGIC = b"BPF1"
 _HEADER = struct.Struct("<4sQQIiII")
 HEADER_BYTES = _HEADER.size
 SIZE_MIN = HEADER_BYTES
+_MARK = struct.Struct("<4sQQ")
+MARK_BYTES = _MARK.size
 _CRC_AT = 32
 _POLYNOMIAL = 0x82F63B78
+
+
+def mark(trial: int, msg: int) -> bytes:
+    """The octets that bodies of this message begin with, and no others: magic, trial, number."""
+    return _MARK.pack(MAGIC, trial, msg)
 
 
 @cache

@@ -32,6 +32,7 @@ from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, l
 from brokerproof.finding import Finding
 from brokerproof.history import FAIL, F, History, read_history
 from brokerproof.live import Watch
+from brokerproof.places import record_places
 from brokerproof.plan import Injection, Plan
 from brokerproof.recorder import rescue
 from brokerproof.results import RunFolder, load_json, problems_of, utc_now, write_json
@@ -379,7 +380,7 @@ def _drive(
     session: Session, cell: str, block: Block, scene: Scene, schedule: Sequence[Injection],
     recorded: Mapping[str, Sequence[str]] | None, watch: Watch | None = None,
 ) -> tuple[list[Applied], str]:  # fmt: skip
-    """Load, faults, heal, drain, final read. Returns the injections, and the sentence that says why the cluster did not
+    """Load, faults, heal, drain, final read, a look into the nodes. Returns the injections, and the sentence that says why the cluster did not
     come back healthy, empty where it did."""
     faults = [make(i.fault, i.options) for i in schedule]
     looks: dict[int, Look] = {}
@@ -445,6 +446,8 @@ def _drive(
             unrecovered = _health(scene.cluster)
         session.say(cell, "draining, final read")
         block.drain()
+        session.say(cell, "looking where the nodes have the witnesses")
+        record_places(scene.cluster, [(t.plan, t.folder) for t in block.trials], block.now_s())
         for n in list(open_):
             end(n)
         if any(i.until_read for i in schedule):

@@ -55,6 +55,28 @@ def test_faults_json_says_more_than_the_rows(tmp_path: Path) -> None:
     assert (fault["to_s"], fault["evidence"]) == (None, "not_healed")
 
 
+def test_the_nodes_say_where_they_had_it(tmp_path: Path) -> None:
+    folder = write(tmp_path, *TALE)
+    assert "where the nodes had it: not recorded" in list(sentences(explain(folder, 0)))
+    twice = {
+        "found": [{"offset": 3, "file": "t-0/0.log", "byte": 4096}, {"offset": 9}],
+        "says": "not looked: it is late",
+    }
+    places = {"0": {"k1": twice, "k2": {"found": [], "says": "not there"}}}
+    (folder / "places.json").write_text(
+        json.dumps({"schema": 1, "at_s": 0.005, "says": "", "sample": 0, "messages": places})
+    )
+    life = explain(folder, 0)
+    text = "\n".join(sentences(life))
+    assert (
+        "after the final read, at 0.005 s:\n  during kill on m1, m2 (0.003 s to 0.010 s, unproven)\n  k1   offset 3, t-0/0.log at byte 4,096\n       offset 9\n       not looked"
+        in text
+    )
+    assert "  k2   not there" in text
+    assert life.to_json()["places"] == places["0"]
+    assert "message 0 was, of those that were kept" in "\n".join(sentences(explain(folder, 1)))
+
+
 def test_errors_say_what_there_is(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write(tmp_path / "run" / "trials" / name, "ok send a", "ok send b")

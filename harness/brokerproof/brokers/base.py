@@ -26,6 +26,7 @@ from brokerproof.errors import unknown
 from brokerproof.message import Bodies, Verifier
 from brokerproof.plan import Destination, Receiver, Sender
 from brokerproof.tape import Tape
+from brokerproof.where import Where
 
 Json = Mapping[str, Any]
 
@@ -181,6 +182,21 @@ class Adjustable(Protocol):
     def adjust(self, settings: Json) -> None:
         """Puts these of the live settings into force, and the defaults of the others; returns when the nodes say so.
         Raises ProvisionError when one does not."""
+
+
+@runtime_checkable
+class Locates(Protocol):
+    """What a cluster offers whose nodes can be asked, each by itself, which messages they have."""
+
+    def locate(
+        self, lanes: Mapping[str, Destination], marks: Mapping[bytes, tuple[str, int]], deadline: float
+    ) -> Mapping[str, Mapping[bytes, Where]]:
+        """Node -> mark -> where. Nodes that are down are looked into as well, as far as that can be done.
+
+        lanes: the destinations by their names on the broker.
+        marks: of ``message.mark``, with the destination's name and the partition it was sent to, -1 where not known.
+        deadline: of ``time.monotonic``; what was not looked at by then says so.
+        """
 
 
 class Broker(Protocol):

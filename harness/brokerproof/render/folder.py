@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,8 @@ def items(value: Any) -> list[Any]:
 class Trial:
     """One folder of ``trials/``. faults, finding: None where the file is missing; ``missing`` then says why.
 
-    files: paths inside the trial's folder that are there, to link to.
+    files: paths inside the trial's folder that are there, to link to.  places: message number -> node -> where; empty
+    where it was not looked for.
     """
 
     id: str
@@ -86,6 +87,7 @@ class Trial:
     errors: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    places: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +150,7 @@ def read_trial(run: Path, trial: Any, arm: str) -> Trial:
         errors=_errors(folder / "errors.jsonl"),
         files=_files(folder),
         missing=tuple(reason for reason in (no_faults, no_finding) if reason),
+        places=mapping((_object(folder / "places.json")[0] or {}).get("messages")),
     )
 
 
@@ -214,7 +217,7 @@ def _errors(path: Path) -> tuple[str, ...]:
 
 
 def _files(folder: Path) -> tuple[str, ...]:
-    names = ("plan.json", "history.arrow", "faults.json", "findings.json", "errors.jsonl")
+    names = ("plan.json", "history.arrow", "faults.json", "findings.json", "places.json", "errors.jsonl")
     out = [name for name in names if (folder / name).is_file()]
     logs = sorted(p.relative_to(folder).as_posix() for p in (folder / "logs").rglob("*") if p.is_file())
     return tuple(out + logs[:LOGS_MAX])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from markupsafe import Markup
 from brokerproof.finding import Finding
 from brokerproof.render import svg
 from brokerproof.render.folder import Json, Trial, items, mapping, number, text
+from brokerproof.where import Where
 
 #: Life lines that are drawn of one trial, and operations of each; the rest stands in findings.json.
 WITNESSES_MAX, LINES_MAX = 3, 12
@@ -44,7 +46,8 @@ class FaultView:
 
 @dataclass(frozen=True, slots=True)
 class WitnessView:
-    """A message's life: rows of (cells, drawing) on one time axis from ``first`` to ``last`` (seconds, as text)."""
+    """A message's life: rows of (cells, drawing) on one time axis from ``first`` to ``last`` (seconds, as text).
+    places: each node, and in words where it had the message after the final read."""
 
     anomaly: str
     msg: str
@@ -52,6 +55,7 @@ class WitnessView:
     last: str
     rows: tuple[tuple[tuple[str, ...], Markup], ...]
     left_off: int
+    places: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +126,7 @@ def _measured(trial: Trial, deciding: Sequence[str]) -> dict[str, Any]:
     )
     out["metrics"] = tuple((key, text(value)) for key, value in finding.metrics.items())
     out["gaps"] = tuple(map(text, finding.missing))
-    out["witnesses"] = tuple(_witnesses(finding, deciding, faults))
+    out["witnesses"] = tuple(_witnesses(finding, deciding, faults, trial.places))
     out["witnesses_left_off"] = max(0, len(finding.witnesses) - WITNESSES_MAX)
     return out
 
@@ -133,7 +137,9 @@ def _first(messages: Sequence[Any], details: Json) -> str:
     return "; ".join(part for part in (f"messages {said}" if said else "", extra) if part)
 
 
-def _witnesses(finding: Finding, deciding: Sequence[str], faults: Sequence[Json]) -> Iterator[WitnessView]:
+def _witnesses(
+    finding: Finding, deciding: Sequence[str], faults: Sequence[Json], places: Json
+) -> Iterator[WitnessView]:  # fmt: skip
     ranked = sorted(map(mapping, finding.witnesses), key=lambda w: text(w.get("anomaly")) not in deciding)
     for witness in ranked[:WITNESSES_MAX]:
         lines = list(map(mapping, items(witness.get("lines"))))
@@ -144,8 +150,14 @@ def _witnesses(finding: Finding, deciding: Sequence[str], faults: Sequence[Json]
         rows = tuple((_line_cells(line), svg.lifeline(line, scale, faults)) for line in shown)
         yield WitnessView(
             text(witness.get("anomaly")), "of which the body is unreadable" if witness.get("msg") == -2 else text(witness.get("msg")), f"{scale[0]:.2f} s", f"{scale[1]:.2f} s",
-            rows, len(lines) - len(shown),
+            rows, len(lines) - len(shown), tuple(_places(places.get(text(witness.get("msg"))))),
         )  # fmt: skip
+
+
+def _places(nodes: object) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for node, where in mapping(nodes).items():
+        with contextlib.suppress(*DAMAGE):
+            yield node, tuple(map(text, Where.from_json(where).lines()))
 
 
 def _line_cells(line: Json) -> tuple[str, ...]:

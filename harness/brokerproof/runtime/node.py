@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import IO, Any, cast
 
 import docker
 import docker.errors
@@ -20,6 +21,7 @@ from brokerproof.waiting import wait_until
 #: Labels by which everything of a run is found again.
 LABEL_RUN, LABEL_CLUSTER, LABEL_OWNER = "brokerproof.run", "brokerproof.cluster", "brokerproof.owner"
 STOP_GRACE_S = 20
+_CHUNK = 1 << 20
 
 
 @lru_cache(maxsize=1)
@@ -37,6 +39,17 @@ def engine_errors(doing: str) -> Iterator[None]:
         raise EnvironmentProblem(
             f"{doing}: the container engine says: {exc}; `brokerproof doctor` shows its state"
         ) from exc
+
+
+class _Chunks:
+    """An archive that comes in pieces, as a file that is read once."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+
+    def read(self, size: int = -1) -> bytes:
+        """The next piece, however long; empty at the end."""
+        return next(self._chunks, b"")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +136,26 @@ class ContainerNode:
         with engine_errors(f"running {command[0]!r} in {self.container_name!r}"):
             code, output = self.container().exec_run(list(command), user=user)
             return int(code), output.decode(errors="replace")
+
+    def files(self, folder: str) -> Iterator[tuple[str, int, IO[bytes]]]:
+        """(path, size in bytes, content) of each file below a folder inside; nothing where there is no such folder. Also
+        of a container that is stopped or paused. The content is to be read before the next file is asked for."""
+        container = self.container()
+        with engine_errors(f"reading {folder!r} in {self.container_name!r}"):
+            try:
+                chunks, _ = container.get_archive(folder, chunk_size=_CHUNK)
+            except docker.errors.NotFound:
+                return
+            try:
+                # A stream is only ever asked to read(size), whatever the type says.
+                stream = cast("IO[bytes]", _Chunks(chunks))
+                with tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK) as archive:
+                    for member in archive:
+                        content = archive.extractfile(member) if member.isfile() else None
+                        if content is not None:
+                            yield member.name, member.size, content
+            except tarfile.TarError as exc:
+                raise EnvironmentProblem(f"reading {folder!r} in {self.container_name!r}: {exc}") from exc
 
     def ensure_running(self, doing: str) -> None:
         """Raises ProvisionError with the last log lines when the container has exited."""

@@ -18,13 +18,14 @@ from brokerproof.brokers.base import Pace, ReadJob, ReceiveJob, SendJob
 from brokerproof.brokers.kafka import ask, client
 from brokerproof.brokers.kafka.cluster import BROKER, KafkaCluster
 from brokerproof.history import FAIL, OK, F
-from brokerproof.message import Bodies
+from brokerproof.message import Bodies, mark
 from brokerproof.plan import Destination, Receiver, Sender
 from brokerproof.runtime import sweep
 from brokerproof.runtime.node import LABEL_CLUSTER
 from brokerproof.runtime.node import client as engine
 from brokerproof.tape import OPEN, Segment, Tape, errors_of
 from brokerproof.waiting import wait_until
+from brokerproof.where import Where
 
 pytestmark = pytest.mark.container
 
@@ -391,6 +392,33 @@ def test_an_isolated_leader_goes_on_believing_and_the_others_elect(stage: Stage)
         cluster.peers.heal()
     cluster.wait_healthy(40)
     assert all(cluster.peers.reach().values())
+
+
+def test_each_node_says_where_its_own_replica_has_a_message(stage: Stage) -> None:
+    cluster = stage.cluster
+    stage.send(50, settings={"linger.ms": 0}, in_flight_max=5)
+    sent = dict(zip(*(stage.rows("send", OK)[c].tolist() for c in ("msg", "pos")), strict=True))
+    marks = {mark(TRIAL, n): (stage.name, 0) for n in (0, 49, 10_000)}
+    killed = next(n for n in cluster.nodes if n not in (cluster.leader(stage.name), cluster.controller()))
+
+    def look() -> dict[str, dict[int, Where]]:
+        found = cluster.locate({stage.name: stage.destination}, marks, time.monotonic() + 30)
+        return {node: dict(zip((0, 49, 10_000), places.values(), strict=True)) for node, places in found.items()}
+
+    def followed() -> bool:
+        return all(len(where[49].found) == 1 for where in look().values())
+
+    wait_until(followed, 10, "the followers to have the last message")
+    cluster.nodes[killed].kill()
+    try:
+        for node, where in look().items():
+            for n in (0, 49):
+                (place,) = where[n].found
+                assert (place["partition"], place["offset"], where[n].says) == (0, sent[n], ""), (node, n)
+            assert where[10_000] == Where(says="not there")
+    finally:
+        cluster.nodes[killed].start()
+        cluster.wait_healthy(60)
 
 
 def test_another_process_can_attach(stage: Stage) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from brokerproof.brokers.rabbitmq.cluster import BROKER, RabbitCluster
 from brokerproof.brokers.rabbitmq.routing import Router, route
 from brokerproof.errors import EnvironmentProblem, PlanError, ProvisionError
 from brokerproof.history import FAIL, OK, F
-from brokerproof.message import Bodies
+from brokerproof.message import Bodies, mark
 from brokerproof.plan import Destination, Receiver, Sender
 from brokerproof.runtime import sweep
 from brokerproof.runtime.node import LABEL_CLUSTER
 from brokerproof.runtime.node import client as engine
 from brokerproof.tape import Segment, Tape, errors_of
 from brokerproof.waiting import wait_until
+from brokerproof.where import Where
 
 pytestmark = pytest.mark.container
 
@@ -397,6 +398,33 @@ def test_a_node_can_be_paused(cluster: RabbitCluster) -> None:
 
 
 # -- the rest of the contract ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+def test_each_node_says_where_its_files_have_a_message(
+    cluster: RabbitCluster, stages: Callable[..., Stage], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = {"quorum": 1001, "classic": 1002}[kind]  # the files of all tests' queues are looked through
+    monkeypatch.setitem(globals(), "TRIAL", trial)
+    stage = stages(x_queue_type=kind)
+    stage.send(100)
+    here, gone = mark(trial, 60), mark(trial, 100)
+
+    def look() -> Mapping[str, Mapping[bytes, Where]]:
+        marks = dict.fromkeys((here, gone), (stage.name, 0))
+        return cluster.locate({stage.name: stage.destination}, marks, time.monotonic() + 30)
+
+    holders = sorted(cluster.nodes) if kind == "quorum" else [cluster.leader(stage.name)]
+    wait_until(lambda: all(look()[node][here].found for node in holders), 10, "the message on disk")
+    for node, places in look().items():
+        assert places[gone].says.startswith("not there") and not places[gone].found
+        assert bool(places[here].found) == (node in holders)
+        if kind == "quorum":
+            assert {p["term"] > 0 and p["index"] > 60 for p in places[here].found} == {True}
+            role = "leader" if node == cluster.leader(stage.name) else "follower"
+            assert places[here].says.startswith(f"{role} of the queue at term")
+        else:
+            assert ("no member of the queue" in places[here].says) == (node not in holders)
 
 
 def test_another_process_attaches_by_name(cluster: RabbitCluster, stages: Callable[..., Stage]) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,14 @@ from brokerproof.brokers.rocketmq import client
 from brokerproof.brokers.rocketmq.cluster import BROKER, RocketmqCluster
 from brokerproof.errors import ProvisionError
 from brokerproof.history import FAIL, OK, F
-from brokerproof.message import Bodies
+from brokerproof.message import Bodies, mark
 from brokerproof.plan import Destination, Receiver, Sender
 from brokerproof.runtime import sweep
 from brokerproof.runtime.node import LABEL_CLUSTER
 from brokerproof.runtime.node import client as engine
 from brokerproof.tape import Segment, Tape, errors_of
 from brokerproof.waiting import wait_until
+from brokerproof.where import Where
 
 pytestmark = pytest.mark.container
 
@@ -325,6 +326,30 @@ def test_peers_are_cut_and_the_gateway_is_spared(stage: Stage) -> None:
         cluster.peers.heal()
     assert all(cluster.peers.reach().values())
     cluster.wait_healthy(60)
+
+
+def test_master_and_slave_say_where_their_own_logs_have_a_message(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "TRIAL", 1001)  # the logs hold what all tests have sent
+    cluster = stage.cluster
+    stage.send(40)
+    here, gone = mark(1001, 30), mark(1001, 40)
+
+    def look() -> Mapping[str, Mapping[bytes, Where]]:
+        marks = dict.fromkeys((here, gone), (stage.name, -1))
+        return cluster.locate({stage.name: stage.destination}, marks, time.monotonic() + 30)
+
+    wait_until(lambda: all(places[here].found for places in look().values()), 10, "the slave to have the message")
+    found = look()
+    assert set(found) == {"m1", "s1"}
+    offsets = set()
+    for places in found.values():
+        (place,) = places[here].found
+        assert (place["topic"], places[here].says, places[gone]) == (stage.name, "", Where(says="not there"))
+        assert "beyond the end of its log" not in place
+        offsets.add((place["queue"], place["queue offset"], place["commit-log offset"]))
+    assert len(offsets) == 1, "a slave's log is its master's, octet for octet"
 
 
 def test_another_process_can_attach(stage: Stage) -> None:

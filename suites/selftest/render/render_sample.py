@@ -172,6 +172,9 @@ def trial(run: Path, name: str, rng: random.Random, *, fault: str | None, anomal
             "witnesses": [witness(start - 0.4, 1311 + i, anomaly) for i in range(2)] if count else [],
         },
     )
+    there = {"found": [{"partition": 0, "offset": 1290, "file": "t-0/0.log", "byte": 81920}], "says": ""}
+    nodes = {"node-1": there, "node-2": {"found": [], "says": "not there"}}
+    write(where / "places.json", {"schema": 1, "says": "", "sample": None, "messages": {"1311": nodes}})
     (where / "history.arrow").write_bytes(b"")
     (where / "logs").mkdir()
     (where / "logs" / "node-2.log").write_text("started\n")

@@ -170,6 +170,8 @@ def test_each_trial_shows_evidence_witness_and_drawing(make_run: Callable[..., P
         "in flight then 143",
         "ConnectionReset",
         "Looked for and not found: duplicated",
+        "Where the nodes had it after the final read",
+        "partition 0, offset 1290, t-0/0.log at byte 81,920",
     ):
         assert said in re.sub(r"\s+", " ", page.text)
     assert any(a.get("aria-label", "").startswith("throughput and latency over") for a in page.named("svg"))
@@ -223,7 +225,7 @@ def test_a_wrong_value_anywhere_is_never_a_crash(tmp_path: Path, wrong: Any) -> 
     results = json.loads((run / "results.json").read_text())
     entry = results["claims"][0]
     folder = run / "trials" / entry["treatment"]["trial_ids"][0]
-    findings, faults = (json.loads((folder / name).read_text()) for name in ("findings.json", "faults.json"))
+    files = ("findings.json", "faults.json", "places.json")
 
     def each(value: Any) -> list[Any]:
         """Copies of value with one thing in it replaced."""
@@ -237,7 +239,8 @@ def test_a_wrong_value_anywhere_is_never_a_crash(tmp_path: Path, wrong: Any) -> 
     write(run / "results.json", {**results, "claims": claims})
     render_all(run)
     write(run / "results.json", {**results, "claims": [entry]})
-    for name, value in (("findings.json", findings), ("faults.json", faults)):
+    for name in files:
+        value = json.loads((folder / name).read_text())
         for broken in each(value):
             write(folder / name, broken)
             html.page(read_run(run))

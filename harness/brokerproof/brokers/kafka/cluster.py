@@ -16,14 +16,16 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from brokerproof.brokers.base import LINK_GROUPS, Json, Link, Node, PeerLinks
-from brokerproof.brokers.kafka import ask, config
+from brokerproof.brokers.kafka import ask, config, places
 from brokerproof.brokers.kafka.probe import NotPassed, probe
 from brokerproof.errors import DeadlineError, EnvironmentProblem, HarnessError, ProvisionError
 from brokerproof.plan import Destination
 from brokerproof.runtime import images
 from brokerproof.runtime.ground import Ground, LinkSpec
 from brokerproof.runtime.node import NodeSpec
+from brokerproof.runtime.seeking import seek
 from brokerproof.waiting import wait_until
+from brokerproof.where import Where
 
 T = TypeVar("T")
 
@@ -202,6 +204,18 @@ class KafkaCluster:
                 if topic in newest
             },
         }
+
+    def locate(
+        self, lanes: Mapping[str, Destination], marks: Mapping[bytes, tuple[str, int]], deadline: float
+    ) -> Mapping[str, Mapping[bytes, Where]]:
+        """See ``brokers.base.Locates``."""
+        folders = places.folders(lanes)
+
+        def one(name: str) -> Mapping[bytes, Where]:
+            node = self._ground.nodes[name]
+            return seek(node, folders, marks, read=places.read, wanted=places.wanted, deadline=deadline)
+
+        return dict(zip(self._names, self._each(self._names, one), strict=True))
 
     def controller(self) -> str:
         """The active controller by the highest epoch that a node tells, "" when none does."""

@@ -19,7 +19,9 @@ from typing import Any
 
 from brokerproof.brokers.base import LINK_GROUPS, Broker, Cluster, Greeted, Link, Node, PeerLinks, Router
 from brokerproof.errors import EnvironmentProblem, UsageError, unknown
+from brokerproof.message import MARK_BYTES
 from brokerproof.plan import Destination
+from brokerproof.where import NOT_THERE, Where
 
 SOUND = "sound"
 #: Bug -> what a broker with it does. Every so many messages, so that a short trial shows it.
@@ -326,6 +328,22 @@ class MemoryCluster:
 
     def observe(self, names: Sequence[str]) -> Mapping[str, Any]:
         return {"leaders": dict.fromkeys(names, "m1")}
+
+    def locate(
+        self, lanes: Mapping[str, Destination], marks: Mapping[bytes, tuple[str, int]], deadline: float
+    ) -> Mapping[str, Mapping[bytes, Where]]:
+        """See ``brokers.base.Locates``. A lane's log keeps what was consumed; its queue does not."""
+        found: dict[bytes, list[Mapping[str, Any]]] = {m: [] for m in marks}
+        with self.lock:
+            for (name, partition), lane in self.lanes.items():
+                if name not in lanes:
+                    continue
+                ready = {m.body[:MARK_BYTES] for m in lane.ready}
+                for position, body in enumerate(lane.log):
+                    if (m := body[:MARK_BYTES]) in found:
+                        state = "in the queue" if m in ready else "consumed"
+                        found[m].append({"partition": partition, "position": position, "state": state})
+        return {"m1": {m: Where(tuple(places), "" if places else NOT_THERE) for m, places in found.items()}}
 
     def settings(self) -> Mapping[str, Any]:
         return {"bug": self.bug or "none", **self._settings}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from brokerproof.brokers.base import LINK_GROUPS, Json, Link, Node, PeerLinks
-from brokerproof.brokers.rabbitmq import admin, config, erlang
+from brokerproof.brokers.rabbitmq import admin, config, erlang, places
 from brokerproof.brokers.rabbitmq.queues import Shape, exchange_name, queue_name, shape
 from brokerproof.brokers.rabbitmq.routing import Router
 from brokerproof.errors import DeadlineError, EnvironmentProblem, HarnessError, PlanError, ProvisionError
@@ -21,7 +21,9 @@ from brokerproof.plan import Destination
 from brokerproof.runtime import images
 from brokerproof.runtime.ground import Ground, LinkSpec
 from brokerproof.runtime.node import NodeSpec
+from brokerproof.runtime.seeking import seek
 from brokerproof.waiting import wait_until
+from brokerproof.where import Where
 
 T = TypeVar("T")
 
@@ -249,6 +251,20 @@ class RabbitCluster:
             },
             "queues": {name: told(name) for name in names},
         }
+
+    def locate(
+        self, lanes: Mapping[str, Destination], marks: Mapping[bytes, tuple[str, int]], deadline: float
+    ) -> Mapping[str, Mapping[bytes, Where]]:
+        """See ``brokers.base.Locates``. Says with each what the node is to the queue."""
+        queues = {m: queue_name(name, max(0, partition)) for m, (name, partition) in marks.items()}
+        members = self._ask(lambda node: erlang.replicas(node, sorted(set(queues.values()))))
+
+        def one(name: str) -> Mapping[bytes, Where]:
+            found = seek(self._ground.nodes[name], places.folders(name), marks, read=places.read, deadline=deadline)
+            own = members.get(name, {})
+            return {m: places.remarked(where, own.get(queues[m])) for m, where in found.items()}
+
+        return dict(zip(self._names, self._each(one), strict=True))
 
     def router(self, exchange_type: str) -> Router:
         return Router(self, exchange_type)

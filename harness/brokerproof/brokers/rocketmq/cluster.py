@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from brokerproof.brokers.base import LINK_GROUPS, Json, Link, Node
-from brokerproof.brokers.rocketmq import configuration, remoting
+from brokerproof.brokers.rocketmq import configuration, places, remoting
 from brokerproof.brokers.rocketmq import gateway as grpc_gateway
 from brokerproof.brokers.rocketmq.configuration import BROKERS, GATEWAY, NAME_SERVER, PORTS, STORE
 from brokerproof.brokers.rocketmq.gateway import Gateway, GatewayError
@@ -28,7 +28,9 @@ from brokerproof.runtime.ground import Ground, LinkSpec
 from brokerproof.runtime.node import ContainerNode
 from brokerproof.runtime.peers import ContainerPeers
 from brokerproof.runtime.proxy import ProxyLink
+from brokerproof.runtime.seeking import seek
 from brokerproof.waiting import wait_until
+from brokerproof.where import Where
 
 _PROBE_TOPIC = "brokerproof-probe"
 _START_S = 120.0
@@ -260,6 +262,28 @@ class RocketmqCluster:
             live = remoting.properties(to.call(remoting.GET_BROKER_CONFIG, {}).body)
             live["brokerVersionDesc"] = remoting.runtime_info(to).get("brokerVersionDesc", "")
         return {name: live[name] for name in sorted({*words, "brokerVersionDesc"}) if name in live}
+
+    def locate(
+        self, lanes: Mapping[str, Destination], marks: Mapping[bytes, tuple[str, int]], deadline: float
+    ) -> Mapping[str, Mapping[bytes, Where]]:
+        """See ``brokers.base.Locates``."""
+
+        def one(broker: str) -> Mapping[bytes, Where]:
+            node = self._ground.nodes[broker]
+            found = seek(node, places.FOLDERS, marks, read=places.read, deadline=deadline)
+            end = self._log_end(broker)
+            return {m: places.within(where, end) for m, where in found.items()}
+
+        with ThreadPoolExecutor(len(self._brokers)) as pool:
+            return dict(zip(self._brokers, pool.map(one, self._brokers), strict=True))
+
+    def _log_end(self, broker: str) -> int | None:
+        """The physical offset up to which its commit log is valid; None where it does not answer."""
+        if self._ground.nodes[broker].state() != "running":
+            return None
+        with contextlib.suppress(*_NOT_YET, KeyError), self._talk(broker) as to:
+            return int(remoting.runtime_info(to)["commitLogMaxOffset"])
+        return None
 
     def adjust(self, settings: Json) -> None:
         """See ``brokers.base.Adjustable``. The broker writes them to its file as well, so they outlive a restart."""

@@ -280,6 +280,27 @@ def stored(data: bytes) -> Iterator[Stored]:
         at += size
 
 
+#: From a record's begin to its body: with IPv4 and IPv6 addresses of sender and store. Source: MessageDecoder.java.
+_BODY_AT = (_HEAD.size + 8 + 8 + 8 + 16, _HEAD.size + 8 + 8 + 20 + 16, _HEAD.size + 20 + 8 + 20 + 16)
+
+
+def record_around(data: bytes, body: int) -> tuple[int, Stored] | None:
+    """(begin, message) of the record in a commit log whose body begins at ``body``; None where there is none."""
+    for before in _BODY_AT:
+        begin = body - before
+        if begin < 0:
+            continue
+        size, magic = struct.unpack_from(">ii", data, begin)
+        if magic in (_MAGIC_V1, _MAGIC_V2) and before < size <= len(data) - begin:
+            try:
+                (message,) = stored(data[begin : begin + size])
+            except (ProtocolError, ValueError, struct.error):
+                continue
+            if message.body == data[body : body + len(message.body)]:
+                return begin, message
+    return None
+
+
 # -- requests that more than one place makes -----------------------------------------------------------------------------
 
 
