@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from brokerproof.render import recovery
 from brokerproof.results import RunFolder, matrix, unexpected
 
 #: Word -> (symbol, style). The word always stands beside the colour.
@@ -121,10 +122,27 @@ def verdict_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def cost_table(results: Mapping[str, Any]) -> Table | None:
+    """Fault by broker: evidence and figures of the measurements; None where there are none."""
+    rows = list(recovery.measured(results["claims"]))
+    if not rows:
+        return None
+    table = Table(title="what faults cost (medians)", title_justify="left")
+    for heading in ("fault", "target", "evidence", *(heading for heading, _, _ in recovery.COLUMNS)):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row, style="" if row[2] == "took effect" else "bold red")
+    return table
+
+
 def print_results(console: Console, results: Mapping[str, Any], folder: Path) -> None:
     """The table, then every unexpected verdict with its reason and the command to repeat it, then where things lie."""
     console.print()
     console.print(verdict_table(results))
+    costs = cost_table(results)
+    if costs is not None:
+        console.print()
+        console.print(costs)
     for entry in unexpected(results["claims"]):
         console.print(
             f"\n[bold]{entry['claim']}[/] on {entry['broker']} {entry['version']} {entry['variant']}: "

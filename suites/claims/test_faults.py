@@ -17,6 +17,7 @@ from brokerproof.faults.base import make
 from brokerproof.plan import Injection, Receiver, Sender, Workload
 
 REAL = ("rabbitmq", "kafka", "rocketmq")
+EVERY = (*REAL, "memory")
 #: Seconds of load before the fault, and after it: a node that was killed is back in some 15 s.
 _BEFORE_S, _AFTER_S = 4.0, 8.0
 _DRY_S = 0.5
@@ -25,7 +26,7 @@ _DRY_S = 0.5
 def _measure(
     fault: str, sentence: str, *, target: str = "all", for_s: float = 5.0, after_s: float = _AFTER_S,
     options: Mapping[str, Any] | None = None, by: Mapping[str, Mapping[str, Any]] | None = None,
-    brokers: Sequence[str] = REAL, needs: Sequence[str] = (),
+    brokers: Sequence[str] = EVERY, needs: Sequence[str] = (),
 ) -> Decides:  # fmt: skip
     """The measurement of one fault. by: what is different on a product (``target``, ``for_s``, ``after_s``, ``options``)."""
 
@@ -39,17 +40,17 @@ def _measure(
         how |= (by or {}).get(cell.broker, {})
         c = configurations(cell.broker)
         lanes = replace(c.destination, partitions=3 if c.destination.kind == "log" else 1)
-        sender = Sender(settings=c.confirmed, rate_per_s=30.0, keys=6, timeout_s=4.0)
+        sender = Sender(settings=c.confirmed, rate_per_s=30.0 / c.pace, keys=6, timeout_s=4.0 * c.pace)
         load = Workload(
             destinations=(lanes,), senders=(sender,) * 3, receivers=(Receiver(settings=c.ack_after, work_ms=1.0),),
-            load_s=_BEFORE_S + how["for_s"] + how["after_s"],
+            load_s=c.pace * (_BEFORE_S + how["for_s"] + how["after_s"]),
         )  # fmt: skip
         injection = Injection(
-            fault=fault, target=how["target"], at_s=_BEFORE_S, for_s=how["for_s"], options=how["options"]
+            fault=fault, target=how["target"], at_s=c.pace * _BEFORE_S, for_s=c.pace * how["for_s"], options=how["options"]
         )
         return Experiment(
-            topology=c.topology, treatment=load, control=replace(load, load_s=_BEFORE_S + 2.0), sham_s=0.0,
-            schedule=(injection,), control_schedule=(replace(injection, at_s=1.0, for_s=_DRY_S, dry=True),),
+            topology=c.topology, treatment=load, control=replace(load, load_s=c.pace * (_BEFORE_S + 2.0)), sham_s=0.0,
+            schedule=(injection,), control_schedule=(replace(injection, at_s=c.pace, for_s=_DRY_S, dry=True),),
             equipment=make(fault, how["options"]).needs, link_groups=("producer", "consumer"),
         )  # fmt: skip
 
@@ -68,17 +69,21 @@ test_lost_ack = _measure("lost_ack", "Requests pass and replies are lost, for 5 
 
 # -- nodes -------------------------------------------------------------------------------------------------------------
 
-test_kill = _measure("kill", "The leader is killed, and started again after 5 s.", target="leader", after_s=20.0)
+test_kill = _measure(
+    "kill", "The leader is killed, and started again after 5 s.", target="leader", after_s=20.0, brokers=REAL
+)
 test_stop = _measure(
     "stop", "The leader is stopped in order, and started again after 5 s.", target="leader", after_s=20.0
 )
-test_pause = _measure("pause", "The leader stands still for 5 s and goes on.", target="leader", after_s=15.0)
+test_pause = _measure(
+    "pause", "The leader stands still for 5 s and goes on.", target="leader", after_s=15.0, brokers=REAL
+)
 
 # -- links between nodes -----------------------------------------------------------------------------------------------
 
 test_partition = _measure(
     "partition", "The leader is cut off from the other nodes, its clients stay attached.", target="leader", for_s=10.0,
-    after_s=20.0, by={"rabbitmq": {"for_s": 45.0}}, needs=("peers",),
+    after_s=20.0, by={"rabbitmq": {"for_s": 45.0}}, brokers=REAL, needs=("peers",),
 )  # fmt: skip
 
 # -- load processes ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from brokerproof.claim import Claim
 from brokerproof.experiment import Mode, PropertyResult
 from brokerproof.finding import Count, Finding
-from brokerproof.verdict import ArmResult, TrialResult, fisher_one_sided, judge, judge_property, wilson95
+from brokerproof.verdict import ArmResult, TrialResult, fisher_one_sided, judge, judge_property, recovery, wilson95
 
 PROMISE = Claim(id="t/promise", revision=1, kind="promise", sentence="s", source="s", deciding=("lost",))
 HAZARD = Claim(id="t/hazard", revision=1, kind="hazard", sentence="s", source="s", deciding=("lost",))
@@ -168,3 +168,42 @@ def test_fisher_gives_the_hypergeometric_tail() -> None:
     # Tea tasting (Fisher 1935): three of four right.
     assert fisher_one_sided((3, 4), (1, 4)) == pytest.approx(17 / 70)
     assert math.isclose(fisher_one_sided((0, 3), (0, 3)), 1.0)
+
+
+MEASURED = Claim(id="faults/kill", revision=1, kind="measurement", sentence="s", source="(ours)")
+
+
+def injection(fault: str = "kill", **figures: object) -> dict[str, object]:
+    return {"fault": fault, "targets": "n1", "detection_s": None, **figures}
+
+
+def measured(*costs: dict[str, object], evidence: str = "took_effect", dry: str = "no_effect") -> dict[str, ArmResult]:
+    each = [replace(trial(evidence=evidence), finding=replace(trial().finding, recovery=(cost,))) for cost in costs]
+    return {"treatment": ArmResult(trials=tuple(each)), "control": ArmResult(trials=(trial(evidence=dry),))}
+
+
+def test_a_measurement_holds_where_the_fault_bit_and_its_dry_run_did_not() -> None:
+    arms = measured(injection(rto_s=2.0, clients={"last_s": 3.0}), injection(rto_s=4.0))
+    verdict = judge(MEASURED, "deterministic", arms, has_faults=True)
+    assert (verdict.word, "back after 3 s" in verdict.reason, "2 of 2 trials" in verdict.reason) == (
+        "HOLDS",
+        True,
+        True,
+    )
+    (cost,) = recovery(arms["treatment"])
+    assert (cost["fault"], cost["targets"], cost["trials"]) == ("kill", ["n1", "n1"], 2)
+    assert cost["figures"] == {
+        "rto_s": {"n": 2, "median": 3.0, "least": 2.0, "most": 4.0},
+        "clients_last_s": {"n": 1, "median": 3.0, "least": 3.0, "most": 3.0},
+    }
+
+
+@pytest.mark.parametrize("evidence", ["no_effect", "not_healed", "unproven"])
+def test_a_measurement_of_a_fault_without_evidence_is_unknown(evidence: str) -> None:
+    assert judge(MEASURED, "deterministic", measured(injection(), evidence=evidence), has_faults=True).word == "UNKNOWN"
+
+
+@pytest.mark.parametrize("dry", ["took_effect", "not_healed", "unproven"])
+def test_evidence_that_a_dry_run_has_too_proves_nothing(dry: str) -> None:
+    verdict = judge(MEASURED, "deterministic", measured(injection(), dry=dry), has_faults=True)
+    assert (verdict.word, f"says {dry} where nothing was injected" in verdict.reason) == ("UNKNOWN", True)

@@ -152,3 +152,29 @@ def test_one_worker_decides_all_cells_of_a_product(tmp_path: Path, state: Path) 
     assert (tmp_path / "run" / "results.json").exists(), done.stdout + done.stderr
     said = [json.loads(line) for line in (tmp_path / "run" / "progress.jsonl").read_text().splitlines()]
     assert len({line["pid"] for line in said}) == 1
+
+
+def test_faults_are_measured_when_they_are_asked_for(tmp_path: Path, state: Path) -> None:
+    code, results = run(tmp_path, "memory", "faults/link-down")
+    assert [(c["claim"], c["verdict"]) for c in results["claims"]] == [("faults/link-down", "HOLDS")]
+    assert code == 0
+    for entry in results["claims"]:
+        assert [f["evidence"] for f in entry["treatment"]["faults"]] == ["took_effect"]
+        assert [f["evidence"] for f in entry["control"]["faults"]] == ["no_effect"]
+    down = results["claims"][0]["recovery"]["treatment"][0]["figures"]
+    # Refused for that long: nobody can have sent anything in the meantime.
+    for_s = json.loads((tmp_path / "run" / "trials" / entry["treatment"]["trial_ids"][0] / "plan.json").read_text())[
+        "schedule"
+    ][0]["for_s"]
+    assert down["gap_s"]["median"] > 0.8 * for_s
+    assert down["clients_first_s"]["median"] > 0.8 * for_s
+    said = (tmp_path / "run" / "summary.md").read_text()
+    assert "## What faults cost" in said
+    assert "| link-down | memory sound | took effect |" in said
+    assert "What the faults cost" in (tmp_path / "run" / "report" / "index.html").read_text()
+    again = brokerproof("check", "run", cwd=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    (rechecked,) = (tmp_path / "run" / "rechecks").glob("*/results.json")
+    assert [c["recovery"] for c in json.loads(rechecked.read_text())["claims"]] == [
+        c["recovery"] for c in results["claims"]
+    ]
