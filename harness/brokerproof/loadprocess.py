@@ -32,6 +32,9 @@ from brokerproof.message import Bodies
 from brokerproof.plan import Receiver, Sender
 from brokerproof.tape import Tape
 
+#: Message numbers that each sender process of a trial has for itself: they are unique in a trial, and a sender that takes
+#: over from a killed one sends other messages. More than one client sends in an hour.
+NUMBERS_EACH = 1 << 28
 #: How long a load process may go on after its harness is gone.
 ORPHAN_S = 10.0
 
@@ -112,7 +115,7 @@ def perform(
             sender = Sender(**(spec.sender or {}))
             pace = Pace(
                 rate_per_s=sender.rate_per_s, count=sender.count, load_ns=int(spec.load_s * 1e9), keys=sender.keys,
-                gate=_gate(go, report),
+                first=(spec.slot + spec.generation * spec.slots) * NUMBERS_EACH, gate=_gate(go, report),
             )  # fmt: skip
             bodies = Bodies(trial=spec.trial_number, sender=spec.slot, seed=spec.seed, size=sender.size_bytes)
             module.send(SendJob(**common, sender=sender, pace=pace, bodies=bodies))

@@ -127,11 +127,16 @@ def cost_table(results: Mapping[str, Any]) -> Table | None:
     rows = list(recovery.measured(results["claims"]))
     if not rows:
         return None
-    table = Table(title="what faults cost (medians)", title_justify="left")
-    for heading in ("fault", "target", "evidence", *(heading for heading, _, _ in recovery.COLUMNS)):
-        table.add_column(heading, overflow="fold")
+    table = Table(title="what faults cost (medians; more in summary.md)", title_justify="left")
+    headings = ("fault", "target", "evidence", *(heading for heading, _, _ in recovery.COLUMNS))
+    # What fits a terminal.
+    shown = [
+        n for n, heading in enumerate(headings) if not heading.startswith(("lost over", "p", "back: last", "twice"))
+    ]
+    for n in shown:
+        table.add_column(headings[n], overflow="fold")
     for row in rows:
-        table.add_row(*row, style="" if row[2] == "took effect" else "bold red")
+        table.add_row(*(row[n] for n in shown), style="" if row[2] == "took effect" else "bold red")
     return table
 
 

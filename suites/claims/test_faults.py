@@ -46,7 +46,11 @@ def _measure(
             load_s=c.pace * (_BEFORE_S + how["for_s"] + how["after_s"]),
         )  # fmt: skip
         injection = Injection(
-            fault=fault, target=how["target"], at_s=c.pace * _BEFORE_S, for_s=c.pace * how["for_s"], options=how["options"]
+            fault=fault,
+            target=how["target"],
+            at_s=c.pace * _BEFORE_S,
+            for_s=c.pace * how["for_s"],
+            options=how["options"],
         )
         return Experiment(
             topology=c.topology, treatment=load, control=replace(load, load_s=c.pace * (_BEFORE_S + 2.0)), sham_s=0.0,

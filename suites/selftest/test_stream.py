@@ -117,3 +117,24 @@ def test_a_client_that_is_stuck_twice_leaves_evidence_missing(tmp_path: Path) ->
     assert len(crew.taken) == 3
     [problem] = block.trials[0].problems
     assert problem.startswith("consumers of t to connect")
+
+
+def test_senders_share_no_numbers(tmp_path: Path, state: Path) -> None:
+    """Three senders to one queue, one of them with a successor: every message is its own."""
+    from brokerproof.brokers.base import Pace
+    from brokerproof.loadprocess import NUMBERS_EACH
+
+    paces = [
+        Pace(rate_per_s=1000.0, count=50, load_ns=10**9, keys=3, first=process * NUMBERS_EACH)
+        for process in (0, 1, 2, 4)
+    ]
+    numbers = []
+    for pace in paces:
+        first = pace.sent
+        assert pace.due_ns(first) == 10**6
+        assert list(pace.due_many(first + 1, 2)) == [2 * 10**6, 3 * 10**6]
+        assert pace.take(5 * 10**6, 100) == 5
+        assert pace.take(10**9, 100) == 45
+        assert pace.over(10**9)
+        numbers += range(first, pace.sent)
+    assert len(set(numbers)) == 200

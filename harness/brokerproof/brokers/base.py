@@ -305,23 +305,27 @@ _NOT_YET = 1 << 62
 class Pace:
     """The open-loop schedule of one sender: which messages are due. It never waits for answers.
 
-    first_due_ns: when message 0 is due, on the tape's clock.
+    first: the number of its first message; no other sender of the trial has numbers from it on.
+    first_due_ns: when that message is due, on the tape's clock.
     gate: where the start is not known yet, asked on every call until it returns ``first_due_ns``: a client that asks
         for messages is connected, and all clients of a trial start together, however long one took to connect.
     """
 
     def __init__(
-        self, *, rate_per_s: float | None, count: int | None, load_ns: int, keys: int, first_due_ns: int = 0,
+        self, *, rate_per_s: float | None, count: int | None, load_ns: int, keys: int, first: int = 0,
+        first_due_ns: int = 0,
         gate: Callable[[], int | None] | None = None,
     ):  # fmt: skip
         self._rate = rate_per_s
         self._count = count
         self._load_ns = load_ns
         self._gate = gate
+        self._begin = first
         self._first = _NOT_YET if gate is not None else first_due_ns
         self._end_ns = self._first + load_ns
         self._keys = keys
-        self.sent = 0
+        #: The number of the next message.
+        self.sent = first
 
     def _started(self) -> bool:
         if self._gate is not None:
@@ -330,6 +334,10 @@ class Pace:
                 return False
             self._gate, self._first, self._end_ns = None, first, first + self._load_ns
         return True
+
+    @property
+    def _so_far(self) -> int:
+        return self.sent - self._begin
 
     def take(self, now_ns: int, at_most: int) -> int:
         """How many further messages are due at ``now_ns``, at most ``at_most``; the caller must send them.
@@ -340,28 +348,29 @@ class Pace:
             due = at_most if self._first <= now_ns < self._end_ns else 0
         else:
             until = min(now_ns, self._end_ns) - self._first
-            due = min(at_most, max(0, int(until * self._rate / 1e9) - self.sent))
+            due = min(at_most, max(0, int(until * self._rate / 1e9) - self._so_far))
         if self._count is not None:
-            due = min(due, self._count - self.sent)
+            due = min(due, self._count - self._so_far)
         self.sent += due
         return due
 
     def over(self, now_ns: int) -> bool:
         """Whether no further message will be due."""
-        if self._count is not None and self.sent >= self._count:
+        if self._count is not None and self._so_far >= self._count:
             return True
         if self._rate is None:
             return now_ns >= self._end_ns
-        return self.sent >= int((self._end_ns - self._first) * self._rate / 1e9) and now_ns >= self._end_ns
+        return self._so_far >= int((self._end_ns - self._first) * self._rate / 1e9) and now_ns >= self._end_ns
 
     def due_ns(self, msg: int) -> int:
         """When message ``msg`` was due; -1 without a rate."""
-        return -1 if self._rate is None else self._first + int((msg + 1) * 1e9 / self._rate)
+        return -1 if self._rate is None else self._first + int((msg - self._begin + 1) * 1e9 / self._rate)
 
     def due_many(self, first: int, n: int) -> npt.NDArray[np.int64] | int:
         if self._rate is None:
             return -1
-        return self._first + (np.arange(first + 1, first + n + 1) * (1e9 / self._rate)).astype(np.int64)
+        nth = first - self._begin + 1
+        return self._first + (np.arange(nth, nth + n) * (1e9 / self._rate)).astype(np.int64)
 
     def key(self, msg: int) -> int:
         return msg % self._keys if self._keys else -1

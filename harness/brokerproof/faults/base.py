@@ -35,6 +35,8 @@ _OUTSIDE = frozenset({"link", "load", "none"})
 
 #: How long a fault may take to bite after its injection, and to be gone after its heal.
 BITE_S, HEAL_S = 5.0, 10.0
+#: How long the first look may wait for what it sees to be sound.
+CALM_S = 2.0
 #: How long a destination may be without a leader before a role cannot be resolved.
 LEADER_S = 20.0
 #: How long before its moment an injection begins with its first look.
@@ -140,7 +142,9 @@ class Look:
 def look(fault_: Fault, scene: Scene, target: str, targets: Sequence[str] | None = None) -> Look:
     """The first look. targets: recorded names instead of resolving the role (``replay --targets recorded``)."""
     names = tuple(targets) if targets is not None else fault_.resolve(scene, target)
-    return Look(names, fault_.probe(scene, names), _observe(scene))
+    # A hiccup of the machine looks like a fault; one that is over in a moment is nobody's.
+    before = _until(fault_, scene, names, bites=False, timeout_s=CALM_S)
+    return Look(names, before, _observe(scene))
 
 
 @contextmanager
@@ -197,7 +201,7 @@ def _until(fault_: Fault, scene: Scene, targets: Sequence[str], *, bites: bool, 
         return last.bites is bites
 
     with suppress(DeadlineError):  # the last look is the evidence
-        wait_until(look, timeout_s, f"fault {fault_.name} {'to bite' if bites else 'to be gone'}")
+        wait_until(look, timeout_s, f"fault {fault_.name} {'to bite' if bites else 'not to bite'}")
     return last
 
 
