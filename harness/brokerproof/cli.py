@@ -264,11 +264,12 @@ def doctor() -> None:
     """Says what is there, what is missing, and the next step."""
     from rich.console import Console
 
+    from brokerproof.listing import abilities
     from brokerproof.runtime.doctor import diagnose
 
     console = Console()
     look = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "missing": ("✘", "red")}
-    checks = diagnose()
+    checks = diagnose({"faults": abilities})
     for one in checks:
         symbol, style = look[one.status]
         console.print(f"[{style}]{symbol} {one.status:<8}[/] [bold]{one.name}[/]: ", end="", highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import Any
 
@@ -9,7 +10,8 @@ from brokerproof.brokers.base import broker, products
 from brokerproof.checkers.base import checkers as all_checkers
 from brokerproof.claims import declared
 from brokerproof.faults.base import faults as fault_names
-from brokerproof.faults.base import make
+from brokerproof.faults.base import make, missing
+from brokerproof.runtime.doctor import Check
 from brokerproof.suites import suites
 
 
@@ -26,15 +28,36 @@ def claims() -> list[dict[str, Any]]:
 
 
 def faults() -> list[dict[str, Any]]:
-    """Name, plane, settings with defaults, and what each fault does."""
+    """Name, plane, targets, settings with units and defaults, evidence, what it needs, and what each fault does."""
     rows = []
     for name in fault_names():
         made: Any = make(name)
-        fields = [f for f in getattr(type(made), "__dataclass_fields__", {}) if f != "name"]
-        doc = (sys.modules[type(made).__module__].__doc__ or "").strip().splitlines()[0]
-        settings = [f"{f}={getattr(made, f)!r}" for f in fields if f not in ("plane", "witnessed_by")]
-        rows.append({"fault": name, "plane": made.plane, "settings": settings, "what": doc.split(": ", 1)[-1]})
+        cls = type(made)
+        settings = [f"{f.name}={getattr(made, f.name)!r}" for f in dataclasses.fields(cls)]
+        doc = (sys.modules[cls.__module__].__doc__ or "").strip().splitlines()[0]
+        # In prose, and once: where the class says it, or the class of its plane.
+        told = next((d for c in cls.__mro__ if "Evidence:" in (d := c.__doc__ or "")), "")
+        rows.append(
+            {
+                "fault": name, "plane": made.plane, "targets": list(made.roles), "settings": settings,
+                "evidence": " ".join(told.partition("Evidence:")[2].partition("\n\n")[0].split()),
+                "needs": [*(f"equipment {kind}" for kind in made.needs), *made.abilities],
+                "what": doc.split(": ", 1)[-1],
+            }
+        )  # fmt: skip
     return rows
+
+
+def abilities() -> list[Check]:
+    """Each fault that this machine cannot do, with what is missing; for ``brokerproof doctor``."""
+    lacks = {name: what for name in fault_names() if (what := missing(name))}
+    if not lacks:
+        return [Check("faults", "ok", f"all {len(fault_names())} can be done here, as far as this can be seen")]
+    found = []
+    for name, what in lacks.items():
+        seen, _, step = what.partition("; next: ")
+        found.append(Check(f"fault {name}", "warning", seen, step or "see the other lines"))
+    return found
 
 
 def checkers() -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from brokerproof.claim import Claim
 from brokerproof.errors import HarnessError, HistoryError, PlanError
 from brokerproof.expected import expected
 from brokerproof.experiment import Cell, Experiment, PropertyExperiment
-from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, look, make, spares_nodes
+from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, look, make, missing, spares_nodes
 from brokerproof.finding import Finding
 from brokerproof.history import FAIL, F, History, read_history
 from brokerproof.live import Watch
@@ -230,12 +230,14 @@ def _undecided(
 
 
 def lacking(experiment: Experiment | PropertyExperiment) -> str:
-    """What this machine lacks for the experiment's equipment, in a sentence; empty when it can be had."""
-    if isinstance(experiment, PropertyExperiment) or not experiment.equipment:
+    """What this machine lacks for the experiment's equipment and faults, in a sentence; empty when it can be had."""
+    if isinstance(experiment, PropertyExperiment):
         return ""
     from brokerproof.runtime import equipment
 
-    return "; ".join(filter(None, (equipment.kind(name).missing() for name in experiment.equipment)))
+    lacks = [equipment.kind(name).missing() for name in experiment.equipment]
+    lacks += [missing(name) for name in sorted({i.fault for i in experiment.schedule})]
+    return "; ".join(dict.fromkeys(filter(None, lacks)))
 
 
 def unsupported(session: Session, cell: Cell, missing: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +11,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from brokerproof.brokers.base import broker
+from brokerproof import listing
+from brokerproof.brokers.base import MemoryUse, Throttled, broker
+from brokerproof.brokers.memory.cluster import MemoryCluster, MemoryNode
 from brokerproof.errors import PlanError, UsageError
 from brokerproof.faults import base
 from brokerproof.faults.base import Probe, Scene, apply, faults, judge, make
@@ -61,6 +65,63 @@ def scene() -> Iterator[Scene]:
     cluster.close()
 
 
+class Machine(MemoryNode):
+    """A node whose kernel counts what it lacks: with every look by so much, as if time had gone by."""
+
+    cores: float | None = None
+    headroom_mb: int | None = None
+    periods, waited = 100, 7
+    offset_s, drift = 0.0, 0.0
+    moves = True
+    oom = ""
+
+    def limit_cores(self, cores: float | None) -> None:
+        self.cores = cores
+
+    def throttled(self) -> Throttled:
+        if self.cores is not None:
+            self.periods, self.waited = self.periods + 1, self.waited + 1
+        return Throttled(self.periods, self.waited, 90.0 * self.waited)
+
+    def limit_memory(self, headroom_mb: int | None) -> None:
+        self.headroom_mb = headroom_mb
+
+    def memory(self) -> MemoryUse:
+        limit = 1024.0 if self.headroom_mb is None else 280.0 + self.headroom_mb
+        return MemoryUse(min(320.0, limit), 280.0, limit, 1024.0, 19)
+
+    def killed(self) -> str:
+        return self.oom
+
+    def clock_moves(self) -> bool:
+        return self.moves
+
+    def move_clock(self, offset_s: float, drift: float = 0.0) -> None:
+        self.offset_s, self.drift, self.since = offset_s, drift, time.monotonic()
+
+    def clock_ahead(self) -> tuple[float, float]:
+        gained = self.drift * (time.monotonic() - self.since) if self.drift else 0.0
+        return self.offset_s + gained, 0.001
+
+
+@pytest.fixture(autouse=True)
+def short_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("brokerproof.faults.cpu_starve"), "_WATCH_S", 0.01)
+
+
+def machines(scene: Scene) -> Scene:
+    cluster = scene.cluster
+    assert isinstance(cluster, MemoryCluster)
+    cluster.nodes = {"m1": Machine(cluster)}
+    return scene
+
+
+def machine(scene: Scene) -> Machine:
+    node = machines(scene).cluster.nodes["m1"]
+    assert isinstance(node, Machine)
+    return node
+
+
 def three_nodes(scene: Scene) -> Scene:
     cluster = scene.cluster
     cluster.peers = Peers()
@@ -73,6 +134,17 @@ TARGETS = {"client_kill": "consumer", "link_down": "all", "black_hole": "all", "
            "latency": "all", "lost_ack": "all", "noop": "all"}  # fmt: skip
 
 
+#: What a fault needs besides the memory broker's one node and its links.
+STAGES = {
+    "partition": three_nodes,
+    **dict.fromkeys(("cpu_starve", "memory_pressure", "clock_jump", "clock_skew"), machines),
+}
+
+
+def staged(name: str, scene: Scene) -> Scene:
+    return STAGES.get(name, lambda same: same)(scene)
+
+
 def impatient(monkeypatch: pytest.MonkeyPatch, name: str = "noop") -> None:
     monkeypatch.setattr(type(make(name)), "bite_s", 0.05)
     monkeypatch.setattr(base, "HEAL_S", 0.05)
@@ -80,8 +152,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, name: str = "noop") -> None:
 
 @pytest.mark.parametrize("name", [n for n in faults() if n != "noop"])
 def test_every_fault_bites_and_heals(name: str, scene: Scene) -> None:
-    if name == "partition":
-        scene = three_nodes(scene)
+    scene = staged(name, scene)
     with apply(make(name), scene, TARGETS.get(name, "leader"), now_s=iter(range(9)).__next__) as record:
         assert record.targets
         assert record.probes["during"]["bites"] is True
@@ -93,8 +164,7 @@ def test_every_fault_bites_and_heals(name: str, scene: Scene) -> None:
 @pytest.mark.parametrize("name", [n for n in faults() if n != "noop"])
 def test_a_fault_that_does_nothing_is_caught(name: str, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     impatient(monkeypatch, name)
-    if name == "partition":
-        scene = three_nodes(scene)
+    scene = staged(name, scene)
     fault = make(name)
 
     @contextmanager
@@ -109,8 +179,7 @@ def test_a_fault_that_does_nothing_is_caught(name: str, scene: Scene, monkeypatc
 
 @pytest.mark.parametrize("name", [n for n in faults() if n != "noop"])
 def test_every_fault_heals_on_an_error_too(name: str, scene: Scene) -> None:
-    if name == "partition":
-        scene = three_nodes(scene)
+    scene = staged(name, scene)
     fault = make(name)
     with (
         pytest.raises(ZeroDivisionError),
@@ -228,3 +297,190 @@ def test_two_faults_of_one_name_are_refused() -> None:
 def test_client_kill_spares_who_has_no_clients(scene: Scene) -> None:
     with pytest.raises(PlanError, match="needs load processes"):
         make("client_kill").resolve(Scene(cluster=scene.cluster), "consumer")
+
+
+# -- processor, memory, clock ------------------------------------------------------------------------------------------
+
+
+def test_a_limit_that_the_node_does_not_reach_is_no_starvation(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    impatient(monkeypatch, "cpu_starve")
+    monkeypatch.setattr(Machine, "throttled", lambda self: Throttled(100, 7, 630.0))
+    with apply(make("cpu_starve", {"cores": 1.5}), machines(scene), "all", now_s=lambda: 0.0) as record:
+        pass
+    assert record.evidence == "no_effect"
+    assert (
+        "waited in 0 periods just now, in 7 of 100 since it started, 630 ms in all" in record.probes["during"]["seen"]
+    )
+
+
+def test_waiting_that_goes_on_after_the_heal_is_not_healed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch, "cpu_starve")
+    monkeypatch.setattr(make("cpu_starve").__class__, "mend", lambda self, node: None)
+    with apply(make("cpu_starve"), machines(scene), "all", now_s=lambda: 0.0) as record:
+        pass
+    assert record.evidence == "not_healed"
+
+
+@pytest.mark.parametrize(("headroom_mb", "evidence"), [(8, "took_effect"), (100, "no_effect")])
+def test_memory_presses_only_where_the_node_is_at_its_limit(
+    headroom_mb: int, evidence: str, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient(monkeypatch, "memory_pressure")
+    fault = make("memory_pressure", {"headroom_mb": headroom_mb})
+    with apply(fault, machines(scene), "all", now_s=lambda: 0.0) as record:
+        pass
+    assert record.evidence == evidence
+
+
+def test_a_node_that_the_kernel_killed_is_said_and_started_again(scene: Scene) -> None:
+    node = machine(scene)
+    with apply(make("memory_pressure"), scene, "all", now_s=lambda: 0.0) as record:
+        node.kill()
+        node.oom = "2026-01-01T00:00:00Z"
+        killed = make("memory_pressure").probe(scene, ("m1",))
+    assert killed.bites
+    assert node.state() == "running"
+    assert record.evidence == "took_effect"
+    assert "killed it for want of memory at 2026-01-01" in record.probes["after"]["seen"]
+
+
+def test_a_node_that_is_down_for_another_reason_is_no_pressure(scene: Scene) -> None:
+    machine(scene).kill()
+    assert make("memory_pressure").probe(scene, ("m1",)).bites is None
+
+
+class Alarmed:
+    """A product that watches its memory, as the cluster tells it."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.on: set[str] = set()
+        for name in ("raise_memory_alarm", "clear_memory_alarm", "memory_alarm"):
+            setattr(scene.cluster, name, getattr(self, name))
+
+    def raise_memory_alarm(self, node: str) -> None:
+        self.on.add(node)
+
+    def clear_memory_alarm(self, node: str) -> None:
+        self.on.discard(node)
+
+    def memory_alarm(self, node: str) -> tuple[bool, str]:
+        return node in self.on, f"memory alarm {'on' if node in self.on else 'off'}"
+
+
+def test_memory_pressure_is_the_products_alarm_where_it_has_one(scene: Scene) -> None:
+    node = machine(scene)
+    Alarmed(scene)
+    with apply(make("memory_pressure"), scene, "all", now_s=lambda: 0.0) as record:
+        assert node.headroom_mb is None
+    assert record.probes["during"]["seen"] == "m1: memory alarm on"
+    assert record.evidence == "took_effect"
+    with apply(make("memory_pressure", {"by": "limit"}), scene, "all", now_s=lambda: 0.0) as record:
+        assert node.headroom_mb == 8
+    assert record.evidence == "took_effect"
+
+
+def test_an_alarm_that_does_not_go_off_is_caught(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch, "memory_pressure")
+    alarmed = Alarmed(machines(scene))
+    monkeypatch.setattr(scene.cluster, "raise_memory_alarm", lambda node: None, raising=False)
+    with apply(make("memory_pressure"), scene, "all", now_s=lambda: 0.0) as record:
+        assert not alarmed.on
+    assert record.evidence == "no_effect"
+
+
+def test_memory_pressure_by_alarm_needs_a_product_that_has_one(scene: Scene) -> None:
+    with pytest.raises(PlanError, match="memory has no memory alarm"):
+        make("memory_pressure", {"by": "alarm"}).resolve(machines(scene), "all")
+
+
+@pytest.mark.parametrize("name", ["cpu_starve", "memory_pressure", "clock_jump", "clock_skew"])
+def test_nodes_that_cannot_be_limited_or_moved_are_refused(name: str, scene: Scene) -> None:
+    with pytest.raises(PlanError, match="node 'm1' of memory has not"):
+        make(name).resolve(scene, "all")
+
+
+@pytest.mark.parametrize("name", ["clock_jump", "clock_skew"])
+def test_a_clock_fault_is_for_equipped_nodes_only(name: str, scene: Scene) -> None:
+    machine(scene).moves = False
+    with pytest.raises(PlanError, match="start the nodes with the equipment clock"):
+        make(name).resolve(scene, "all")
+    assert make(name).needs == ("clock",)
+
+
+@pytest.mark.parametrize("jump_s", [-3600.0, 5.0])
+def test_a_clock_jumps_either_way_and_back(jump_s: float, scene: Scene) -> None:
+    node = machine(scene)
+    with apply(make("clock_jump", {"jump_s": jump_s}), scene, "all", now_s=lambda: 0.0) as record:
+        assert node.offset_s == jump_s
+        assert f"m1: date {jump_s:+.3f} s" in record.probes["during"]["seen"]
+    assert node.offset_s == 0
+    assert record.evidence == "took_effect"
+
+
+def test_a_jump_of_another_size_is_unproven(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch, "clock_jump")
+    monkeypatch.setattr(type(make("clock_jump")), "move", lambda self, node: node.move_clock(10.0))
+    with apply(make("clock_jump"), machines(scene), "all", now_s=lambda: 0.0) as record:
+        pass
+    assert record.evidence == "unproven"
+
+
+def test_a_broker_that_does_not_see_the_jump_of_its_node_is_unproven(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    impatient(monkeypatch, "clock_jump")
+    monkeypatch.setattr(machines(scene).cluster, "own_clock", lambda node: (0.0, 0.01, "own time"), raising=False)
+    with apply(make("clock_jump"), scene, "all", now_s=lambda: 0.0) as record:
+        pass
+    assert record.evidence == "unproven"
+    assert "m1: own time +0.000 s" in record.probes["during"]["seen"]
+
+
+@pytest.mark.parametrize("drift_ms_per_s", [2000.0, -600.0])
+def test_a_clock_runs_fast_or_slow(drift_ms_per_s: float, scene: Scene) -> None:
+    with apply(
+        make("clock_skew", {"drift_ms_per_s": drift_ms_per_s}), machines(scene), "all", now_s=lambda: 0.0
+    ) as record:
+        assert "then m1: date" in record.probes["during"]["seen"]
+    assert record.evidence == "took_effect"
+
+
+def test_a_jump_is_no_skew(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch, "clock_skew")
+    monkeypatch.setattr(type(make("clock_skew")), "move", lambda self, node: node.move_clock(10.0))
+    with apply(make("clock_skew"), machines(scene), "all", now_s=lambda: 0.0) as record:
+        pass
+    assert record.evidence == "unproven"
+
+
+@pytest.mark.parametrize(("ahead", "coarse", "bites"), [(1.0, 0.5, True), (-1.0, 0.5, None), (0.0, 0.01, None)])
+def test_a_brokers_own_time_must_agree_with_the_date_of_its_node(
+    ahead: float, coarse: float, bites: bool | None, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = machine(scene)
+    monkeypatch.setattr(scene.cluster, "own_clock", lambda node: (ahead, coarse, "own time"), raising=False)
+    fault = make("clock_skew", {"drift_ms_per_s": 900.0})
+    node.move_clock(0.5, 0.9)
+    assert fault.probe(scene, ("m1",)).bites is bites
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("clock_jump", {"jump_s": 0.2}),
+        ("clock_skew", {"drift_ms_per_s": 5.0}),
+        ("clock_skew", {"drift_ms_per_s": -1000.0}),
+    ],
+)
+def test_what_could_not_be_told_from_an_error_is_refused(name: str, options: Mapping[str, float]) -> None:
+    with pytest.raises(UsageError, match="expected at least"):
+        make(name, options)
+
+
+def test_every_fault_says_what_it_is_aimed_at_and_what_it_shows() -> None:
+    for row in listing.faults():
+        assert row["evidence"], row["fault"]
+        assert row["targets"] or row["fault"] == "noop"
+        assert row["what"]

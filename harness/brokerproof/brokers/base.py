@@ -62,6 +62,67 @@ class Node(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Throttled:
+    """What the kernel has counted of a node since it started: periods of a limited processor, how many of them ended with
+    the node waiting for the next, and how long it waited in all, over its threads."""
+
+    periods: int
+    throttled: int
+    throttled_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """A node's memory as the kernel counts it. own_mb: what it cannot give back, files are not in it.
+
+    limit_mb: in force now. configured_mb: what it was started with. major_faults: since it started, pages that had to be
+    fetched from the disk.
+    """
+
+    used_mb: float
+    own_mb: float
+    limit_mb: float
+    configured_mb: float
+    major_faults: int
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A node whose processor and memory the engine can limit while it runs. The counters raise EnvironmentProblem where
+    the engine does not tell them, or the node is down."""
+
+    def limit_cores(self, cores: float | None) -> None:
+        """None: no limit. Not an error on a node that is down."""
+
+    def throttled(self) -> Throttled: ...
+
+    def limit_memory(self, headroom_mb: int | None) -> None:
+        """So that it has so much left beyond ``own_mb``; None: what it was started with. The kernel may kill the node."""
+
+    def memory(self) -> MemoryUse: ...
+
+    def killed(self) -> str:
+        """When the kernel last killed it for want of memory, also when it was started again since; "" never."""
+
+
+@runtime_checkable
+class Clocked(Protocol):
+    """A node whose wall clock can be moved while it runs, if it was started with the equipment ``clock``. Its monotonic
+    clock goes on as it did."""
+
+    def clock_moves(self) -> bool:
+        """Whether it was started with that."""
+
+    def move_clock(self, offset_s: float, drift: float = 0.0) -> None:
+        """It jumps by so much, and gains so many seconds per second from now on; 0, 0: the true time. Works on a node
+        that is down, too."""
+
+    def clock_ahead(self) -> tuple[float, float]:
+        """How far a fresh process on the node sees its date ahead of the true one, and the error of that, in seconds.
+        Raises EnvironmentProblem where it cannot be asked."""
+
+
+@dataclass(frozen=True, slots=True)
 class Greeted:
     """What a fresh connection through a link saw.
 
@@ -197,6 +258,29 @@ class Locates(Protocol):
         marks: of ``message.mark``, with the destination's name and the partition it was sent to, -1 where not known.
         deadline: of ``time.monotonic``; what was not looked at by then says so.
         """
+
+
+@runtime_checkable
+class MemoryAlarmed(Protocol):
+    """What the cluster of a product that watches its own memory, and raises an alarm, offers as well."""
+
+    def raise_memory_alarm(self, node: str) -> None:
+        """Lets the node take so little memory that it raises its alarm, by the product's own setting."""
+
+    def clear_memory_alarm(self, node: str) -> None:
+        """Gives back what the node was configured with; no error when it is down, it then starts with that."""
+
+    def memory_alarm(self, node: str) -> tuple[bool, str]:
+        """Whether the node says that its alarm is on, and what else it says. Raises EnvironmentProblem."""
+
+
+@runtime_checkable
+class TellsTime(Protocol):
+    """What the cluster of a product that tells a broker's own time offers as well."""
+
+    def own_clock(self, node: str) -> tuple[float, float, str] | None:
+        """How far the broker on that node sees its time of day ahead of this process', the error of that, both in
+        seconds, and what was asked; None where it has no way to tell now. Raises EnvironmentProblem without an answer."""
 
 
 class Broker(Protocol):

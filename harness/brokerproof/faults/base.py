@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -22,14 +23,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from brokerproof.brokers.base import LINK_GROUPS, Cluster, Greeted, Link, Node
-from brokerproof.errors import DeadlineError, HarnessError, unknown
+from brokerproof.brokers.base import LINK_GROUPS, Clocked, Cluster, Greeted, Link, Node, TellsTime
+from brokerproof.errors import DeadlineError, HarnessError, PlanError, unknown
 from brokerproof.waiting import wait_until
 
 Evidence = Literal["took_effect", "no_effect", "not_healed", "unproven"]
 #: What a fault breaks: client links, links between nodes, nodes, load processes, the nodes' file systems, their clocks,
 #: their memory and processor; ``none``: nothing.
 Plane = Literal["link", "peer", "node", "load", "disk", "clock", "resource", "none"]
+_NODE_ROLES = ("leader", "follower", "one", "minority", "majority", "all", "NODE")
+#: What faults of a plane can be aimed at, where that is not nodes.
+_ROLES: Mapping[str, tuple[str, ...]] = {
+    "link": ("all", "leader", "NODE"),
+    "load": ("consumer", "producer"),
+    "none": (),
+}
 #: Planes that nodes do not notice.
 _OUTSIDE = frozenset({"link", "load", "none"})
 
@@ -41,6 +49,8 @@ CALM_S = 2.0
 LEADER_S = 20.0
 #: How long before its moment an injection begins with its first look.
 LOOK_AHEAD_S = 3.0
+#: A clock is right when it is no further off than this, and the error of reading it.
+CLOCK_RIGHT_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,10 @@ class Fault(Protocol):
     witnessed_by: tuple[str, ...]
     #: Equipment that the nodes must have been started with, see ``Plan.equipment``.
     needs: tuple[str, ...]
+    #: What it needs of the machine besides an engine, see ``runtime.abilities``.
+    abilities: tuple[str, ...]
+    #: The targets it takes; ``NODE`` stands for the name of any node.
+    roles: tuple[str, ...]
 
     def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
         """The names (nodes, links, processes) that the role means right now. Raises PlanError for a role it has not."""
@@ -224,7 +238,12 @@ def fault(name: str) -> Callable[[C], C]:
         if other is not None and other.__module__ != cls.__module__:
             raise HarnessError(f"two faults are called {name!r}: {other.__module__} and {cls.__module__}")
         cls.name = name  # type: ignore[attr-defined]
-        for attribute, default in (("bite_s", BITE_S), ("witnessed_by", ()), ("needs", ())):
+        of = cls.plane  # type: ignore[attr-defined]
+        defaults = {
+            "bite_s": BITE_S, "witnessed_by": (), "needs": (), "roles": _ROLES.get(of, _NODE_ROLES),
+            "abilities": ("packet filter",) if of == "peer" else (),
+        }  # fmt: skip
+        for attribute, default in defaults.items():
             if not hasattr(cls, attribute):
                 setattr(cls, attribute, default)
         _REGISTRY[name] = cls
@@ -248,6 +267,16 @@ def plane(name: str) -> Plane:
     """What that fault breaks. Raises UsageError for an unknown name."""
     found: Plane = _class_of(name).plane
     return found
+
+
+def missing(name: str) -> str:
+    """What this machine lacks for that fault, with the next step; empty when it can be done here, as far as can be seen.
+    Raises UsageError for an unknown name."""
+    from brokerproof.runtime import abilities, equipment  # an engine is looked for only when this is asked
+
+    cls = _class_of(name)
+    lacks = [*map(abilities.missing, cls.abilities), *(equipment.kind(kind).missing() for kind in cls.needs)]
+    return "; ".join(filter(None, lacks))
 
 
 def _class_of(name: str) -> Any:
@@ -353,8 +382,7 @@ class NodeFault:
         raise NotImplementedError
 
     def mend(self, node: Node) -> None:
-        if node.state() == "exited":
-            node.start()
+        revive(node)
 
     def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
         return resolve_nodes(scene, target)
@@ -379,6 +407,96 @@ class NodeFault:
         return Probe(False if all(state == "running" for state in states.values()) else None, said)
 
 
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """How far a clock was seen ahead of the true time, give or take the error; at_s: when, by a monotonic clock. what: the
+    node's ``date``, or what the broker on it calls its own."""
+
+    node: str
+    what: str
+    ahead_s: float
+    error_s: float
+    at_s: float
+
+    @property
+    def right(self) -> bool:
+        return abs(self.ahead_s) <= self.error_s + CLOCK_RIGHT_S
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.what} {self.ahead_s:+.3f} s (± {self.error_s:.3f})"
+
+
+class ClockFault:
+    """A fault of nodes' wall clocks. Targets: as for nodes, of those whose clock can be moved; when it is healed the clock
+    is set right at once, which is a jump as well.
+
+    Evidence: the date that a fresh process on the node sees, and the time the broker itself tells where it does, each
+    compared with the true time.
+    """
+
+    plane: Plane = "clock"
+    needs: tuple[str, ...] = ("clock",)
+    bite_s = 15.0
+
+    def move(self, node: Clocked) -> None:
+        raise NotImplementedError
+
+    def bites(self, readings: Sequence[ClockReading], again: Callable[[], Sequence[ClockReading]]) -> bool | None:
+        """Whether clocks of which not all are right are wrong as this fault makes them; ``again`` reads them anew."""
+        raise NotImplementedError
+
+    def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
+        nodes = need(Clocked, scene, resolve_nodes(scene, target), "a clock that can be moved")
+        movable = tuple(name for name in nodes if _clocked(scene, name).clock_moves())
+        if not movable:
+            raise PlanError(f"no clock of {', '.join(nodes)} can be moved; start the nodes with the equipment clock")
+        return movable
+
+    @contextmanager
+    def inject(self, scene: Scene, targets: Sequence[str]) -> Iterator[None]:
+        nodes = [_clocked(scene, name) for name in targets]
+        try:
+            with ThreadPoolExecutor(max(1, len(nodes))) as pool:
+                list(pool.map(self.move, nodes))
+            yield
+        finally:
+            for node in nodes:
+                node.move_clock(0.0)
+
+    def probe(self, scene: Scene, targets: Sequence[str]) -> Probe:
+        try:
+            readings = _clocks(scene, targets)
+            said = [", ".join(map(str, readings))]
+
+            def again() -> Sequence[ClockReading]:
+                later = _clocks(scene, targets)
+                said.append(f"then {', '.join(map(str, later))}")
+                return later
+
+            bites = False if all(r.right for r in readings) else self.bites(readings, again)
+        except HarnessError as exc:
+            return Probe(None, str(exc))
+        return Probe(bites, "; ".join(said))
+
+
+def _clocked(scene: Scene, name: str) -> Clocked:
+    node = scene.cluster.nodes[name]
+    assert isinstance(node, Clocked)
+    return node
+
+
+def _clocks(scene: Scene, names: Sequence[str]) -> list[ClockReading]:
+    """Each node's date, and its broker's own time where that is told."""
+    found = []
+    for name in names:
+        ahead_s, error_s = _clocked(scene, name).clock_ahead()
+        found.append(ClockReading(name, "date", ahead_s, error_s, time.monotonic()))
+        if isinstance(scene.cluster, TellsTime) and (told := scene.cluster.own_clock(name)) is not None:
+            ahead_s, error_s, what = told
+            found.append(ClockReading(name, what, ahead_s, error_s, time.monotonic()))
+    return found
+
+
 def _leaders(scene: Scene) -> list[str]:
     """The leaders of the scene's destinations; one that is between two terms is waited for."""
     return sorted(
@@ -387,6 +505,20 @@ def _leaders(scene: Scene) -> list[str]:
             for name in scene.destinations
         }
     )
+
+
+def revive(node: Node) -> None:
+    """Starts a node that is down."""
+    if node.state() == "exited":
+        node.start()
+
+
+def need(contract: type[Any], scene: Scene, names: Sequence[str], what: str) -> tuple[str, ...]:
+    """The same names. Raises PlanError for a node that does not fulfil that contract of ``brokers.base``."""
+    for name in names:
+        if not isinstance(scene.cluster.nodes[name], contract):
+            raise PlanError(f"node {name!r} of {scene.cluster.product} has not {what}; another broker's nodes may")
+    return tuple(names)
 
 
 def resolve_nodes(scene: Scene, target: str) -> tuple[str, ...]:

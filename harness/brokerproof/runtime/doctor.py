@@ -18,9 +18,10 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -57,21 +58,22 @@ class Check:
     next_step: str = ""
 
 
-def diagnose() -> list[Check]:
-    """All checks, in the order of a first set-up."""
+def diagnose(more: Mapping[str, Callable[[], Iterable[Check]]] = MappingProxyType({})) -> list[Check]:
+    """All checks, in the order of a first set-up, and then those of ``more``: looks by parts that this one does not know."""
+    looks = {**_LOOKS, **more}
     answers: queue.SimpleQueue[tuple[str, list[Check]]] = queue.SimpleQueue()
-    for name, look in _LOOKS.items():
+    for name, look in looks.items():
         # Daemons: a look that hangs (a registry that swallows packets) must not hold up the end of the process.
         threading.Thread(target=lambda n=name, f=look: answers.put((n, _safely(n, f))), daemon=True).start()
     found: dict[str, list[Check]] = {}
     stop_at = time.monotonic() + _DEADLINE_S
-    while len(found) < len(_LOOKS) and (left_s := stop_at - time.monotonic()) > 0:
+    while len(found) < len(looks) and (left_s := stop_at - time.monotonic()) > 0:
         try:
             name, checks = answers.get(timeout=left_s)
         except queue.Empty:
             break
         found[name] = checks
-    return [check for name in _LOOKS for check in (found[name] if name in found else [_too_slow(name)])]
+    return [check for name in looks for check in (found[name] if name in found else [_too_slow(name)])]
 
 
 def _safely(name: str, look: Callable[[], Iterable[Check]]) -> list[Check]:
@@ -214,27 +216,19 @@ def _images() -> Iterable[Check]:
             yield Check(name, "warning", "not here yet", step)
 
 
-def _packet_filter() -> Iterable[Check]:
-    """Sets a rule in a network namespace of its own, which goes away with the container."""
-    client = _client()
-    if client is None:
+def _abilities() -> Iterable[Check]:
+    if _client() is None:
         return
-    import docker.errors
+    from brokerproof.runtime import abilities
 
-    from brokerproof.runtime import recipes
-
-    tag = recipes.recipe_for("side", recipes.DEFAULTS["side"]).tag
-    command = ["nft", "add table inet bp; add chain inet bp i { type filter hook input priority 0; }"]
-    try:
-        client.containers.run(tag, command, remove=True, network_mode="none", cap_add=["NET_ADMIN"])
-    except docker.errors.ImageNotFound:
-        yield Check("packet filter", "ok", "not tried: the side container's image is not here yet")
-    except docker.errors.ContainerError as exc:
-        seen = exc.stderr.decode(errors="replace").strip() if isinstance(exc.stderr, bytes) else str(exc)
-        step = "the engine's kernel needs nf_tables: without it no partition between brokers"
-        yield Check("packet filter", "warning", f"nft in a container: {seen[-200:]}", step)
-    else:
-        yield Check("packet filter", "ok", "nft works in a side container")
+    for name in abilities.ABILITIES:
+        seen, _, step = abilities.missing(name).partition("; next: ")
+        if seen:
+            yield Check(name, "warning", seen, step)
+        elif abilities.tried(name):
+            yield Check(name, "ok", "there")
+        else:
+            yield Check(name, "ok", "not tried: the side container's image is not here yet")
 
 
 def _leftovers() -> Iterable[Check]:
@@ -274,7 +268,7 @@ _LOOKS: dict[str, Callable[[], Iterable[Any]]] = {
     "engine": _engine,
     "registry": _registry,
     "images": _images,
-    "packet filter": _packet_filter,
+    "abilities": _abilities,
     "loop devices": _loop_devices,
     "mkfs.ext4": _mkfs,
     "chromium": _chromium,

@@ -28,6 +28,7 @@ from brokerproof.runtime import equipment as equipment_kinds
 from brokerproof.runtime import images, sweep
 from brokerproof.runtime.node import (
     LABEL_CLUSTER,
+    LABEL_MEMORY,
     LABEL_OWNER,
     LABEL_RUN,
     ContainerNode,
@@ -212,6 +213,7 @@ class Ground:
                 LABEL_RUN: self.run,
                 LABEL_CLUSTER: self.name,
                 LABEL_OWNER: sweep.owner_label(self.run),
+                LABEL_MEMORY: str(spec.memory_mb),
                 **(labels or {}),
             },
             "mem_limit": f"{spec.memory_mb}m",

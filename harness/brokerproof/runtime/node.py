@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os.path
 import tarfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,12 +17,15 @@ import docker
 import docker.errors
 import requests
 
+from brokerproof.brokers.base import MemoryUse, Throttled
 from brokerproof.errors import EnvironmentProblem, ProvisionError
-from brokerproof.runtime import engine
+from brokerproof.runtime import clockwork, engine, limits
 from brokerproof.waiting import wait_until
 
 #: Labels by which everything of a run is found again.
 LABEL_RUN, LABEL_CLUSTER, LABEL_OWNER = "brokerproof.run", "brokerproof.cluster", "brokerproof.owner"
+#: What a node's memory is limited to when nothing presses it; the engine forgets that when the limit is changed.
+LABEL_MEMORY = "brokerproof.memory_mb"
 STOP_GRACE_S = 20
 _CHUNK = 1 << 20
 
@@ -156,6 +162,72 @@ class ContainerNode:
                             yield member.name, member.size, content
             except tarfile.TarError as exc:
                 raise EnvironmentProblem(f"reading {folder!r} in {self.container_name!r}: {exc}") from exc
+
+    # -- brokers.base.Limited ------------------------------------------------------------------------------------------
+
+    def limit_cores(self, cores: float | None) -> None:
+        quota = -1 if cores is None else round(cores * limits.PERIOD_US)
+        with engine_errors(f"limiting the processor of {self.container_name!r}"):
+            self.container().update(cpu_period=limits.PERIOD_US, cpu_quota=quota)
+
+    def throttled(self) -> Throttled:
+        return limits.throttled(self._stats(), self.container_name)
+
+    def limit_memory(self, headroom_mb: int | None) -> None:
+        configured = int(self.container().labels[LABEL_MEMORY])
+        wanted = configured if headroom_mb is None else min(configured, round(self.memory().own_mb) + headroom_mb)
+        with engine_errors(f"limiting the memory of {self.container_name!r} to {wanted} MB"):
+            # Without swap, as at the start: what does not fit has to go.
+            self.container().update(mem_limit=f"{wanted}m", memswap_limit=f"{wanted}m")
+
+    def memory(self) -> MemoryUse:
+        return limits.memory(self._stats(), float(self.container().labels[LABEL_MEMORY]), self.container_name)
+
+    def killed(self) -> str:
+        # The engine keeps the word over a start, until the container ends the next time.
+        state = self.container().attrs["State"]
+        return str(state["FinishedAt"]) if state["OOMKilled"] else ""
+
+    def _stats(self) -> Any:
+        with engine_errors(f"asking what {self.container_name!r} uses"):
+            return client().api.stats(self.container_name, stream=False, one_shot=True)
+
+    # -- brokers.base.Clocked ------------------------------------------------------------------------------------------
+
+    def clock_moves(self) -> bool:
+        return any(line.startswith(f"{clockwork.VARIABLE}=") for line in self.container().attrs["Config"]["Env"])
+
+    def move_clock(self, offset_s: float, drift: float = 0.0) -> None:
+        still = offset_s == 0 and drift == 0
+        content = clockwork.TRUE if still else clockwork.record(time.time_ns(), offset_s, drift)
+        if self.state() != "running":
+            self._put(clockwork.RECORD, content)  # another file: nobody has the one before mapped
+            return
+        code, output = self.execute(["sh", "-c", clockwork.write(content)], user="0")
+        if code:
+            raise EnvironmentProblem(
+                f"moving the clock of {self.container_name!r}: exit code {code}: {output.strip()[-300:]!r}; was the node "
+                "started with the equipment clock?"
+            )
+
+    def clock_ahead(self) -> tuple[float, float]:
+        code, output = self.execute(["sh", "-c", clockwork.ASK])
+        try:
+            seen = clockwork.ahead(output)
+        except ValueError as exc:
+            raise EnvironmentProblem(
+                f"asking {self.container_name!r} for its date: exit code {code}, {output.strip()[-300:]!r}"
+            ) from exc
+        return seen.ahead_s, seen.error_s
+
+    def _put(self, path: str, content: bytes) -> None:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            entry = tarfile.TarInfo(os.path.basename(path))
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+        with engine_errors(f"writing {path} of {self.container_name!r}"):
+            self.container().put_archive(os.path.dirname(path), packed.getvalue())
 
     def ensure_running(self, doing: str) -> None:
         """Raises ProvisionError with the last log lines when the container has exited."""

@@ -2,7 +2,7 @@
 
     rootfs (debootstrap, or the registry's debian)
       base:bookworm -- jre -- kafka, rocketmq          base:trixie -- rabbitmq:4.0.5, toxiproxy, side
-           \\-- rabbitmq:3.10.8
+           \\-- rabbitmq:3.10.8, clock
 
 Values and files only: nothing here speaks to an engine.
 """
@@ -104,6 +104,9 @@ def recipe_for(product: str, version: str) -> Recipe:
             return Recipe("toxiproxy", version, recipe_for("base", "trixie"), package=version)
         case "side":
             return Recipe("side", version, recipe_for("base", "trixie"), package="")
+        case "clock":
+            # On the older Debian: a library works with the C library it was built with and with later ones.
+            return Recipe("clock", version, recipe_for("base", "bookworm"), package=version)
     raise unknown("image", product, DEFAULTS)
 
 

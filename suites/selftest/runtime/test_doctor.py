@@ -26,7 +26,9 @@ def test_without_an_engine_the_engine_is_what_is_missing_and_the_rest_is_still_l
     assert checks["engine"].next_step
     assert checks["python"].status == "ok"
     assert {"library pika", "disk", "memory", "cores", "root", "loop devices", "mkfs.ext4", "chromium"} <= set(checks)
-    assert not any(name.startswith(("image", "registry", "leftovers", "packet filter")) for name in checks)
+    assert not any(
+        name.startswith(("image", "registry", "leftovers", "packet filter", "processor limits")) for name in checks
+    )
 
 
 @pytest.mark.usefixtures("no_engine")
@@ -72,3 +74,9 @@ def test_little_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_DISK_MIN_GB", 10**9)
     (check,) = doctor._disk()
     assert check.status == "warning" and "free" in check.next_step
+
+
+def test_looks_of_other_parts_come_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_LOOKS", {"python": doctor._python})
+    found = doctor.diagnose({"faults": lambda: [doctor.Check("fault partition", "warning", "no nft", "modprobe")]})
+    assert [check.name for check in found] == ["python", "fault partition"]

@@ -17,7 +17,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from brokerproof.brokers.base import LINK_GROUPS, Json, Link, Node, PeerLinks
 from brokerproof.brokers.kafka import ask, config, places
-from brokerproof.brokers.kafka.probe import NotPassed, probe
+from brokerproof.brokers.kafka.probe import NotPassed, append_time, probe
 from brokerproof.errors import DeadlineError, EnvironmentProblem, HarnessError, ProvisionError
 from brokerproof.plan import Destination
 from brokerproof.runtime import images
@@ -39,6 +39,7 @@ PROBE_TOPIC = "brokerproof-probe"
 _READY_S = 120.0
 _ASK_S = 1.5
 _ADMIN_S = 20.0
+_OWN_TIME_S = 3.0
 _HEAP_MB = 384
 _MEMORY_MB = 1024
 
@@ -222,6 +223,20 @@ class KafkaCluster:
         seen = [q for q in self._views(lambda address: ask.quorum(address, _ASK_S)).values() if q.leader in self._by_id]
         return self._by_id[max(seen, key=lambda q: q.epoch).leader] if seen else ""
 
+    def own_clock(self, node: str) -> tuple[float, float, str] | None:
+        """See ``brokers.base.TellsTime``: the time that the node stamps on a message to a partition that it leads."""
+        view = _newest(self._views(lambda address: ask.topics(address, _ASK_S, [PROBE_TOPIC])).values())
+        led = [i for i, p in view.get(PROBE_TOPIC, {}).items() if p.leader == self._ids[node]]
+        if not led:
+            return None
+        before = time.time()
+        try:
+            stamp = append_time(self.endpoint("admin")["bootstrap"], PROBE_TOPIC, led[0], _OWN_TIME_S)
+        except NotPassed as exc:
+            raise EnvironmentProblem(f"asking {node} of {self._ground.name!r} for its time: {exc}") from exc
+        after = time.time()
+        return stamp - (before + after) / 2, (after - before) / 2, "log append time"
+
     def settings(self) -> Json:
         features: dict[str, int] = {}
         for known in self._views(lambda address: ask.features(address, _ASK_S)).values():
@@ -264,7 +279,8 @@ class KafkaCluster:
             last_state=lambda: self._last_lines("k1"),
         )  # fmt: skip
         replicas = [self._rotated(i) for i in range(len(self._names))]
-        self._create(PROBE_TOPIC, replicas, {"retention.ms": "-1"})
+        # Stamped by the broker, a probe tells the broker's time of day.
+        self._create(PROBE_TOPIC, replicas, {"retention.ms": "-1", "message.timestamp.type": "LogAppendTime"})
         self._warm_coordinator()
         self.wait_healthy(_READY_S)
         progress(f"kafka {self.version}: ready after {time.monotonic() - begin:.1f} s")

@@ -6,7 +6,15 @@ import logging
 import time
 from collections.abc import Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 
 #: How the body of a probe starts; receivers and the final read pass over such messages.
 PROBE_BODY = b"brokerproof-probe"
@@ -53,6 +61,28 @@ def _write(common: dict[str, object], topic: str, partitions: Sequence[int], dea
             f"written to {len(offsets)} of {len(partitions)} partitions; {problem or 'no answer for the rest'}"
         )
     return offsets
+
+
+def append_time(bootstrap: Sequence[str], topic: str, partition: int, timeout_s: float) -> float:
+    """The time of day, in seconds since 1970, that the partition's leader stamps on a message now. The topic's
+    ``message.timestamp.type`` has to be ``LogAppendTime``. Raises NotPassed."""
+    stamps: list[float] = []
+
+    def written(error: KafkaError | None, message: Message) -> None:
+        kind, stamp_ms = message.timestamp()
+        if error is None and kind == TIMESTAMP_LOG_APPEND_TIME:
+            stamps.append(stamp_ms / 1000)
+
+    producer = Producer(
+        {"bootstrap.servers": ",".join(bootstrap), "reconnect.backoff.ms": 50, "log_level": 0, "acks": 1, "linger.ms": 0,
+         "message.timeout.ms": int(timeout_s * 1000), "socket.nagle.disable": True},
+        logger=_LOG,
+    )  # fmt: skip
+    producer.produce(topic, PROBE_BODY, partition=partition, on_delivery=written)
+    producer.flush(timeout_s + 1)
+    if not stamps:
+        raise NotPassed(f"no time of day from the leader of partition {partition} of topic {topic!r}")
+    return stamps[0]
 
 
 def _read_back(common: dict[str, object], topic: str, offsets: dict[int, int], deadline: float) -> None:

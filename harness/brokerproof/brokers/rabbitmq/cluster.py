@@ -266,6 +266,29 @@ class RabbitCluster:
 
         return dict(zip(self._names, self._each(one), strict=True))
 
+    # -- brokers.base.MemoryAlarmed, TellsTime -------------------------------------------------------------------------
+
+    def raise_memory_alarm(self, node: str) -> None:
+        erlang.set_watermark(self._ground.nodes[node], "0.0")
+
+    def clear_memory_alarm(self, node: str) -> None:
+        if self._ground.nodes[node].state() == "running":
+            erlang.set_watermark(self._ground.nodes[node], "")
+
+    def memory_alarm(self, node: str) -> tuple[bool, str]:
+        seen = erlang.memory_alarm(self._ground.nodes[node])
+        return seen.on, (
+            f"memory alarm {'on' if seen.on else 'off'}, {seen.used_mb:.0f} MB used, watermark {seen.limit_mb:.0f} MB, "
+            f"{seen.blocked} of the cluster's {seen.connections} connections blocked"
+        )
+
+    def own_clock(self, node: str) -> tuple[float, float, str] | None:
+        before = time.time()
+        os_s, own_s = erlang.clocks(self._ground.nodes[node])
+        after = time.time()
+        now, error = (before + after) / 2, (after - before) / 2
+        return os_s - now, error, f"os:system_time (erlang:system_time {own_s - now:+.3f} s)"
+
     def router(self, exchange_type: str) -> Router:
         return Router(self, exchange_type)
 

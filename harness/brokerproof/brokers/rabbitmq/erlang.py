@@ -146,6 +146,52 @@ def set_policy(node: ContainerNode, queue: str, definition: str) -> None:
         raise EnvironmentProblem(f"setting policy {definition} on queue {queue!r}: {answer}")
 
 
+def set_watermark(node: ContainerNode, watermark: str) -> None:
+    """How much memory the node may use before it raises its alarm: an Erlang term, or "" for what it is configured with.
+    Source: https://www.rabbitmq.com/docs/memory#configuring-threshold"""
+    wanted = watermark or "element(2, application:get_env(rabbit, vm_memory_high_watermark))"
+    answer = ask(node, f'io_lib:format("~0p", [vm_memory_monitor:set_vm_memory_high_watermark({wanted})])')
+    if answer != "ok":
+        raise EnvironmentProblem(f"setting the memory high watermark of {node.container_name!r} to {wanted}: {answer}")
+
+
+_ALARM = """
+begin
+  States = [case catch rabbit_networking:connection_info(C, [state]) of [{state, S}] -> S; _ -> gone end
+            || C <- rabbit_networking:connections()],
+  io_lib:format("~p|~b|~b|~b|~b", [lists:member({{resource_limit, memory, node()}, []}, rabbit_alarm:get_alarms()),
+    vm_memory_monitor:get_process_memory(), vm_memory_monitor:get_memory_limit(),
+    length([S || S <- States, S =:= blocked orelse S =:= blocking]), length(States)])
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """The memory alarm of one node. blocked: connections of the whole cluster that may not publish, of so many."""
+
+    on: bool
+    used_mb: float
+    limit_mb: float
+    blocked: int
+    connections: int
+
+
+def memory_alarm(node: ContainerNode) -> Alarm:
+    on, used, limit, blocked, connections = ask(node, _ALARM).split("|")
+    return Alarm(on == "true", int(used) / (1 << 20), int(limit) / (1 << 20), int(blocked), int(connections))
+
+
+def clocks(node: ContainerNode) -> tuple[float, float]:
+    """The operating system's time of day as the node sees it, and Erlang's own, which follows a jump of the other by a
+    hundredth of the time that goes by. In seconds since 1970.
+    Source: https://www.erlang.org/doc/apps/erts/time_correction.html#no-time-warp-mode"""
+    os_us, own_us = ask(
+        node, 'io_lib:format("~b ~b", [os:system_time(microsecond), erlang:system_time(microsecond)])'
+    ).split()
+    return int(os_us) / 1e6, int(own_us) / 1e6
+
+
 def clear_policy(node: ContainerNode, queue: str) -> None:
     ask(node, f'begin rabbit_policy:delete(<<"/">>, <<"{queue}">>, <<"guest">>), "ok" end')
 

@@ -10,6 +10,7 @@ admin link of its own.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -247,6 +248,16 @@ class RocketmqCluster:
             asked = configuration.broker_settings(self.topology, broker, addresses, self._settings)
             made[broker] = self._live(broker, asked)
         return made
+
+    def own_clock(self, node: str) -> tuple[float, float, str] | None:
+        """See ``brokers.base.TellsTime``. The name server tells none."""
+        if node not in self._brokers:
+            return None
+        before = time.time()
+        with self._reaching(f"asking {node!r} for its time"), self._talk(node) as to:
+            told = remoting.time_of_day(remoting.runtime_info(to))
+        after = time.time()
+        return told - (before + after) / 2, (after - before) / 2 + 0.5, "start and time run, in whole seconds"
 
     def _live(self, broker: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the broker says of the settings it was given, and of those that durability hangs on."""

@@ -17,6 +17,7 @@ import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final
 
@@ -351,6 +352,15 @@ def runtime_info(to: Connection) -> dict[str, str]:
     """What the broker says about itself. Source: AdminBrokerProcessor.prepareRuntimeInfo."""
     table = loads(to.call(GET_BROKER_RUNTIME_INFO, {}).body)["table"]
     return {str(name): str(value) for name, value in table.items()}
+
+
+def time_of_day(info: Mapping[str, str]) -> float:
+    """The broker's time of day, give or take half a second, in seconds since 1970: it tells when it started, and for how
+    many whole seconds it has run by the same clock. Source: StoreStatsService.getFormatRuntime."""
+    parts = dict(zip(("days", "hours", "minutes", "seconds"), re.findall(r"-?\d+", info["runtime"]), strict=True))
+    ran = timedelta(**{unit: int(n) for unit, n in parts.items()}).total_seconds()
+    # Cut off towards nought; it is less than nothing after a clock was set back.
+    return int(info["bootTimestamp"]) / 1000 + ran + (0.5 if ran >= 0 else -0.5)
 
 
 def pull_fields(group: str, topic: str, queue: int, offset: int) -> dict[str, Any]:
