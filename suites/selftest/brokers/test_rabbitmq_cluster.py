@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brokerproof.brokers.base import Pace, ReadJob, ReceiveJob, SendJob
+from brokerproof.brokers.base import Pace, ReadJob, ReceiveJob, SendJob, both_ways
 from brokerproof.brokers.rabbitmq import client
 from brokerproof.brokers.rabbitmq.cluster import BROKER, RabbitCluster
 from brokerproof.brokers.rabbitmq.routing import Router, route
@@ -366,7 +366,7 @@ def test_an_isolated_leader_loses_its_lead_but_not_its_clients(
     home = cluster.leader(stage.name)
     rest = [name for name in cluster.nodes if name != home]
     try:
-        cluster.peers.cut([home], rest)
+        cluster.peers.cut(both_ways([home], rest))
         reach = cluster.peers.reach()
         assert {pair for pair, arrives in reach.items() if not arrives} == {
             *((home, name) for name in rest), *((name, home) for name in rest)
