@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from typing import Any
 
 from brokerproof.brokers.base import broker, products
@@ -30,9 +31,8 @@ def faults() -> list[dict[str, Any]]:
     rows = []
     for name in fault_names():
         made: Any = make(name)
-        fields = [f for f in getattr(type(made), "__dataclass_fields__", {}) if f != "name"]
+        settings = [f"{f.name}={getattr(made, f.name)!r}" for f in fields(made)]
         doc = (sys.modules[type(made).__module__].__doc__ or "").strip().splitlines()[0]
-        settings = [f"{f}={getattr(made, f)!r}" for f in fields if f not in ("plane", "witnessed_by")]
         rows.append({"fault": name, "plane": made.plane, "settings": settings, "what": doc.split(": ", 1)[-1]})
     return rows
 
