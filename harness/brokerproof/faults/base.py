@@ -478,7 +478,8 @@ class NodeFault:
 
 class LastingNodeFault(NodeFault):
     """A fault of nodes that acts over time, in a thread, and notes its steps. Healing waits until it has done all of them
-    (on the way out of an error: the one it is at), so it may end later than the schedule says, never half done.
+    (on the way out of an error: the one it is at), so it may end later than the schedule says. It stops early only where
+    a node fails it, and its last step says so.
 
     Evidence: a look that finds a node down.
     """

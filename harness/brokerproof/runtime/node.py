@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -79,6 +79,8 @@ class ContainerNode:
         self.name = name
         self.container_name = f"{cluster}-{name}"
         self.address = address
+        #: Called with the node's name when it was started again: its network namespace is a new one.
+        self.after_start: list[Callable[[str], None]] = []
 
     def container(self) -> Any:
         with engine_errors(f"looking for container {self.container_name!r}"):
@@ -98,6 +100,8 @@ class ContainerNode:
         with engine_errors(f"starting {self.container_name!r}"):
             self.container().start()
         self._wait_state("running")
+        for act in self.after_start:
+            act(self.name)
 
     def pause(self) -> None:
         with engine_errors(f"pausing {self.container_name!r}"):

@@ -1,15 +1,16 @@
 """The links between a cluster's nodes, broken by nftables and shaped by tc in each node's network namespace.
 
 One side container per cluster shares the host's process ids and enters a node's namespace by the process id the node
-has at that moment; so a restarted node, whose namespace is new, is found again. All nodes are handled in one exec: a
-partition is there within about 0.2 s.
+has at that moment. All nodes are handled in one exec: a partition is there within about 0.2 s. A node that is started
+again gets a new namespace, and what is on at that moment is put into that one as well (``again``).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 from brokerproof.brokers.base import Direction, PeerTrouble
 from brokerproof.errors import EnvironmentProblem
@@ -34,8 +35,30 @@ class ContainerPeers:
         self._side = side
         self._nodes = nodes
         self.replicas: Sequence[str] = tuple(nodes) if replicas is None else tuple(replicas)
+        #: What is on: each puts it into the namespaces of these nodes.
+        self._on: dict[PeerTrouble, list[Callable[[Collection[str]], None]]] = {}
+        for node in nodes.values():
+            node.after_start.append(self.again)
+
+    def again(self, name: str) -> None:
+        """For a node that was started while links are broken."""
+        for apply in [apply for on in self._on.values() for apply in on]:
+            apply([name])
 
     def cut(self, directions: Collection[Direction]) -> None:
+        self._begin("cut", partial(self._cut, directions))
+
+    def lose(self, directions: Collection[Direction], percent: int) -> None:
+        self._begin("loss", partial(self._lose, directions, percent))
+
+    def slow(self, directions: Collection[Direction], rate_kb_s: int) -> None:
+        self._begin("rate", partial(self._slow, directions, rate_kb_s))
+
+    def _begin(self, trouble: PeerTrouble, apply: Callable[[Collection[str]], None]) -> None:
+        self._on.setdefault(trouble, []).append(apply)
+        apply(self._nodes)
+
+    def _cut(self, directions: Collection[Direction], at: Collection[str]) -> None:
         # Where they leave and where they come in: a packet that is on its way is dropped as well.
         leaving = self._addresses(directions, of="destination")
         coming = self._addresses(directions, of="source")
@@ -46,22 +69,22 @@ class ContainerPeers:
             ]
             for name in {*leaving, *coming}
         }
-        self._filter("cut", rules, "cutting peer links")
+        self._filter("cut", rules, at, "cutting peer links")
 
-    def lose(self, directions: Collection[Direction], percent: int) -> None:
+    def _lose(self, directions: Collection[Direction], percent: int, at: Collection[str]) -> None:
         # Where they come in, and nowhere else, or a packet would be drawn for twice.
         coming = self._addresses(directions, of="source")
         rules = {
             name: [f"input ip saddr {a} numgen random mod 100 < {percent} drop" for a in sources]
             for name, sources in coming.items()
         }
-        self._filter("loss", rules, "making peer links lose packets")
+        self._filter("loss", rules, at, "making peer links lose packets")
 
-    def slow(self, directions: Collection[Direction], rate_kb_s: int) -> None:
+    def _slow(self, directions: Collection[Direction], rate_kb_s: int, at: Collection[str]) -> None:
         # A class for each destination; what belongs to none (clients, the proxy) passes by all of them.
         script = []
         for name, destinations in sorted(self._addresses(directions, of="destination").items()):
-            if not (pid := self._pid(name)):
+            if name not in at or not (pid := self._pid(name)):
                 continue
             tc = ["qdisc add dev $dev root handle 1: htb default 0"]
             for n, address in enumerate(destinations, start=0x10):
@@ -78,6 +101,7 @@ class ContainerPeers:
         self._run(" ; ".join(script) or "true", "slowing peer links")
 
     def heal(self, trouble: PeerTrouble = "cut") -> None:
+        self._on.pop(trouble, None)
         script = []
         for name in self._nodes:
             if not (pid := self._pid(name)):
@@ -124,10 +148,12 @@ class ContainerPeers:
             found.setdefault(at, []).append(self._nodes[other].address)
         return found
 
-    def _filter(self, trouble: PeerTrouble, rules: Mapping[str, Sequence[str]], doing: str) -> None:
+    def _filter(
+        self, trouble: PeerTrouble, rules: Mapping[str, Sequence[str]], at: Collection[str], doing: str
+    ) -> None:  # fmt: skip
         table = f"inet {_TABLES[trouble]}"
         script = []
-        for name in sorted(rules):
+        for name in sorted(set(rules) & set(at)):
             if not (pid := self._pid(name)):
                 continue
             lines = [f"add table {table}"]

@@ -157,6 +157,21 @@ def test_peer_links(name: str, options: Mapping[str, Any], scene: Scene) -> None
     assert all(scene.cluster.peers.reach().values())  # type: ignore[union-attr]  # it has peers
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [("partition", {"shape": "bridge"}), ("lossy_link", {}), ("slow_link", {})]
+)
+def test_links_of_a_node_that_is_restarted_stay_broken(name: str, options: Mapping[str, Any], scene: Scene) -> None:
+    fault = make(name, options)
+    with apply(fault, scene, "leader", now_s=lambda: 0.0) as record:
+        for node in ("a", "b"):
+            scene.cluster.nodes[node].kill()
+            scene.cluster.nodes[node].start()
+        again = fault.probe(scene, record.targets)
+        assert again.bites is True, again.seen
+    assert record.evidence == "took_effect", record.probes
+    scene.cluster.wait_healthy(20)
+
+
 def test_a_slow_peer_link_slows_no_client(scene: Scene) -> None:
     (link,) = [link for link in scene.cluster.links("producer") if link.node == "b"]
     with apply(make("slow_link", {"rate_kb_s": 1}), scene, "leader", now_s=lambda: 0.0):
