@@ -12,9 +12,11 @@ import pytest
 
 from brokerproof.brokers.base import Direction, PeerTrouble, broker
 from brokerproof.errors import DeadlineError, PlanError, UsageError
+from brokerproof.experiment import Experiment
 from brokerproof.faults import base
 from brokerproof.faults.base import Probe, Scene, apply, faults, judge, make
-from brokerproof.plan import Destination
+from brokerproof.plan import Destination, Injection, Workload
+from brokerproof.run import lacking
 
 
 @dataclass
@@ -275,6 +277,19 @@ def test_shapes_that_need_three_copies_say_so(shape: str, scene: Scene) -> None:
     assert {p: "three_nodes" in broker(p).capabilities for p in ("kafka", "rabbitmq", "rocketmq")} == {
         "kafka": True, "rabbitmq": True, "rocketmq": False,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("product", "shape", "says"),
+    [
+        ("rocketmq", "ring", "rocketmq has no three_nodes, which partition {'shape': 'ring'} needs"),
+        ("rocketmq", "halves", ""), ("kafka", "ring", ""), ("rabbitmq", "bridge", ""),
+    ],
+)  # fmt: skip
+def test_a_cell_whose_product_lacks_what_its_fault_asks_for_is_unsupported(product: str, shape: str, says: str) -> None:
+    arm = Workload(destinations=(Destination(name="q", kind="queue"),), senders=())
+    schedule = (Injection(fault="partition", options={"shape": shape}),)
+    assert lacking(Experiment(topology="", treatment=arm, control=arm, schedule=schedule), product) == says
 
 
 @pytest.mark.parametrize(
