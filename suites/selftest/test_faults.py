@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pytest
 
-from brokerproof.brokers.base import Direction, PeerTrouble, broker
+from brokerproof.brokers.base import Direction, Greeted, PeerTrouble, broker
 from brokerproof.errors import DeadlineError, PlanError, UsageError
 from brokerproof.experiment import Experiment
 from brokerproof.faults import base
@@ -341,6 +341,16 @@ def test_link_faults_of_one_direction(name: str, stream: str, scene: Scene) -> N
     assert record.evidence == "took_effect", record.probes
 
 
+@pytest.mark.parametrize("name", ["bandwidth", "slicer"])
+def test_one_look_that_is_late_does_not_count(name: str, scene: Scene) -> None:
+    fault, scene, _ = staged(name, scene, {"stream": "upstream"})
+    link: Any = scene.cluster.links("producer")[0]
+    late = Greeted(True, True, "", 5000.0, sent=2000, octets=100, pieces=1, whole_ms=5000.0)
+    looks = iter([late, late, replace(late, whole_ms=1.0)])
+    link.exchange = lambda timeout_s: next(looks)
+    assert fault.probe(scene, (link.name,)).bites is False
+
+
 def test_a_cut_behind_the_answers_end_has_no_effect(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     impatient(monkeypatch, "cut_mid_frame")
     fault = make("cut_mid_frame", {"stream": "downstream", "after_octets": 1000})
@@ -352,7 +362,7 @@ def test_a_cut_behind_the_answers_end_has_no_effect(scene: Scene, monkeypatch: p
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("bandwidth", {"rate_kb_s": 0}, "passes 1 to 100 kB/s"),
+        ("bandwidth", {"rate_kb_s": 0}, "passes 1 to 50 kB/s"),
         ("bandwidth", {"rate_kb_s": 5000}, "cannot be told from none"),
         ("slicer", {"delay_us": 0}, "puts the segments together again"),
         ("slicer", {"average_size": 10, "size_variation": 10}, "less than average_size"),

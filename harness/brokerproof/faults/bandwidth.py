@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from brokerproof.brokers.base import Greeted, Link
 from brokerproof.errors import PlanError
-from brokerproof.faults.base import LinkFault, Scene, Stream, fault, streams
+from brokerproof.faults.base import LinkFault, Scene, Stream, again_if, fault, streams
 
 #: What the probe's transfer takes at the limited rate has to be longer than what it takes anyway on a busy machine.
 _TELLING_MS = 15.0
@@ -19,17 +19,16 @@ class Bandwidth(LinkFault):
     """stream: ``upstream`` (client to broker), ``downstream`` or ``both``.
 
     Evidence: a timed transfer: the answer to a longer greeting is whole no earlier than the greeting's octets, and the
-    answer's, take at that rate; twice, since one transfer may be late for any reason.
+    answer's, take at that rate; three times running, since one transfer may be late for any reason.
     """
 
     name: ClassVar[str] = "bandwidth"
-    bite_s: ClassVar[float] = 20.0
     rate_kb_s: int = 20
     stream: Stream = "both"
 
     def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
-        if not 1 <= self.rate_kb_s <= 100:
-            raise PlanError(f"bandwidth passes 1 to 100 kB/s, not {self.rate_kb_s}: above, it cannot be told from none")
+        if not 1 <= self.rate_kb_s <= 50:
+            raise PlanError(f"bandwidth passes 1 to 50 kB/s, not {self.rate_kb_s}: above, it cannot be told from none")
         return LinkFault.resolve(self, scene, target)
 
     def break_(self, link: Link) -> None:
@@ -38,8 +37,7 @@ class Bandwidth(LinkFault):
 
     def ask(self, link: Link) -> Greeted:
         # Some 2,000 octets up, and at most as many down.
-        seen = link.exchange(1.0 + 6.0 / self.rate_kb_s)
-        return link.exchange(1.0 + 6.0 / self.rate_kb_s) if self.bites(seen) else seen
+        return again_if(self.bites, lambda: link.exchange(1.0 + 6.0 / self.rate_kb_s))
 
     def bites(self, seen: Greeted) -> bool:
         octets = {"upstream": seen.sent, "downstream": seen.octets}

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from brokerproof.brokers.base import Greeted, Link
 from brokerproof.errors import PlanError
-from brokerproof.faults.base import LinkFault, Scene, Stream, fault, streams
+from brokerproof.faults.base import LinkFault, Scene, Stream, again_if, fault, streams
 
 #: Segments that follow each other closely may be read together; with a delay between them most are not.
 _READ_TOGETHER = 4
@@ -21,11 +21,10 @@ class Slicer(LinkFault):
     stream: ``upstream`` (client to broker), ``downstream`` or ``both``.
     delay_us: between two segments; the proxy's clock adds to it, half a millisecond or so.
     Evidence, downstream: the number of reads in which the answer arrives. Upstream, where the probe does not read: a
-    longer greeting is answered no earlier than the delays between its segments take.
+    longer greeting is answered no earlier than the delays between its segments take, three times running.
     """
 
     name: ClassVar[str] = "slicer"
-    bite_s: ClassVar[float] = 20.0
     average_size: int = 1
     size_variation: int = 0
     delay_us: int = 100
@@ -55,7 +54,10 @@ class Slicer(LinkFault):
 
     def ask(self, link: Link) -> Greeted:
         # Some 4,000 octets both ways, of which each may be a segment with its delay and what the proxy's clock adds.
-        return link.exchange(2.0 + 4000 * (self.delay_us + 1500) / 1e6 / self.average_size)
+        timeout_s = 2.0 + 4000 * (self.delay_us + 1500) / 1e6 / self.average_size
+        if "downstream" in streams(self.stream):
+            return link.exchange(timeout_s)
+        return again_if(self.bites, lambda: link.exchange(timeout_s))
 
     def bites(self, seen: Greeted) -> bool:
         if not seen.answered or seen.whole_ms is None:

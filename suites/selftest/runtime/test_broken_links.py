@@ -88,7 +88,7 @@ def broken(scene: Scene, name: str, target: str = "leader", **options: Any) -> A
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("bandwidth", {}), ("bandwidth", {"stream": "upstream", "rate_kb_s": 50}), ("bandwidth", {"rate_kb_s": 100}),
+        ("bandwidth", {}), ("bandwidth", {"stream": "upstream", "rate_kb_s": 50}), ("bandwidth", {"rate_kb_s": 1}),
         ("slicer", {}), ("slicer", {"stream": "upstream"}), ("slicer", {"stream": "downstream"}),
         ("slicer", {"average_size": 20, "size_variation": 5}),
         ("cut_mid_frame", {}), ("cut_mid_frame", {"stream": "downstream", "after_octets": 123}),
