@@ -33,7 +33,7 @@ def faults() -> list[dict[str, Any]]:
     for name in fault_names():
         made: Any = make(name)
         cls = type(made)
-        settings = [f"{f.name}={getattr(made, f.name)!r}" for f in dataclasses.fields(cls)]
+        settings = [f"{f.name}={getattr(made, f.name)!r}" for f in dataclasses.fields(made)]
         doc = (sys.modules[cls.__module__].__doc__ or "").strip().splitlines()[0]
         # In prose, and once: where the class says it, or the class of its plane.
         told = next((d for c in cls.__mro__ if "Evidence:" in (d := c.__doc__ or "")), "")
@@ -41,7 +41,7 @@ def faults() -> list[dict[str, Any]]:
             {
                 "fault": name, "plane": made.plane, "targets": list(made.roles), "settings": settings,
                 "evidence": " ".join(told.partition("Evidence:")[2].partition("\n\n")[0].split()),
-                "needs": [*(f"equipment {kind}" for kind in made.needs), *made.abilities],
+                "needs": [*(f"equipment {kind}" for kind in made.needs), *made.abilities, *made.asks],
                 "what": doc.split(": ", 1)[-1],
             }
         )  # fmt: skip

@@ -5,6 +5,8 @@
     stdin   {"do": "send"|"receive"|"read", ...}     one part of one trial (see ``LoadSpec``)
             {"go": ns}                               the load of a sender starts then, on the trial's clock
             {"stop": true}                           end the part in hand in an orderly way
+            {"kill_after": step}                     SIGKILL yourself right after the next such step (see ``STEPS``)
+            {"spare": true}                          do not, after all
     stdout  {"ready": pid}   {"report": {...}}   {"done": {...}}   {"failed": text}
 
 It imports the product's client library once and then serves part after part, so that the start of a process is not
@@ -35,6 +37,8 @@ from brokerproof.tape import Tape
 #: Message numbers that each sender process of a trial has for itself: they are unique in a trial, and a sender that takes
 #: over from a killed one sends other messages. More than one client sends in an hour.
 NUMBERS_EACH = 1 << 28
+#: Step of a consumer's work -> the row that says ``ok`` of it.
+STEPS: Mapping[str, str] = {"receive": "receive", "effect": "effect", "ack": "settle"}
 #: How long a load process may go on after its harness is gone.
 ORPHAN_S = 10.0
 
@@ -96,15 +100,18 @@ class Ledger:
 def perform(
     spec: LoadSpec, module: ClientModule, stopping: Callable[[], bool], report: Callable[..., None],
     go: Callable[[], int | None], still_alive: Callable[[], None] = lambda: None,
+    begun: Callable[[Tape], None] = lambda _: None,
 ) -> None:  # fmt: skip
     """Runs one part with the product's client module. Used by the process below and by threads (memory broker).
 
     go: when the load of a sender starts, None as long as that is open. The first call tells that the client is ready.
     still_alive: raises in a thread that has been "killed"; a process needs no such question.
+    begun: is given the part's tape.
     """
     tape = Tape(
         Path(spec.folder) / "tape", slot=spec.slot, slots=spec.slots, zero_ns=spec.zero_ns, generation=spec.generation
     )
+    begun(tape)
     common: dict[str, Any] = {
         "endpoint": spec.endpoint, "destination": spec.destination, "kind": spec.kind, "lane": spec.lane,
         "partitions": spec.partitions, "tape": tape, "seed": spec.seed, "trial_number": spec.trial_number,
@@ -178,6 +185,10 @@ def main() -> None:
     parts: list[dict[str, Any]] = []
     state = {"stop": False, "over": False}
     starts: list[int] = []
+    tapes: list[Tape] = []  # of the part in hand
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def listen() -> None:
         for line in sys.stdin:
@@ -187,6 +198,12 @@ def main() -> None:
                     state["stop"] = True
                 elif "go" in command:
                     starts.append(int(command["go"]))
+                elif "kill_after" in command:
+                    if tapes:
+                        tapes[-1].when(STEPS[command["kill_after"]], OK, die)
+                elif "spare" in command:
+                    if tapes:
+                        tapes[-1].when_not()
                 else:
                     state["stop"] = False
                     starts.clear()
@@ -209,12 +226,14 @@ def main() -> None:
         try:
             perform(
                 LoadSpec(**command), module, lambda: state["stop"], lambda **facts: say(report=facts),
-                lambda: starts[0] if starts else None,
+                lambda: starts[0] if starts else None, begun=tapes.append,
             )  # fmt: skip
             say(done={"slot": command["slot"]})
         except Exception as exc:  # whatever it is, the harness has to hear of it; the process goes on
             traceback.print_exc()
             say(failed=f"{type(exc).__name__}: {exc}")
+        finally:
+            tapes.clear()
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ class CellItem(pytest.Item):
             pytest.skip(f"UNSUPPORTED: {self.entry['reason']}")
         try:
             experiment = self.experiment()
-            if lacking := run.lacking(experiment):
+            if lacking := run.lacking(experiment, self.cell.broker):
                 self.entry = run.unsupported(session, self.cell, lacking)
                 pytest.skip(f"UNSUPPORTED: {lacking}")
             self.entry = run.decide(session, self.cell, experiment)

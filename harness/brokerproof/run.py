@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from brokerproof import promises
-from brokerproof.brokers.base import Cluster
+from brokerproof.brokers.base import Cluster, broker
 from brokerproof.checkers.base import check
 from brokerproof.claim import Claim
 from brokerproof.errors import HarnessError, HistoryError, PlanError
@@ -229,10 +229,14 @@ def _undecided(
     return entry | {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
 
 
-def lacking(experiment: Experiment | PropertyExperiment) -> str:
-    """What this machine lacks for the experiment's equipment and faults, in a sentence; empty when it can be had."""
+def lacking(experiment: Experiment | PropertyExperiment, product: str) -> str:
+    """What the product lacks for the experiment's faults, or this machine for them and the equipment, in a sentence; empty
+    when it can be had."""
     if isinstance(experiment, PropertyExperiment):
         return ""
+    for injection in experiment.schedule:
+        if without := sorted(set(make(injection.fault, injection.options).asks) - broker(product).capabilities):
+            return f"{product} has no {', '.join(without)}, which {injection.fault} {dict(injection.options)} needs"
     from brokerproof.runtime import equipment
 
     lacks = [equipment.kind(name).missing() for name in experiment.equipment]

@@ -19,7 +19,7 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,7 @@ class Tape:
         self._firsts: list[int] = []
         self._next = 0
         self._ahead: _Ahead | None = None
+        self._when: tuple[int, int, Callable[[], None]] | None = None
         self._add(Segment.prepare(self._path(0), rows=_ROWS_FIRST, first=0, slot=slot))
 
     def now(self) -> int:
@@ -164,6 +165,21 @@ class Tape:
         """The connection or the producer instance was replaced: what follows is another process."""
         if self.slot >= 0:
             self.process += self._slots
+
+    def when(self, f: str, outcome: int, act: Callable[[], None]) -> None:
+        """``act`` is called, once, in the thread that next writes or closes a row of that function with that outcome,
+        right after it is written."""
+        self._when = (F[f], outcome, act)
+
+    def when_not(self) -> None:
+        """Takes that back."""
+        self._when = None
+
+    def _met(self, f: int, outcome: int) -> None:
+        when = self._when
+        if when is not None and when[:2] == (f, outcome):
+            self._when = None
+            when[2]()
 
     # -- one row at a time -------------------------------------------------------------------------------------------
 
@@ -189,13 +205,18 @@ class Tape:
         if error:
             cells["error"][i] = self.error_code(error)
         cells["outcome"][i] = outcome  # last: this is what the reader looks at
+        if self._when is not None:
+            self._met(int(cells["f"][i]), outcome)
 
     def row(self, f: str, outcome: int, *, start_ns: int, end_ns: int, msg: int = -1, key: int = -1, lane: int = -1,
             pos: int = -1, attempt: int = -1, batch: int = -1, value: int = -1, error: str = "",
             due_ns: int = -1) -> int:  # fmt: skip
         """Writes a row that is complete at once."""
         code = self.error_code(error) if error else 0
-        return self._put(F[f], outcome, start_ns, end_ns, due_ns, msg, key, lane, pos, attempt, batch, value, code)
+        row = self._put(F[f], outcome, start_ns, end_ns, due_ns, msg, key, lane, pos, attempt, batch, value, code)
+        if self._when is not None:
+            self._met(F[f], outcome)
+        return row
 
     def is_open(self, row: int) -> bool:
         segment = self._segment_of(row)
@@ -229,11 +250,16 @@ class Tape:
             if code:
                 columns["error"][i] = code
             columns["outcome"][i] = outcome
+            if self._when is not None and len(written := np.unique(columns["f"][i])):
+                self._met(int(written[0]), outcome)  # what is closed together is of one function
 
     def rows(self, f: str, outcome: int, n: int, **columns: Array | int) -> int:
         """Writes ``n`` complete rows; columns not given are -1. Returns the first row number."""
         fill = {"process": self.process, "f": F[f], "outcome": outcome, "error": 0, **columns}
-        return self._put_many(n, fill)
+        row = self._put_many(n, fill)
+        if self._when is not None:
+            self._met(F[f], outcome)
+        return row
 
     # -- ends --------------------------------------------------------------------------------------------------------
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pytest
 
 from brokerproof import listing
-from brokerproof.brokers.base import MemoryUse, Throttled, broker
+from brokerproof.brokers.base import Direction, Greeted, MemoryUse, PeerTrouble, Throttled, broker
 from brokerproof.brokers.memory.cluster import MemoryCluster, MemoryNode
-from brokerproof.errors import PlanError, UsageError
+from brokerproof.errors import DeadlineError, PlanError, UsageError
+from brokerproof.experiment import Experiment
 from brokerproof.faults import base
 from brokerproof.faults.base import Probe, Scene, apply, faults, judge, make
-from brokerproof.plan import Destination
+from brokerproof.plan import Destination, Injection, Workload
+from brokerproof.run import lacking
 
 
 @dataclass
@@ -25,9 +28,12 @@ class Clients:
     """Load processes that only remember."""
 
     gone: list[str] = field(default_factory=list)
+    paused: list[str] = field(default_factory=list)
+    last: str = ""
 
-    def kill(self, role: str) -> Sequence[int]:
+    def kill(self, role: str, step: str = "") -> Sequence[int]:
         self.gone.append(role)
+        self.last = {"ack": "settle"}.get(step, step)
         return [1]
 
     def replace(self, role: str) -> None:
@@ -36,23 +42,53 @@ class Clients:
     def killed(self, role: str) -> Sequence[str]:
         return [r for r in self.gone if r == role]
 
+    def last_steps(self, role: str) -> Mapping[str, str]:
+        return dict.fromkeys(self.killed(role), self.last)
+
+    def pause(self, role: str) -> Sequence[int]:
+        self.paused.append(role)
+        return [1]
+
+    def resume(self, role: str) -> None:
+        self.paused.remove(role)
+
+    def states(self, role: str) -> Mapping[str, str]:
+        return {role: "T" if role in self.paused else "S"}
+
 
 class Peers:
-    """Three nodes whose links are a set."""
+    """Nodes whose links are sets, and whose network has no chance in it."""
 
-    def __init__(self) -> None:
-        self.dropped: set[tuple[str, str]] = set()
+    def __init__(self, nodes: str = "abc", replicas: Sequence[str] | None = None) -> None:
+        self.nodes = nodes
+        self.replicas: Sequence[str] = replicas or tuple(nodes)
+        self.dropped: set[Direction] = set()
+        self.lossy: dict[Direction, int] = {}
+        self.slowed: dict[Direction, int] = {}
 
-    def cut(self, left: Sequence[str], right: Sequence[str], *, one_way: bool = False) -> None:
-        self.dropped |= {(a, b) for a in left for b in right}
-        if not one_way:
-            self.dropped |= {(b, a) for a in left for b in right}
+    def cut(self, directions: Collection[Direction]) -> None:
+        self.dropped |= set(directions)
 
-    def heal(self) -> None:
-        self.dropped.clear()
+    def lose(self, directions: Collection[Direction], percent: int) -> None:
+        self.lossy |= dict.fromkeys(directions, percent)
 
-    def reach(self) -> Mapping[tuple[str, str], bool]:
-        return {(a, b): (a, b) not in self.dropped for a in "abc" for b in "abc" if a != b}
+    def slow(self, directions: Collection[Direction], rate_kb_s: int) -> None:
+        self.slowed |= dict.fromkeys(directions, rate_kb_s)
+
+    def heal(self, trouble: PeerTrouble = "cut") -> None:
+        {"cut": self.dropped, "loss": self.lossy, "rate": self.slowed}[trouble].clear()
+
+    def _all(self) -> list[Direction]:
+        return [(a, b) for a in self.nodes for b in self.nodes if a != b]
+
+    def reach(self) -> Mapping[Direction, bool]:
+        return {direction: direction not in self.dropped for direction in self._all()}
+
+    def arriving(self, datagrams: int) -> Mapping[Direction, float]:
+        return {direction: 1 - self.lossy.get(direction, 0) / 100 for direction in self._all()}
+
+    def throughput(self, octets: int, timeout_s: float) -> Mapping[Direction, float]:
+        return {direction: float(self.slowed.get(direction, 20_000)) for direction in self._all()}
 
 
 @pytest.fixture
@@ -122,27 +158,31 @@ def machine(scene: Scene) -> Machine:
     return node
 
 
-def three_nodes(scene: Scene) -> Scene:
+def three_nodes(scene: Scene, nodes: str = "abc") -> Scene:
     cluster = scene.cluster
-    cluster.peers = Peers()
-    cluster.nodes = dict.fromkeys("abc", cluster.nodes["m1"])
+    cluster.peers = Peers(nodes)
+    cluster.nodes = dict.fromkeys(nodes, cluster.nodes["m1"])
     cluster.leader = lambda name, partition=0: "b"  # type: ignore[method-assign]
     return scene
 
 
-TARGETS = {"client_kill": "consumer", "link_down": "all", "black_hole": "all", "stall": "all", "reset": "all",
-           "latency": "all", "lost_ack": "all", "noop": "all"}  # fmt: skip
-
-
-#: What a fault needs besides the memory broker's one node and its links.
-STAGES = {
-    "partition": three_nodes,
-    **dict.fromkeys(("cpu_starve", "memory_pressure", "clock_jump", "clock_skew"), machines),
+TARGETS = {"link": "all", "none": "all", "load": "consumer"}
+#: Settings that make a fault quick.
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "restart_rolling": {"down_ms": 200},
+    "crash_loop": {"down_ms": 200, "recovery_ms": 1},
 }
 
 
-def staged(name: str, scene: Scene) -> Scene:
-    return STAGES.get(name, lambda same: same)(scene)
+#: What faults of a plane need besides the memory broker's one node and its links.
+STAGES = {"peer": three_nodes, "resource": machines, "clock": machines}
+
+
+def staged(name: str, scene: Scene, options: Mapping[str, Any] | None = None) -> tuple[Any, Scene, str]:
+    """The fault, a scene that it can act in, and a target."""
+    made: Any = make(name, OPTIONS.get(name, {}) if options is None else options)
+    scene = STAGES.get(made.plane, lambda same: same)(scene)
+    return made, scene, TARGETS.get(made.plane, "leader")
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch, name: str = "noop") -> None:
@@ -152,8 +192,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch, name: str = "noop") -> None:
 
 @pytest.mark.parametrize("name", [n for n in faults() if n != "noop"])
 def test_every_fault_bites_and_heals(name: str, scene: Scene) -> None:
-    scene = staged(name, scene)
-    with apply(make(name), scene, TARGETS.get(name, "leader"), now_s=iter(range(9)).__next__) as record:
+    made, scene, target = staged(name, scene)
+    with apply(made, scene, target, now_s=itertools.count().__next__) as record:
         assert record.targets
         assert record.probes["during"]["bites"] is True
     assert record.evidence == "took_effect", record.probes
@@ -164,27 +204,22 @@ def test_every_fault_bites_and_heals(name: str, scene: Scene) -> None:
 @pytest.mark.parametrize("name", [n for n in faults() if n != "noop"])
 def test_a_fault_that_does_nothing_is_caught(name: str, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     impatient(monkeypatch, name)
-    scene = staged(name, scene)
-    fault = make(name)
+    fault, scene, target = staged(name, scene)
 
     @contextmanager
     def nothing(self: Any, scene: Scene, targets: Sequence[str]) -> Iterator[None]:
         yield
 
     monkeypatch.setattr(type(fault), "inject", nothing)
-    with apply(fault, scene, TARGETS.get(name, "leader"), now_s=lambda: 0.0) as record:
+    with apply(fault, scene, target, now_s=lambda: 0.0) as record:
         pass
     assert record.evidence == "no_effect"
 
 
 @pytest.mark.parametrize("name", [n for n in faults() if n != "noop"])
 def test_every_fault_heals_on_an_error_too(name: str, scene: Scene) -> None:
-    scene = staged(name, scene)
-    fault = make(name)
-    with (
-        pytest.raises(ZeroDivisionError),
-        apply(fault, scene, TARGETS.get(name, "leader"), now_s=lambda: 0.0) as record,
-    ):
+    fault, scene, target = staged(name, scene)
+    with pytest.raises(ZeroDivisionError), apply(fault, scene, target, now_s=lambda: 0.0) as record:
         raise ZeroDivisionError
     assert record.probes["after"]["bites"] is False
 
@@ -267,11 +302,215 @@ def test_roles_of_nodes(target: str, nodes: str, scene: Scene) -> None:
     assert make("kill").resolve(three_nodes(scene), target) == tuple(nodes)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "options", "dropped"),
+    [
+        ("abc", {"shape": "bridge"}, "a->c c->a"),
+        ("abc", {"shape": "bridge", "one_way": "out"}, "a->c"),
+        # The leader, b, leads the ring: b a c. Each hears the one before it.
+        ("abc", {"shape": "ring"}, "a->b b->c c->a"),
+        ("abcde", {"shape": "bridge"}, "a->d a->e c->d c->e d->a e->a d->c e->c"),
+        # b a c d e: the two that are not beside one another.
+        ("abcde", {"shape": "ring"}, "b->c c->b b->d d->b a->d d->a a->e e->a c->e e->c"),
+        ("abcde", {"shape": "halves"}, "a->c a->d a->e b->c b->d b->e c->a d->a e->a c->b d->b e->b"),
+    ],
+)
+def test_shapes_of_a_partition(nodes: str, options: Mapping[str, Any], dropped: str, scene: Scene) -> None:
+    with apply(make("partition", options), three_nodes(scene, nodes), "leader", now_s=lambda: 0.0) as record:
+        seen = record.probes["during"]["seen"]
+        assert set(seen.removeprefix("nothing arrives on ").split(", ")) == set(dropped.split())
+    assert record.evidence == "took_effect"
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 7])
+def test_in_a_ring_every_node_hears_a_majority_and_no_two_the_same(n: int, scene: Scene) -> None:
+    nodes = "abcdefg"[:n]
+    fault = make("partition", {"shape": "ring"})
+    with fault.inject(three_nodes(scene, nodes), ("b",)):
+        reach = scene.cluster.peers.reach()  # type: ignore[union-attr]  # it has
+        hears = {frozenset({b, *(a for a in nodes if reach.get((a, b)))}) for b in nodes}
+    assert len(hears) == n and {len(heard) for heard in hears} == {n // 2 + 1}
+
+
+@pytest.mark.parametrize("shape", ["ring", "bridge"])
+def test_shapes_that_need_three_copies_say_so(shape: str, scene: Scene) -> None:
+    three_nodes(scene).cluster.peers = Peers("abc", replicas=("a", "b"))
+    fault = make("partition", {"shape": shape})
+    with pytest.raises(PlanError, match=r"needs three nodes that keep messages; .* has 2: a, b"):
+        fault.resolve(scene, "leader")
+    assert fault.asks == ("three_nodes",)
+    assert {p: "three_nodes" in broker(p).capabilities for p in ("kafka", "rabbitmq", "rocketmq")} == {
+        "kafka": True, "rabbitmq": True, "rocketmq": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("product", "shape", "says"),
+    [
+        ("rocketmq", "ring", "rocketmq has no three_nodes, which partition {'shape': 'ring'} needs"),
+        ("rocketmq", "halves", ""), ("kafka", "ring", ""), ("rabbitmq", "bridge", ""),
+    ],
+)  # fmt: skip
+def test_a_cell_whose_product_lacks_what_its_fault_asks_for_is_unsupported(product: str, shape: str, says: str) -> None:
+    arm = Workload(destinations=(Destination(name="q", kind="queue"),), senders=())
+    schedule = (Injection(fault="partition", options={"shape": shape}),)
+    assert lacking(Experiment(topology="", treatment=arm, control=arm, schedule=schedule), product) == says
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "spoil", "bites"),
+    [
+        ("lossy_link", {"percent": 20}, {("b", "a"): 12}, True),  # within chance, of 200
+        ("lossy_link", {"percent": 20}, {("b", "a"): 50}, None),
+        ("lossy_link", {"percent": 20}, {("b", "a"): 0}, None),
+        ("lossy_link", {"percent": 20}, {("a", "c"): 5}, None),  # which it should have left alone
+        ("slow_link", {"rate_kb_s": 50}, {("b", "a"): 30}, True),  # shared with the nodes' own traffic
+        ("slow_link", {"rate_kb_s": 50}, {("b", "a"): 90}, None),
+        ("slow_link", {"rate_kb_s": 50}, {("b", "a"): 0}, None),  # nothing arrives: that is not slow
+        ("slow_link", {"rate_kb_s": 50}, {("a", "c"): 50}, None),
+    ],
+)
+def test_the_share_and_the_rate_are_as_asked_for(
+    name: str, options: Mapping[str, Any], spoil: Mapping[Direction, int], bites: bool | None, scene: Scene
+) -> None:
+    fault = make(name, options)
+    peers = three_nodes(scene).cluster.peers
+    assert isinstance(peers, Peers)
+    with fault.inject(scene, ("b",)):
+        (peers.lossy if name == "lossy_link" else peers.slowed).update(spoil)
+        assert fault.probe(scene, ("b",)).bites is bites
+
+
+def test_peer_faults_heal_only_what_is_theirs(scene: Scene) -> None:
+    peers = three_nodes(scene).cluster.peers
+    assert isinstance(peers, Peers)
+    with make("lossy_link").inject(scene, ("b",)):
+        with make("partition").inject(scene, ("a",)):
+            assert peers.dropped and peers.lossy
+        assert not peers.dropped and peers.lossy
+    assert not peers.lossy
+
+
+@pytest.mark.parametrize("stream", ["upstream", "downstream"])
+@pytest.mark.parametrize("name", ["latency", "stall", "black_hole", "bandwidth", "slicer", "cut_mid_frame"])
+def test_link_faults_of_one_direction(name: str, stream: str, scene: Scene) -> None:
+    options = {"stream": stream}
+    if name == "cut_mid_frame" and stream == "downstream":
+        options["after_octets"] = 60  # type: ignore[assignment]
+    if name == "bandwidth":
+        options["rate_kb_s"] = 5  # type: ignore[assignment]
+    fault, scene, target = staged(name, scene, options)
+    link: Any = scene.cluster.links("producer")[0]
+    with apply(fault, scene, target, now_s=lambda: 0.0) as record:
+        assert {s for _, s in link._toxics} == {stream}
+    assert record.evidence == "took_effect", record.probes
+
+
+@pytest.mark.parametrize("name", ["bandwidth", "slicer"])
+def test_one_look_that_is_late_does_not_count(name: str, scene: Scene) -> None:
+    fault, scene, _ = staged(name, scene, {"stream": "upstream"})
+    link: Any = scene.cluster.links("producer")[0]
+    late = Greeted(True, True, "", 5000.0, sent=2000, octets=100, pieces=1, whole_ms=5000.0)
+    looks = iter([late, late, replace(late, whole_ms=1.0)])
+    link.exchange = lambda timeout_s: next(looks)
+    assert fault.probe(scene, (link.name,)).bites is False
+
+
+def test_a_cut_behind_the_answers_end_has_no_effect(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch, "cut_mid_frame")
+    fault = make("cut_mid_frame", {"stream": "downstream", "after_octets": 1000})
+    with apply(fault, scene, "all", now_s=lambda: 0.0) as record:
+        pass
+    assert record.evidence == "no_effect"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("bandwidth", {"rate_kb_s": 0}, "passes 1 to 50 kB/s"),
+        ("bandwidth", {"rate_kb_s": 5000}, "cannot be told from none"),
+        ("slicer", {"delay_us": 0}, "puts the segments together again"),
+        ("slicer", {"average_size": 10, "size_variation": 10}, "less than average_size"),
+        ("slicer", {"average_size": 500}, "at most 50"),
+        ("cut_mid_frame", {"after_octets": 100_000}, "after 1 to 1900 octets"),
+        ("cut_mid_frame", {"stream": "both"}, "upstream or downstream"),
+        ("lossy_link", {"percent": 100}, "1 to 99 percent"),
+        ("slow_link", {"rate_kb_s": 0}, "1 to 1000 kB/s"),
+        ("partition", {"shape": "ring", "one_way": "in"}, "has no one_way"),
+        ("client_kill", {"step": "ack"}, "a producer has no such step"),
+    ],
+)
+def test_settings_that_cannot_be_seen_are_refused(
+    name: str, options: Mapping[str, Any], says: str, scene: Scene
+) -> None:
+    with pytest.raises(PlanError, match=says):
+        make(name, options).resolve(three_nodes(scene), "producer" if name == "client_kill" else "all")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("partition", {"shape": "rign"}), ("client_kill", {"step": "efect"}), ("latency", {"stream": "up"})],
+)
+def test_words_that_are_none_suggest_the_nearest(name: str, options: Mapping[str, Any], scene: Scene) -> None:
+    fault, scene, target = staged(name, scene, options)
+    with pytest.raises(UsageError, match=r"unknown .*; known: "), fault.inject(scene, fault.resolve(scene, target)):
+        pass
+
+
+def test_a_rolling_restart_takes_one_node_after_the_other(scene: Scene) -> None:
+    memory: Any = scene.cluster.nodes["m1"]
+    nodes = {name: type(memory)(scene.cluster) for name in "abc"}
+    for name, node in nodes.items():
+        node.name = name
+    three_nodes(scene).cluster.nodes = nodes
+    healthy: list[str] = []
+    scene.cluster.wait_healthy = lambda timeout_s: healthy.extend(n for n in nodes if nodes[n].state() != "running")  # type: ignore[method-assign]
+    with apply(make("restart_rolling", {"down_ms": 200}), scene, "all", now_s=itertools.count().__next__) as record:
+        assert [s["what"] for s in record.observed["steps"]][:2] == ["stopping a", "a is down"]
+    steps = record.observed["steps"]
+    assert [s["what"].split(",")[0] for s in steps] == [
+        f"{what}" for n in "abc" for what in (f"stopping {n}", f"{n} is down", f"{n} started", f"{n} is back in")
+    ]
+    assert [s["at_s"] for s in steps] == sorted(s["at_s"] for s in steps)
+    assert record.evidence == "took_effect" and healthy == []
+
+
+def test_a_rolling_restart_ends_where_a_node_does_not_come_back(scene: Scene) -> None:
+    def ill(timeout_s: float) -> None:
+        raise DeadlineError("m1 has not joined")
+
+    scene.cluster.wait_healthy = ill  # type: ignore[method-assign]
+    with apply(make("restart_rolling", {"down_ms": 200}), scene, "all", now_s=lambda: 0.0) as record:
+        pass
+    assert record.observed["steps"][-1]["what"] == "given up: m1 has not joined"
+    assert scene.cluster.nodes["m1"].state() == "running"
+
+
+def test_a_crash_loop_says_whether_the_node_had_come_to_answer(scene: Scene) -> None:
+    with apply(make("crash_loop", OPTIONS["crash_loop"]), scene, "one", now_s=lambda: 0.0) as record:
+        pass
+    kills = [s["what"] for s in record.observed["steps"] if s["what"].startswith("kill")]
+    assert kills == [f"kill {n} of m1, which answers" for n in (1, 2, 3)]
+    assert record.evidence == "took_effect"
+
+
+def test_a_client_that_was_killed_at_another_step_is_unproven(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch, "client_kill")
+    for step in ("receive", "effect", "ack"):
+        with apply(make("client_kill", {"step": step}), scene, "consumer", now_s=lambda: 0.0) as record:
+            pass
+        assert record.evidence == "took_effect", record.probes
+    monkeypatch.setattr(Clients, "last_steps", lambda self, role: dict.fromkeys(self.killed(role), "receive"))
+    with apply(make("client_kill", {"step": "ack"}), scene, "consumer", now_s=lambda: 0.0) as record:
+        pass
+    assert record.evidence == "unproven"
+
+
 def test_halves_grow_to_half_of_the_nodes(scene: Scene) -> None:
     assert make("partition", {"shape": "halves"}).resolve(three_nodes(scene), "leader") == ("b",)
 
 
-@pytest.mark.parametrize("name", ["kill", "link_down", "client_kill"])
+@pytest.mark.parametrize("name", ["kill", "link_down", "client_kill", "client_pause"])
 def test_unknown_targets_say_which_there_are(name: str, scene: Scene) -> None:
     with pytest.raises(UsageError, match=r"unknown target of .*'leadr'; known: "):
         make(name).resolve(scene, "leadr")

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -127,13 +128,43 @@ class Greeted:
     """What a fresh connection through a link saw.
 
     connected: the TCP connection was accepted. answered: the broker's protocol answered the greeting.
-    ended: the connection was closed ("fin") or reset ("rst") before the deadline, else "". rtt_ms: until the answer.
+    ended: the connection was "refused", closed ("fin") or reset ("rst") before the deadline, else "".
+    rtt_ms: until the answer. sent: octets of the greeting. octets: of the answer, as far as it came. pieces: how many
+    reads they came in. whole_ms: until the last of them. After a longer greeting (``Link.exchange``) answered means all
+    of the answer.
     """
 
     connected: bool
     answered: bool
     ended: str
     rtt_ms: float | None
+    sent: int = 0
+    octets: int = 0
+    pieces: int = 0
+    whole_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The first words of a protocol, as probes speak them.
+
+    greeting: its first octets, which a node answers.
+    longer: a greeting of some ``LONGER_OCTETS``: a node has answered all of it only after its last octet has arrived.
+    whole: whether these octets are the whole answer to that.
+    """
+
+    greeting: bytes
+    longer: bytes
+    whole: Callable[[bytes], bool]
+
+
+#: Long enough to be timed and to be cut in its middle, short enough for what a node takes from a stranger.
+LONGER_OCTETS = 2000
+
+
+def framed(answer: bytes) -> bool:
+    """Whether this is a whole frame that starts with its length in four octets (Kafka, RocketMQ's remoting)."""
+    return len(answer) >= 4 and len(answer) >= 4 + int.from_bytes(answer[:4], "big")
 
 
 class Link(Protocol):
@@ -154,21 +185,56 @@ class Link(Protocol):
 
     def clear_toxics(self) -> None: ...
 
+    def silence(self) -> None:
+        """Drops every packet of the link, both ways, for connections that are there and new ones; nobody is told."""
+
+    def unsilence(self) -> None:
+        """Ends that; safe to call twice."""
+
     def greet(self, timeout_s: float) -> Greeted:
         """Opens a fresh connection through the link and speaks the protocol's first words. Never raises."""
 
+    def exchange(self, timeout_s: float) -> Greeted:
+        """As ``greet``, with a longer greeting, and reads its whole answer. Never raises."""
+
+
+#: What can be done to the links between nodes; each is healed on its own.
+PeerTrouble = Literal["cut", "loss", "rate"]
+#: (source, destination)
+Direction = tuple[str, str]
+
+
+def both_ways(left: Collection[str], right: Collection[str]) -> frozenset[Direction]:
+    """All directions between these two groups of nodes."""
+    return frozenset({*product(left, right), *product(right, left)})
+
 
 class PeerLinks(Protocol):
-    """The network between the nodes of a cluster."""
+    """The network between the nodes of a cluster. What clients send and are sent is not touched."""
 
-    def cut(self, left: Sequence[str], right: Sequence[str], *, one_way: bool = False) -> None:
-        """Drops packets between the two groups of nodes (one way: only those from left to right)."""
+    #: Those of its nodes that keep copies of messages; others (a name server) only help.
+    replicas: Sequence[str]
 
-    def heal(self) -> None:
-        """Removes every cut; safe to call twice, and on nodes that are down."""
+    def cut(self, directions: Collection[Direction]) -> None:
+        """Drops every packet of these."""
 
-    def reach(self) -> Mapping[tuple[str, str], bool]:
-        """(source, destination) -> whether a packet of the source arrives (not: whether an answer comes back)."""
+    def lose(self, directions: Collection[Direction], percent: int) -> None:
+        """Drops that share of the packets of these, at random."""
+
+    def slow(self, directions: Collection[Direction], rate_kb_s: int) -> None:
+        """Lets no more through than so many kilobytes (1000 octets) a second in each of these."""
+
+    def heal(self, trouble: PeerTrouble = "cut") -> None:
+        """Removes every one of these; safe to call twice, and on nodes that are down."""
+
+    def reach(self) -> Mapping[Direction, bool]:
+        """Whether a packet of the source arrives (not: whether an answer comes back)."""
+
+    def arriving(self, datagrams: int) -> Mapping[Direction, float]:
+        """Share of so many datagrams that arrives."""
+
+    def throughput(self, octets: int, timeout_s: float) -> Mapping[Direction, float]:
+        """At how many kB/s a transfer of so many octets arrives, in all directions at once; 0 for nothing."""
 
 
 @runtime_checkable
@@ -291,7 +357,8 @@ class Broker(Protocol):
     versions: tuple[str, ...]
     #: topology name -> one line that explains it; the default first.
     topologies: Mapping[str, str]
-    #: What claims may ask for, e.g. "peers", "dedup", "transactions", "several_consumers_per_lane".
+    #: What claims and faults may ask for, e.g. "peers", "three_nodes" (that keep messages), "dedup", "transactions",
+    #: "several_consumers_per_lane".
     capabilities: frozenset[str]
     #: Settings that a running cluster takes: plans that differ in these alone share a cluster.
     live_settings: frozenset[str]

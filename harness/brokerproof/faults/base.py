@@ -15,15 +15,27 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from threading import Event
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
-from brokerproof.brokers.base import LINK_GROUPS, Clocked, Cluster, Greeted, Link, Node, TellsTime
+from brokerproof.brokers.base import (
+    LINK_GROUPS,
+    Clocked,
+    Cluster,
+    Direction,
+    Greeted,
+    Link,
+    Node,
+    PeerLinks,
+    PeerTrouble,
+    TellsTime,
+)
 from brokerproof.errors import DeadlineError, HarnessError, PlanError, unknown
 from brokerproof.waiting import wait_until
 
@@ -64,11 +76,18 @@ class Probe:
         return {"bites": self.bites, "seen": self.seen}
 
 
+#: Where in a consumer's work it is killed: after a message was received, after its effect and before its
+#: acknowledgement, after the acknowledgement was answered; "": in the middle of the work.
+Step = Literal["", "receive", "effect", "ack"]
+
+
 class Clients(Protocol):
     """The load processes of the trials that share an injection."""
 
-    def kill(self, role: str) -> Sequence[int]:
-        """SIGKILLs the clients of that role (``producer`` or ``consumer``); returns their process ids."""
+    def kill(self, role: str, step: Step = "") -> Sequence[int]:
+        """SIGKILLs the clients of that role (``producer`` or ``consumer``); returns their process ids.
+
+        step: each kills itself right after its next such step; one that never comes to it is left alive."""
 
     def replace(self, role: str) -> None:
         """Starts a new client, under a new process number, for every one of that role that was killed."""
@@ -76,18 +95,33 @@ class Clients(Protocol):
     def killed(self, role: str) -> Sequence[str]:
         """What those are that were killed and not replaced."""
 
+    def last_steps(self, role: str) -> Mapping[str, str]:
+        """Of those, the last function (``receive``, ``effect``, ``settle`` …) that the history has of each."""
+
+    def pause(self, role: str) -> Sequence[int]:
+        """SIGSTOP to the clients of that role; returns their process ids."""
+
+    def resume(self, role: str) -> None:
+        """SIGCONT to every client of that role; safe to call twice."""
+
+    def states(self, role: str) -> Mapping[str, str]:
+        """Name and process id of each client of that role -> its state as the kernel says (``T``: stopped, ``S``,
+        ``R``, ``D``; "" when it is gone)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
     """Where a fault acts: the cluster, the destinations of the trials that share the injection, the load processes.
 
     link_groups: the client groups whose links are broken.
+    note: what a fault that acts over time says at each of its steps; ``apply`` keeps it in the record, with the time.
     """
 
     cluster: Cluster
     destinations: tuple[str, ...] = ()
     link_groups: tuple[str, ...] = ("producer",)
     clients: Clients | None = None
+    note: Callable[[str], None] = lambda _: None
 
 
 class Fault(Protocol):
@@ -106,6 +140,8 @@ class Fault(Protocol):
     abilities: tuple[str, ...]
     #: The targets it takes; ``NODE`` stands for the name of any node.
     roles: tuple[str, ...]
+    #: Capabilities that the product must have (``Broker.capabilities``); without one the cell is UNSUPPORTED.
+    asks: tuple[str, ...]
 
     def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
         """The names (nodes, links, processes) that the role means right now. Raises PlanError for a role it has not."""
@@ -176,6 +212,7 @@ def apply(
     record = Applied(fault_.name, target, dict(options or {}), targets=before.targets)
     record.observed["before"] = before.observed
     record.probes["before"] = before.probe.to_json()
+    scene = replace(scene, note=partial(_note, record, now_s))
     during: Probe | None = None
     try:
         record.injected_s = now_s()
@@ -192,6 +229,10 @@ def apply(
         record.healed_s = now_s()
         record.probes["after"] = after.to_json()
         record.evidence = judge(before.probe, during, after)
+
+
+def _note(record: Applied, now_s: Callable[[], float], what: str) -> None:
+    record.observed.setdefault("steps", []).append({"at_s": now_s(), "what": what})
 
 
 def judge(before: Probe, during: Probe | None, after: Probe) -> Evidence:
@@ -241,7 +282,7 @@ def fault(name: str) -> Callable[[C], C]:
         of = cls.plane  # type: ignore[attr-defined]
         defaults = {
             "bite_s": BITE_S, "witnessed_by": (), "needs": (), "roles": _ROLES.get(of, _NODE_ROLES),
-            "abilities": ("packet filter",) if of == "peer" else (),
+            "abilities": ("packet filter",) if of == "peer" else (), "asks": (),
         }  # fmt: skip
         for attribute, default in defaults.items():
             if not hasattr(cls, attribute):
@@ -301,6 +342,17 @@ def make(name: str, options: Mapping[str, Any] | None = None) -> Fault:
 # -- what faults of one plane have in common ---------------------------------------------------------------------------
 
 
+#: Which way a fault of a link acts: from client to broker, from broker to client.
+Stream = Literal["both", "upstream", "downstream"]
+
+
+def streams(stream: Stream) -> tuple[str, ...]:
+    """Raises UsageError for a word that is none."""
+    if stream not in ("both", "upstream", "downstream"):
+        raise unknown("stream of a link fault", stream, ("both", "upstream", "downstream"))
+    return ("upstream", "downstream") if stream == "both" else (stream,)
+
+
 class LinkFault:
     """A fault of client links: toxics or a switched-off proxy, and what a fresh connection then sees.
 
@@ -347,10 +399,14 @@ class LinkFault:
             for link in links:
                 self.mend(link)
 
+    def ask(self, link: Link) -> Greeted:
+        """How the probe's fresh connection looks."""
+        return link.greet(self.greet_s)
+
     def probe(self, scene: Scene, targets: Sequence[str]) -> Probe:
         links = _links(scene, targets)
         with ThreadPoolExecutor(max(1, len(links))) as pool:
-            seen = list(pool.map(lambda link: link.greet(self.greet_s), links))
+            seen = list(pool.map(self.ask, links))
         said = "; ".join(f"{link.name}: {_sentence(saw)}" for link, saw in zip(links, seen, strict=True))
         biting = [self.bites(saw) for saw in seen]
         if all(biting) and biting:
@@ -359,16 +415,67 @@ class LinkFault:
         return Probe(False if all(saw.answered for saw in seen) and not any(biting) else None, said)
 
 
+def again_if(bites: Callable[[Greeted], bool], ask: Callable[[], Greeted], times: int = 3) -> Greeted:
+    """The first look that does not bite, or the last of so many: for what a busy machine looks like now and then."""
+    for _ in range(times - 1):
+        if not bites(seen := ask()):
+            return seen
+    return ask()
+
+
 def _links(scene: Scene, names: Sequence[str]) -> list[Link]:
     return [link for group in LINK_GROUPS for link in scene.cluster.links(group) if link.name in names]
 
 
 def _sentence(seen: Greeted) -> str:
     if not seen.connected:
-        return "connection refused"
+        return "connection refused" if seen.ended else "no connection"
+    if seen.answered and seen.whole_ms is not None and seen.whole_ms != seen.rtt_ms:
+        return f"answered after {seen.rtt_ms:.1f} ms, {seen.octets} octets in {seen.pieces} pieces by {seen.whole_ms:.1f} ms"
     if seen.answered:
         return f"answered after {seen.rtt_ms:.1f} ms"
-    return {"rst": "connected, then reset", "fin": "connected, then closed"}.get(seen.ended, "connected, no answer")
+    end = {"rst": "connected, then reset", "fin": "connected, then closed"}.get(seen.ended, "connected, no answer")
+    return f"{end}, after {seen.octets} octets of an answer" if seen.octets else end
+
+
+class PeerFault:
+    """A fault of the links between nodes. Targets as those of nodes."""
+
+    plane: Plane = "peer"
+    #: What is healed.
+    trouble: ClassVar[PeerTrouble] = "cut"
+
+    def directions(self, scene: Scene, targets: Sequence[str]) -> frozenset[Direction]:
+        """Which ones it breaks."""
+        raise NotImplementedError
+
+    def break_(self, peers: PeerLinks, directions: frozenset[Direction]) -> None:
+        raise NotImplementedError
+
+    def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
+        if scene.cluster.peers is None:
+            raise PlanError(
+                f"{type(self).__name__} needs a cluster with peer links; topology {scene.cluster.topology!r} has none"
+            )
+        return resolve_nodes(scene, target)
+
+    @contextmanager
+    def inject(self, scene: Scene, targets: Sequence[str]) -> Iterator[None]:
+        peers = peers_of(scene)
+        try:
+            self.break_(peers, self.directions(scene, targets))
+            yield
+        finally:
+            peers.heal(self.trouble)
+
+
+def peers_of(scene: Scene) -> PeerLinks:
+    assert scene.cluster.peers is not None  # ``resolve`` has seen to it
+    return scene.cluster.peers
+
+
+def arrows(directions: Iterable[Direction]) -> str:
+    return ", ".join(sorted(f"{a}->{b}" for a, b in directions))
 
 
 class NodeFault:
@@ -495,6 +602,61 @@ def _clocks(scene: Scene, names: Sequence[str]) -> list[ClockReading]:
             ahead_s, error_s, what = told
             found.append(ClockReading(name, what, ahead_s, error_s, time.monotonic()))
     return found
+
+
+class LastingNodeFault(NodeFault):
+    """A fault of nodes that acts over time, in a thread, and notes its steps. Healing waits until it has done all of them
+    (on the way out of an error: the one it is at), so it may end later than the schedule says. It stops early only where
+    a node fails it, and its last step says so.
+
+    Evidence: a look that finds a node down.
+    """
+
+    def act(self, scene: Scene, nodes: Sequence[Node], ending: Event) -> None:
+        """All steps; returns early, as soon as it can, once ``ending`` is set."""
+        raise NotImplementedError
+
+    @contextmanager
+    def inject(self, scene: Scene, targets: Sequence[str]) -> Iterator[None]:
+        nodes = [scene.cluster.nodes[name] for name in targets]
+        ending = Event()
+
+        def act() -> None:
+            try:
+                self.act(scene, nodes, ending)
+            except HarnessError as exc:
+                scene.note(f"given up: {exc}")
+
+        try:
+            with ThreadPoolExecutor(1, thread_name_prefix="fault") as thread:
+                acting = thread.submit(act)
+                try:
+                    yield
+                    acting.result()
+                finally:
+                    ending.set()
+        finally:
+            for node in nodes:
+                self.mend(node)
+
+    def probe(self, scene: Scene, targets: Sequence[str]) -> Probe:
+        states = {name: scene.cluster.nodes[name].state() for name in targets}
+        said = "; ".join(f"{name}: {state}" for name, state in states.items())
+        if self.hit in states.values():
+            return Probe(True, said)
+        return Probe(False if all(state == "running" for state in states.values()) else None, said)
+
+
+_CLIENT_ROLES = ("consumer", "producer")
+
+
+def resolve_clients(scene: Scene, target: str) -> tuple[str, ...]:
+    """The role of load processes that is meant. Raises PlanError where there are none."""
+    if target not in _CLIENT_ROLES:
+        raise unknown("target of a client fault", target, _CLIENT_ROLES)
+    if scene.clients is None:
+        raise PlanError("a fault of clients needs load processes, and this trial has none")
+    return (target,)
 
 
 def _leaders(scene: Scene) -> list[str]:

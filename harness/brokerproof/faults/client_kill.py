@@ -8,32 +8,42 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from brokerproof.errors import PlanError, unknown
-from brokerproof.faults.base import Plane, Probe, Scene, fault
+from brokerproof.faults.base import Plane, Probe, Scene, Step, fault, resolve_clients
 
-_ROLES = ("consumer", "producer")
+#: Step -> what the history has last of a client that was killed right after it.
+_LAST = {"receive": ("receive",), "effect": ("effect",), "ack": ("settle", "commit")}
 
 
 @fault("client_kill")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientKill:
-    """Targets: ``consumer`` or ``producer``. Evidence: the processes are gone, then others have taken their slots."""
+    """Targets: ``consumer`` or ``producer``.
+
+    step: "" a consumer in the middle of its work, a producer at once; ``receive``, ``effect`` or ``ack``: a consumer
+    kills itself right after it was handed a message, after that message's effect, or when its acknowledgement was
+    answered. One that never comes to that step lives.
+    Evidence: the processes are gone, then others have taken their slots; with a step, it is the last thing that the
+    history has of each of them.
+    """
 
     name: ClassVar[str] = "client_kill"
     plane: ClassVar[Plane] = "load"
+    step: Step = ""
 
     def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
-        if target not in _ROLES:
-            raise unknown("target of client_kill", target, _ROLES)
-        if scene.clients is None:
-            raise PlanError("client_kill needs load processes, and this trial has none")
-        return (target,)
+        if self.step and self.step not in _LAST:
+            raise unknown("step of client_kill", self.step, _LAST)
+        if self.step and target == "producer":
+            raise PlanError(f"client_kill at the step {self.step!r} is for consumers; a producer has no such step")
+        return resolve_clients(scene, target)
 
     @contextmanager
     def inject(self, scene: Scene, targets: Sequence[str]) -> Iterator[None]:
         assert scene.clients is not None
         try:
             for role in targets:
-                scene.clients.kill(role)
+                pids = scene.clients.kill(role, self.step)
+                scene.note(f"killed {len(pids)} {role}s: {', '.join(map(str, pids))}")
             yield
         finally:
             for role in targets:
@@ -42,6 +52,11 @@ class ClientKill:
     def probe(self, scene: Scene, targets: Sequence[str]) -> Probe:
         assert scene.clients is not None
         gone = [name for role in targets for name in scene.clients.killed(role)]
-        return Probe(
-            bool(gone), f"killed and not replaced: {', '.join(gone)}" if gone else "every client slot is served"
-        )
+        if not gone:
+            return Probe(False, "every client slot is served")
+        said = f"killed and not replaced: {', '.join(gone)}"
+        if not self.step:
+            return Probe(True, said)
+        last = {name: f for role in targets for name, f in scene.clients.last_steps(role).items()}
+        said += "; last in the history: " + ", ".join(last.get(name, "nothing") for name in gone)
+        return Probe(True if all(last.get(name) in _LAST[self.step] for name in gone) else None, said)

@@ -23,6 +23,7 @@ from typing import Any
 import docker.errors
 import docker.types
 
+from brokerproof.brokers.base import Opening
 from brokerproof.errors import EnvironmentProblem, HarnessError
 from brokerproof.runtime import equipment as equipment_kinds
 from brokerproof.runtime import images, sweep
@@ -38,6 +39,7 @@ from brokerproof.runtime.node import (
 )
 from brokerproof.runtime.peers import ContainerPeers
 from brokerproof.runtime.proxy import ProxyLink, ProxyServer
+from brokerproof.runtime.silencer import ContainerSilencer
 from brokerproof.waiting import wait_until
 
 LOOPBACK = "127.0.0.1"
@@ -60,16 +62,22 @@ class LinkSpec:
 class Ground:
     """Made by ``open`` (starts) or ``attach`` (takes hold of what runs)."""
 
-    def __init__(self, *, name: str, run: str, shape: Mapping[str, Any], greeting: bytes) -> None:
+    def __init__(self, *, name: str, run: str, shape: Mapping[str, Any], opening: Opening) -> None:
         self.name, self.run = name, run
         self._shape = shape
         self.nodes = {n: ContainerNode(cluster=name, name=n, address=a) for n, a in shape["nodes"].items()}
         self._toxiproxy = ContainerNode(cluster=name, name="toxiproxy", address=shape["toxiproxy"])
         self._side = ContainerNode(cluster=name, name="side", address="")
         self.server = ProxyServer(LOOPBACK, shape["api_port"])
+        silencer = ContainerSilencer(self._side, self._toxiproxy)
         self.links = [
             ProxyLink(
-                self.server, group=s["group"], node=s["node"], address=(LOOPBACK, s["published"]), greeting=greeting
+                self.server,
+                silencer,
+                group=s["group"],
+                node=s["node"],
+                address=(LOOPBACK, s["published"]),
+                opening=opening,
             )
             for s in shape["links"]
         ]
@@ -80,13 +88,13 @@ class Ground:
 
     @classmethod
     def open(
-        cls, *, name: str, run: str, nodes: Sequence[str], links: Sequence[LinkSpec], greeting: bytes,
+        cls, *, name: str, run: str, nodes: Sequence[str], links: Sequence[LinkSpec], opening: Opening,
         equipment: Sequence[str] = (),
     ) -> Ground:  # fmt: skip
         """Makes network, proxy and side container. The nodes are launched one by one with ``launch``.
 
         nodes: names; each gets a fixed address and is known by its name on the network.
-        greeting: the protocol's first octets, which a node answers; probes send them.
+        opening: the protocol's first words; probes speak them.
         equipment: what nodes that keep data are started with besides, see ``Plan.equipment``.
         """
         sweep.register(run)
@@ -104,7 +112,7 @@ class Ground:
                 "links": specs,
                 "equipment": list(equipment),
             }
-        ground = cls(name=name, run=run, shape=shape, greeting=greeting)
+        ground = cls(name=name, run=run, shape=shape, opening=opening)
         try:
             with ThreadPoolExecutor(2) as both:
                 for future in [both.submit(ground._start_proxy), both.submit(ground._start_side)]:
@@ -115,12 +123,12 @@ class Ground:
         return ground
 
     @classmethod
-    def attach(cls, *, name: str, run: str, greeting: bytes) -> Ground:
+    def attach(cls, *, name: str, run: str, opening: Opening) -> Ground:
         """Raises EnvironmentProblem when there is no such cluster."""
         with engine_errors(f"attaching to cluster {name!r}"):
             proxy = client().containers.get(f"{name}-toxiproxy")
             shape = json.loads(proxy.labels[_LABEL_SHAPE])
-        return cls(name=name, run=run, shape=shape, greeting=greeting)
+        return cls(name=name, run=run, shape=shape, opening=opening)
 
     def launch(self, spec: NodeSpec) -> ContainerNode:
         """Starts a node's container on the network; does not wait for it to be ready."""
@@ -145,10 +153,13 @@ class Ground:
                 return link
         raise HarnessError(f"cluster {self.name!r} has no link of group {group!r} to {node!r}")
 
-    def peers(self, nodes: Sequence[str] | None = None) -> ContainerPeers:
-        """The links between these nodes (all of them by default; leave gateways out: they count as clients)."""
+    def peers(self, nodes: Sequence[str] | None = None, replicas: Sequence[str] | None = None) -> ContainerPeers:
+        """The links between these nodes (all of them by default; leave gateways out: they count as clients).
+
+        replicas: those that keep copies of messages; all of them by default.
+        """
         chosen = {n: self.nodes[n] for n in (nodes if nodes is not None else self.nodes)}
-        return ContainerPeers(self._side, chosen)
+        return ContainerPeers(self._side, chosen, replicas)
 
     def save_logs(self, folder: Path) -> None:
         """What every container has logged since the last time this was called; a file each."""

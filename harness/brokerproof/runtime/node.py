@@ -7,7 +7,7 @@ import io
 import os.path
 import tarfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -85,6 +85,8 @@ class ContainerNode:
         self.name = name
         self.container_name = f"{cluster}-{name}"
         self.address = address
+        #: Called with the node's name when it was started again: its network namespace is a new one.
+        self.after_start: list[Callable[[str], None]] = []
 
     def container(self) -> Any:
         with engine_errors(f"looking for container {self.container_name!r}"):
@@ -104,6 +106,8 @@ class ContainerNode:
         with engine_errors(f"starting {self.container_name!r}"):
             self.container().start()
         self._wait_state("running")
+        for act in self.after_start:
+            act(self.name)
 
     def pause(self) -> None:
         with engine_errors(f"pausing {self.container_name!r}"):

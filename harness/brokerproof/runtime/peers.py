@@ -1,116 +1,185 @@
-"""The links between a cluster's nodes, cut by nftables in each node's network namespace.
+"""The links between a cluster's nodes, broken by nftables and shaped by tc in each node's network namespace.
 
 One side container per cluster shares the host's process ids and enters a node's namespace by the process id the node
-has at that moment; so a restarted node, whose namespace is new, is found again. All nodes are handled in one exec: a
-partition is there within about 0.2 s.
+has at that moment. All nodes are handled in one exec: a partition is there within about 0.2 s. A node that is started
+again gets a new namespace, and what is on at that moment is put into that one as well (``again``).
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
+from brokerproof.brokers.base import Direction, PeerTrouble
 from brokerproof.errors import EnvironmentProblem
+from brokerproof.runtime import datagrams
 from brokerproof.runtime.node import ContainerNode
 
-_TABLE = "brokerproof"
-_PROBE_PORT = 45997
-# A datagram socket belongs for ever to the namespace it was made in. So one process enters the namespaces one after the
-# other, makes a bound socket in each, and only then sends from every one to every other: nothing is sent to who is not
-# listening yet. Arguments: name, process id, address of each node. setns(2): 308 on x86_64, 268 on aarch64.
-_PROBE = """
-use Socket; use POSIX ();
-my $setns = (POSIX::uname())[4] eq "aarch64" ? 268 : 308;
-my (@nodes, %name);
-while (@ARGV) {
-    my ($name, $pid, $address) = splice(@ARGV, 0, 3);
-    open(my $ns, "<", "/proc/$pid/ns/net") or next;
-    syscall($setns, fileno($ns), 0x40000000) == 0 or die "setns to $name: $!";
-    socket(my $socket, PF_INET, SOCK_DGRAM, 0) or die "socket of $name: $!";
-    bind($socket, sockaddr_in(PORT, INADDR_ANY)) or die "bind of $name: $!";
-    push @nodes, [$name, $socket, $address];
-}
-my %seen;
-for my $round (1 .. 3) {
-    for my $from (@nodes) {
-        for my $to (@nodes) {
-            next if $from == $to;
-            send($from->[1], $from->[0], 0, sockaddr_in(PORT, inet_aton($to->[2])));
-        }
-    }
-    for (1 .. 20) {
-        my $bits = "";
-        vec($bits, fileno($_->[1]), 1) = 1 for @nodes;
-        select($bits, undef, undef, 0.02) or next;
-        for my $to (@nodes) {
-            next unless vec($bits, fileno($to->[1]), 1);
-            recv($to->[1], my $from, 64, 0);
-            $seen{"$from $to->[0]"} = 1;
-        }
-    }
-    last if keys(%seen) == @nodes * (@nodes - 1);
-}
-print "from $_\n" for keys %seen;
-""".replace("PORT", str(_PROBE_PORT))
+_TABLES: Mapping[PeerTrouble, str] = {"cut": "brokerproof_cut", "loss": "brokerproof_loss"}
+_DATAGRAM_OCTETS = 1400
+#: Time for datagrams that are late though nothing delays them: the machine is busy.
+_LATE_S = 0.4
+# A slow link holds a second's worth of what is sent, and at least so much: packets reach the queue in pieces of up to
+# 64 kB, before the (virtual) card cuts them, and a queue smaller than one would let none through.
+_QUEUE_OCTETS_MIN = 256_000
 
 
 class ContainerPeers:
-    """``brokers.base.PeerLinks`` by nftables."""
+    """``brokers.base.PeerLinks`` by nftables and tc."""
 
-    def __init__(self, side: ContainerNode, nodes: Mapping[str, ContainerNode]) -> None:
+    def __init__(
+        self, side: ContainerNode, nodes: Mapping[str, ContainerNode], replicas: Sequence[str] | None = None
+    ) -> None:  # fmt: skip
         self._side = side
         self._nodes = nodes
+        self.replicas: Sequence[str] = tuple(nodes) if replicas is None else tuple(replicas)
+        #: What is on: each puts it into the namespaces of these nodes.
+        self._on: dict[PeerTrouble, list[Callable[[Collection[str]], None]]] = {}
+        for node in nodes.values():
+            node.after_start.append(self.again)
 
-    def cut(self, left: Sequence[str], right: Sequence[str], *, one_way: bool = False) -> None:
-        drops_in: dict[str, list[str]] = {}
-        drops_out: dict[str, list[str]] = {}
-        for sources, destinations in ((left, right),) if one_way else ((left, right), (right, left)):
-            for source in sources:
-                drops_out.setdefault(source, []).extend(destinations)
-            for destination in destinations:
-                drops_in.setdefault(destination, []).extend(sources)
+    def again(self, name: str) -> None:
+        """For a node that was started while links are broken."""
+        for apply in [apply for on in self._on.values() for apply in on]:
+            apply([name])
+
+    def cut(self, directions: Collection[Direction]) -> None:
+        self._begin("cut", partial(self._cut, directions))
+
+    def lose(self, directions: Collection[Direction], percent: int) -> None:
+        self._begin("loss", partial(self._lose, directions, percent))
+
+    def slow(self, directions: Collection[Direction], rate_kb_s: int) -> None:
+        self._begin("rate", partial(self._slow, directions, rate_kb_s))
+
+    def _begin(self, trouble: PeerTrouble, apply: Callable[[Collection[str]], None]) -> None:
+        self._on.setdefault(trouble, []).append(apply)
+        apply(self._nodes)
+
+    def _cut(self, directions: Collection[Direction], at: Collection[str]) -> None:
+        # Where they leave and where they come in: a packet that is on its way is dropped as well.
+        leaving = self._addresses(directions, of="destination")
+        coming = self._addresses(directions, of="source")
+        rules = {
+            name: [
+                *(f"output ip daddr {a} drop" for a in leaving.get(name, ())),
+                *(f"input ip saddr {a} drop" for a in coming.get(name, ())),
+            ]
+            for name in {*leaving, *coming}
+        }
+        self._filter("cut", rules, at, "cutting peer links")
+
+    def _lose(self, directions: Collection[Direction], percent: int, at: Collection[str]) -> None:
+        # Where they come in, and nowhere else, or a packet would be drawn for twice.
+        coming = self._addresses(directions, of="source")
+        rules = {
+            name: [f"input ip saddr {a} numgen random mod 100 < {percent} drop" for a in sources]
+            for name, sources in coming.items()
+        }
+        self._filter("loss", rules, at, "making peer links lose packets")
+
+    def _slow(self, directions: Collection[Direction], rate_kb_s: int, at: Collection[str]) -> None:
+        # A class for each destination; what belongs to none (clients, the proxy) passes by all of them.
         script = []
-        for name in sorted({*drops_in, *drops_out}):
-            rules = [f"add table inet {_TABLE}"]
-            for hook, drops, field in (("input", drops_in, "saddr"), ("output", drops_out, "daddr")):
-                rules.append(f"add chain inet {_TABLE} {hook} {{ type filter hook {hook} priority 0; }}")
-                if drops.get(name):
-                    addresses = ", ".join(sorted(self._nodes[peer].address for peer in drops[name]))
-                    rules.append(f"add rule inet {_TABLE} {hook} ip {field} {{ {addresses} }} drop")
-            pid = self._pid(name)
-            if pid:
-                text = "\\n".join(rules)
-                script.append(f"printf '{text}\\n' | nsenter -t {pid} -n nft -f - || exit 1")
-        self._run(" ; ".join(script) or "true", "cutting peer links")
+        for name, destinations in sorted(self._addresses(directions, of="destination").items()):
+            if name not in at or not (pid := self._pid(name)):
+                continue
+            tc = ["qdisc add dev $dev root handle 1: htb default 0"]
+            for n, address in enumerate(destinations, start=0x10):
+                queue = max(_QUEUE_OCTETS_MIN, rate_kb_s * 1000)
+                tc += [
+                    # kbps is kilobytes a second in tc's words.
+                    f"class add dev $dev parent 1: classid 1:{n:x} htb rate {rate_kb_s}kbps burst 3k",
+                    f"qdisc add dev $dev parent 1:{n:x} bfifo limit {queue}",
+                    f"filter add dev $dev parent 1: protocol ip prio 1 u32 match ip dst {address}/32 flowid 1:{n:x}",
+                ]
+            device = f"$(nsenter -t {pid} -n ip -o -4 addr show to {self._nodes[name].address} | cut -d' ' -f2)"
+            script.append(f"dev={device}")
+            script += [f"nsenter -t {pid} -n tc {line} || exit 1" for line in tc]
+        self._run(" ; ".join(script) or "true", "slowing peer links")
 
-    def heal(self) -> None:
-        script = [
-            f"nsenter -t {pid} -n nft delete table inet {_TABLE} 2>/dev/null"
-            for pid in map(self._pid, self._nodes)
-            if pid
-        ]
+    def heal(self, trouble: PeerTrouble = "cut") -> None:
+        self._on.pop(trouble, None)
+        script = []
+        for name in self._nodes:
+            if not (pid := self._pid(name)):
+                continue  # its namespace is gone, and all rules with it
+            inside = f"nsenter -t {pid} -n"
+            if trouble == "rate":
+                device = f"$({inside} ip -o -4 addr show to {self._nodes[name].address} | cut -d' ' -f2)"
+                script.append(f"{inside} tc qdisc del dev {device} root 2>/dev/null")
+            else:
+                script.append(f"{inside} nft delete table inet {_TABLES[trouble]} 2>/dev/null")
         self._run(" ; ".join([*script, "true"]), "healing peer links")
 
-    def reach(self) -> Mapping[tuple[str, str], bool]:
-        """(source, destination) -> whether a datagram of the source arrives, for all pairs of nodes that run."""
+    def reach(self) -> Mapping[Direction, bool]:
+        return {direction: n > 0 for direction, (n, _) in self._measure(3, 0, _LATE_S).items()}
+
+    def arriving(self, datagrams: int) -> Mapping[Direction, float]:
+        return {direction: n / datagrams for direction, (n, _) in self._measure(datagrams, 0, _LATE_S).items()}
+
+    def throughput(self, octets: int, timeout_s: float) -> Mapping[Direction, float]:
+        rounds = max(3, math.ceil(octets / _DATAGRAM_OCTETS))
+        # The time from the first to the last is that of all but the first.
+        return {
+            direction: (n - 1) * _DATAGRAM_OCTETS / 1000 / max(took_s, 1e-6) if n > 1 else 0.0
+            for direction, (n, took_s) in self._measure(rounds, _DATAGRAM_OCTETS, timeout_s).items()
+        }
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _measure(self, rounds: int, octets: int, patience_s: float) -> Mapping[Direction, tuple[int, float]]:
+        """(how many arrived, seconds from the first to the last) for all pairs of nodes that run."""
         pids = {name: pid for name in self._nodes if (pid := self._pid(name))}
-        arguments = [word for name, pid in pids.items() for word in (name, str(pid), self._nodes[name].address)]
-        output = self._exec(["perl", "-e", _PROBE, *arguments], "probing peer links")
-        seen = set(re.findall(r"^from (\S+) (\S+)$", output, flags=re.MULTILINE))
-        return {(a, b): (a, b) in seen for a in pids for b in pids if a != b}
+        arguments = [str(rounds), str(octets), str(patience_s)]
+        arguments += [word for name, pid in pids.items() for word in (name, str(pid), self._nodes[name].address)]
+        output = self._exec(["perl", "-e", datagrams.PROGRAM, *arguments], "probing peer links")
+        lines = re.findall(r"^from (\S+) (\S+) (\d+) (\S+)$", output, flags=re.MULTILINE)
+        seen = {(a, b): (int(n), float(took)) for a, b, n, took in lines}
+        return {(a, b): seen.get((a, b), (0, 0.0)) for a in pids for b in pids if a != b}
+
+    def _addresses(self, directions: Collection[Direction], *, of: str) -> dict[str, list[str]]:
+        """of "source": destination -> addresses of its sources; of "destination": source -> those of its destinations."""
+        found: dict[str, list[str]] = {}
+        for source, destination in sorted(directions):
+            at, other = (destination, source) if of == "source" else (source, destination)
+            found.setdefault(at, []).append(self._nodes[other].address)
+        return found
+
+    def _filter(
+        self, trouble: PeerTrouble, rules: Mapping[str, Sequence[str]], at: Collection[str], doing: str
+    ) -> None:  # fmt: skip
+        table = f"inet {_TABLES[trouble]}"
+        script = []
+        for name in sorted(set(rules) & set(at)):
+            if not (pid := self._pid(name)):
+                continue
+            lines = [f"add table {table}"]
+            lines += [f"add chain {table} {h} {{ type filter hook {h} priority 0; }}" for h in ("input", "output")]
+            lines += [f"add rule {table} {rule}" for rule in rules[name]]
+            text = "\\n".join(lines)
+            script.append(f"printf '{text}\\n' | nsenter -t {pid} -n nft -f - || exit 1")
+        self._run(" ; ".join(script) or "true", doing)
 
     def _pid(self, name: str) -> int:
         node = self._nodes[name]
         return node.pid() if node.state() in ("running", "paused") else 0
 
-    def _run(self, script: str, doing: str) -> str:
-        return self._exec(["sh", "-c", script], doing)
+    def _run(self, script: str, doing: str) -> None:
+        self._exec(["sh", "-c", script], doing)
 
     def _exec(self, command: Sequence[str], doing: str) -> str:
-        code, output = self._side.execute(command)
-        if code != 0:
-            raise EnvironmentProblem(
-                f"{doing}: exit code {code}: {output.strip()[-400:]!r}; needs nftables in the kernel, and an engine that "
-                "lets a container have NET_ADMIN, SYS_ADMIN and the host's process ids"
-            )
-        return output
+        return enter(self._side, command, doing)
+
+
+def enter(side: ContainerNode, command: Sequence[str], doing: str) -> str:
+    """The output of a command of the side container. Raises EnvironmentProblem."""
+    code, output = side.execute(command)
+    if code != 0:
+        raise EnvironmentProblem(
+            f"{doing}: exit code {code}: {output.strip()[-400:]!r}; needs nftables (and for slow links the htb queue) in "
+            "the kernel, and an engine that lets a container have NET_ADMIN, SYS_ADMIN and the host's process ids"
+        )
+    return output

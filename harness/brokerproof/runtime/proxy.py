@@ -9,16 +9,16 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 import toxiproxy
 import toxiproxy.api
 from toxiproxy.exceptions import InvalidToxic, NotFound, ProxyExists
 
-from brokerproof.brokers.base import Greeted
+from brokerproof.brokers.base import Greeted, Opening
 from brokerproof.errors import EnvironmentProblem
 
 DEADLINE_S = 5.0
@@ -99,17 +99,25 @@ class ProxyServer:
         return proxy
 
 
+class Silencer(Protocol):
+    """Drops the packets of one link, by its port on the proxy."""
+
+    def silence(self, port: int) -> None: ...
+    def unsilence(self, port: int) -> None: ...
+
+
 class ProxyLink:
     """A client link as ``brokers.base.Link``."""
 
     def __init__(
-        self, server: ProxyServer, *, group: str, node: str, address: tuple[str, int], greeting: bytes
-    ) -> None:
-        self._server = server
+        self, server: ProxyServer, silencer: Silencer, *, group: str, node: str, address: tuple[str, int],
+        opening: Opening,
+    ) -> None:  # fmt: skip
+        self._server, self._silencer = server, silencer
         self.group, self.node = group, node
         self.name = f"{group}-{node}"
         self.address = address
-        self.greeting = greeting
+        self.opening = opening
 
     def disable(self) -> None:
         self._server.enable(self.name, False)
@@ -123,26 +131,57 @@ class ProxyLink:
     def clear_toxics(self) -> None:
         self._server.clear_toxics(self.name)
 
+    def silence(self) -> None:
+        self._silencer.silence(self.address[1])
+
+    def unsilence(self) -> None:
+        self._silencer.unsilence(self.address[1])
+
     def greet(self, timeout_s: float) -> Greeted:
-        return greet(self.address, self.greeting, timeout_s)
+        return greet(self.address, self.opening.greeting, timeout_s)
+
+    def exchange(self, timeout_s: float) -> Greeted:
+        return exchange(self.address, self.opening.longer, self.opening.whole, timeout_s)
 
 
 def greet(address: tuple[str, int], greeting: bytes, timeout_s: float) -> Greeted:
     """Connects, sends the protocol's first octets, waits for any answer. Never raises."""
+    return exchange(address, greeting, bool, timeout_s)
+
+
+def exchange(
+    address: tuple[str, int], greeting: bytes, whole: Callable[[bytes], bool], timeout_s: float
+) -> Greeted:  # fmt: skip
+    """Connects, sends, reads until ``whole`` says that this is all of the answer. Never raises.
+
+    Reads are small and follow each other at once, so that what came in pieces is seen in pieces.
+    """
     start = time.monotonic()
+    answer, pieces, ended = bytearray(), 0, ""
+    first_ms = last_ms = None
     try:
         sock = socket.create_connection(address, timeout=timeout_s)
-    except OSError:
-        return Greeted(False, False, "", None)
+    except OSError as exc:
+        return Greeted(False, False, "refused" if isinstance(exc, ConnectionRefusedError) else "", None)
     with sock:
         try:
             sock.settimeout(max(0.01, timeout_s - (time.monotonic() - start)))
             sock.sendall(greeting)
-            data = sock.recv(4096)
+            while not whole(bytes(answer)):
+                sock.settimeout(max(0.01, timeout_s - (time.monotonic() - start)))
+                data = sock.recv(4096)
+                if not data:
+                    ended = "fin"
+                    break
+                last_ms = (time.monotonic() - start) * 1000
+                first_ms = last_ms if first_ms is None else first_ms
+                answer += data
+                pieces += 1
         except ConnectionError:
-            return Greeted(True, False, "rst", None)
+            ended = "rst"
         except OSError:
-            return Greeted(True, False, "", None)
-        if not data:
-            return Greeted(True, False, "fin", None)
-        return Greeted(True, True, "", (time.monotonic() - start) * 1000)
+            pass  # the deadline
+    answered = whole(bytes(answer))
+    return Greeted(
+        True, answered, ended, first_ms, sent=len(greeting), octets=len(answer), pieces=pieces, whole_ms=last_ms
+    )

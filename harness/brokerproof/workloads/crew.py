@@ -20,9 +20,10 @@ from typing import IO, Any, Protocol
 
 from brokerproof.brokers.base import client
 from brokerproof.errors import HarnessError
-from brokerproof.history import Meta
-from brokerproof.loadprocess import LoadSpec, perform
+from brokerproof.history import OK, Meta
+from brokerproof.loadprocess import STEPS, LoadSpec, perform
 from brokerproof.recorder import PERIOD_S, Recorder
+from brokerproof.tape import Tape
 from brokerproof.waiting import wait_until
 
 READY_S = 30.0
@@ -46,6 +47,21 @@ class Worker(Protocol):
 
     def kill(self) -> None:
         """SIGKILL."""
+
+    def kill_after(self, step: str) -> None:
+        """It kills itself right after its next such step, see ``loadprocess.STEPS``."""
+
+    def spare(self) -> None:
+        """Takes that back."""
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+
+    def resume(self) -> None:
+        """SIGCONT; safe to call twice."""
+
+    def state(self) -> str:
+        """The kernel's letter for the process (``T``: stopped); "" when it is gone."""
 
     @property
     def busy(self) -> bool: ...
@@ -93,6 +109,8 @@ class ProcessWorker:
             else:
                 self.failed = str(said.get("failed", ""))
                 self._busy = False
+        if self._busy and not self.failed:
+            self.failed = "its process ended in the middle of its part"
         self._busy = False
         self._ready.set()
 
@@ -111,10 +129,29 @@ class ProcessWorker:
         self._say({"stop": True})
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        self._process.kill()  # unless it has ended: its number may be another process's by now
         self._process.wait()
         self.failed = "killed"
+
+    def kill_after(self, step: str) -> None:
+        self._say({"kill_after": step})
+
+    def spare(self) -> None:
+        self._say({"spare": True})
+
+    def pause(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def state(self) -> str:
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text()
+        except OSError:
+            return ""
+        letter = stat.rpartition(")")[2].split()[0]
+        return "" if letter in "ZX" else letter
 
     def _say(self, what: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -154,7 +191,11 @@ class ThreadWorker:
         self.facts: dict[str, Any] = {}
         self.failed = ""
         self._stop, self._killed = threading.Event(), threading.Event()
+        self._running = threading.Event()
+        self._running.set()
+        self._parked = False
         self._starts: list[int] = []
+        self._tape: Tape | None = None
         self._thread: threading.Thread | None = None
 
     def assign(self, spec: LoadSpec) -> None:
@@ -164,8 +205,15 @@ class ThreadWorker:
         self._starts = starts
 
         def still_alive() -> None:
+            if not self._running.is_set():
+                self._parked = True
+                self._running.wait()
+                self._parked = False
             if killed.is_set():
                 raise _Killed
+
+        def begun(tape: Tape) -> None:
+            self._tape = tape
 
         def stopping() -> bool:
             still_alive()
@@ -174,8 +222,9 @@ class ThreadWorker:
         def run() -> None:
             try:
                 perform(
-                    spec, self._module, stopping, self.facts.update, lambda: starts[0] if starts else None, still_alive
-                )
+                    spec, self._module, stopping, self.facts.update, lambda: starts[0] if starts else None, still_alive,
+                    begun,
+                )  # fmt: skip
             except _Killed:
                 pass
             except Exception as exc:  # as in a process: reported, not raised
@@ -190,9 +239,34 @@ class ThreadWorker:
     def stop(self) -> None:
         self._stop.set()
 
+    def kill_after(self, step: str) -> None:
+        def die() -> None:
+            self.failed = "killed"
+            raise _Killed
+
+        assert self._tape is not None
+        self._tape.when(STEPS[step], OK, die)
+
+    def spare(self) -> None:
+        if self._tape is not None:
+            self._tape.when_not()
+
+    def pause(self) -> None:
+        self._running.clear()
+
+    def resume(self) -> None:
+        self._running.set()
+
+    def state(self) -> str:
+        """T once the thread has come to where it stops."""
+        if not self.busy:
+            return ""
+        return "T" if self._parked else "S"
+
     def kill(self) -> None:
         self._killed.set()
         self._stop.set()
+        self._running.set()
         if self._thread is not None:
             self._thread.join(5)
         self.failed = "killed"

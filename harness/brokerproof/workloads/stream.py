@@ -40,6 +40,9 @@ STUCK_S = 10.0
 CONNECT_S = 30.0
 
 
+_FUNCTIONS = {code: name for name, code in F.items()}
+
+
 @dataclass(slots=True)
 class _Client:
     """One client slot: what it does, who does it now, and under which generation."""
@@ -171,6 +174,80 @@ class LiveTrial:
                 client.worker.kill()
         return pids
 
+    def kill_after(self, role: str, step: str) -> None:
+        """Tells the role's clients to kill themselves right after their next such step."""
+        for client in self._living(role):
+            client.worker.kill_after(step)  # type: ignore[union-attr]  # it lives
+
+    def spare(self, role: str) -> None:
+        for client in self._living(role):
+            client.worker.spare()  # type: ignore[union-attr]  # it lives
+
+    def gone(self, role: str) -> list[int]:
+        """Process ids of clients that have killed themselves; they count as killed from now on."""
+        pids = []
+        for client in self._clients:
+            worker = client.worker
+            if (
+                client.role == role
+                and not client.killed
+                and worker is not None
+                and worker.failed
+                and not worker.state()
+            ):
+                client.killed = True
+                worker.kill()
+                pids.append(worker.pid)
+        return pids
+
+    def living(self, role: str) -> bool:
+        return bool(self._living(role))
+
+    def _living(self, role: str) -> list[_Client]:
+        return [c for c in self._clients if c.role == role and c.worker is not None and c.worker.busy]
+
+    def pause(self, role: str) -> list[int]:
+        """SIGSTOP."""
+        stopped = self._living(role)
+        for client in stopped:
+            client.worker.pause()  # type: ignore[union-attr]  # it lives
+        return [c.worker.pid for c in stopped]  # type: ignore[union-attr]
+
+    def resume(self, role: str) -> None:
+        for client in self._clients:
+            if client.role == role and client.worker is not None:
+                client.worker.resume()
+
+    def states(self, role: str) -> dict[str, str]:
+        return {
+            f"{role} {c.slot} of {self.plan.trial}, process {c.worker.pid}": c.worker.state()
+            for c in self._clients
+            if c.role == role and c.worker is not None
+        }
+
+    def last_steps(self, role: str) -> dict[str, str]:
+        """Of each killed client the function of the row that it wrote or closed last."""
+        found = {}
+        for client in self._clients:
+            if client.role == role and client.killed:
+                last = max(self._last_rows(client), default=(0, 0, ""))
+                found[self._called(client)] = last[2]
+        return found
+
+    def _last_rows(self, client: _Client) -> Iterator[tuple[int, int, str]]:
+        """(when, row, function) of the last row of each of the client's segments."""
+        for path in (self.folder / TAPES).glob(f"{client.slot}g{client.generation}-*.seg"):
+            with contextlib.suppress(FileNotFoundError, HarnessError):
+                segment = Segment.open(path)
+                if head := segment.head:
+                    f, start, end = (segment.columns[c][:head] for c in ("f", "start_ns", "end_ns"))
+                    at = np.maximum(start, end)
+                    row = int(np.flatnonzero(at == at.max())[-1])
+                    yield int(at[row]), segment.first + row, _FUNCTIONS[int(f[row])]
+
+    def _called(self, client: _Client) -> str:
+        return f"{client.role} {client.slot} of {self.plan.trial}"
+
     def replace(self, role: str, start_ns: int) -> None:
         """A killed sender's replacement goes on at once, at ``start_ns``."""
         for client in self._clients:
@@ -184,7 +261,7 @@ class LiveTrial:
                 client.worker.go(start_ns)
 
     def killed(self, role: str) -> list[str]:
-        return [f"{role} {c.slot} of {self.plan.trial}" for c in self._clients if c.role == role and c.killed]
+        return [self._called(c) for c in self._clients if c.role == role and c.killed]
 
     def quiet(self, since_ns: int) -> None:
         """Until every acknowledged message has had its effect or was settled, or what has not is overdue: nothing has
@@ -460,11 +537,18 @@ class Block:
 
     # -- faults.base.Clients -------------------------------------------------------------------------------------------
 
-    def kill(self, role: str) -> Sequence[int]:
+    @property
+    def _broken(self) -> list[LiveTrial]:
+        """The sham's clients are left alone."""
+        return [trial for trial in self.trials if trial.plan.arm != "sham"]
+
+    def kill(self, role: str, step: str = "") -> Sequence[int]:
         """A consumer is killed in the middle of its work, each trial's as soon as it is: between two messages a kill
         proves nothing."""
         pids: list[int] = []
-        left = [trial for trial in self.trials if trial.plan.arm != "sham"]
+        left = self._broken
+        if step:
+            return self._kill_after(left, role, step)
 
         def kill_those_at_work() -> bool:
             for trial in [t for t in left if role != "consumer" or t.at_work()]:
@@ -479,6 +563,31 @@ class Block:
         # Those that will take over get ready meanwhile.
         self._crew.warm(self.cluster.product, 0 if self.cluster.in_process else len(pids))
         return pids
+
+    def _kill_after(self, trials: Sequence[LiveTrial], role: str, step: str) -> Sequence[int]:
+        for trial in trials:
+            trial.kill_after(role, step)
+        with contextlib.suppress(DeadlineError):
+            why = f"{role}s to come to the step {step!r}"
+            wait_until(lambda: not any(t.living(role) for t in trials), IN_WORK_S, why, interval_s=0.005)
+        for trial in trials:
+            trial.spare(role)
+        pids = [pid for trial in trials for pid in trial.gone(role)]
+        self._crew.warm(self.cluster.product, 0 if self.cluster.in_process else len(pids))
+        return pids
+
+    def pause(self, role: str) -> Sequence[int]:
+        return [pid for trial in self._broken for pid in trial.pause(role)]
+
+    def resume(self, role: str) -> None:
+        for trial in self.trials:
+            trial.resume(role)
+
+    def states(self, role: str) -> Mapping[str, str]:
+        return {name: state for trial in self._broken for name, state in trial.states(role).items()}
+
+    def last_steps(self, role: str) -> Mapping[str, str]:
+        return {name: f for trial in self.trials for name, f in trial.last_steps(role).items()}
 
     def replace(self, role: str) -> None:
         for trial in self.trials:

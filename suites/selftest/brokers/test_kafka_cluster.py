@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from confluent_kafka import ElectionType, TopicPartition
 
-from brokerproof.brokers.base import Pace, ReadJob, ReceiveJob, SendJob
+from brokerproof.brokers.base import Pace, ReadJob, ReceiveJob, SendJob, both_ways
 from brokerproof.brokers.kafka import ask, client
 from brokerproof.brokers.kafka.cluster import BROKER, KafkaCluster
 from brokerproof.history import FAIL, OK, F
@@ -381,7 +381,7 @@ def test_an_isolated_leader_goes_on_believing_and_the_others_elect(stage: Stage)
     assert cluster.peers is not None
     leader = cluster.leader(stage.name)
     others = [n for n in cluster.nodes if n != leader]
-    cluster.peers.cut([leader], others)
+    cluster.peers.cut(both_ways([leader], others))
     try:
         reach = cluster.peers.reach()
         assert not reach[leader, others[0]] and not reach[others[1], leader] and reach[others[0], others[1]]

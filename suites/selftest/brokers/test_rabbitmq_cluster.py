@@ -12,20 +12,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brokerproof.brokers.base import Pace, ReadJob, ReceiveJob, SendJob
+from brokerproof.brokers.base import Pace, ReadJob, ReceiveJob, SendJob, both_ways
 from brokerproof.brokers.rabbitmq import client
 from brokerproof.brokers.rabbitmq.cluster import BROKER, RabbitCluster
 from brokerproof.brokers.rabbitmq.routing import Router, route
 from brokerproof.errors import EnvironmentProblem, PlanError, ProvisionError
-from brokerproof.history import FAIL, OK, F
+from brokerproof.faults.base import Scene, apply, make
+from brokerproof.history import FAIL, OK, F, read_history
 from brokerproof.message import Bodies, mark
-from brokerproof.plan import Destination, Receiver, Sender
+from brokerproof.plan import Destination, Plan, Receiver, Sender, Workload
 from brokerproof.runtime import sweep
 from brokerproof.runtime.node import LABEL_CLUSTER
 from brokerproof.runtime.node import client as engine
 from brokerproof.tape import Segment, Tape, errors_of
 from brokerproof.waiting import wait_until
 from brokerproof.where import Where
+from brokerproof.workloads.crew import Crew, ThreadScribe
+from brokerproof.workloads.stream import Block
 
 pytestmark = pytest.mark.container
 
@@ -366,7 +369,7 @@ def test_an_isolated_leader_loses_its_lead_but_not_its_clients(
     home = cluster.leader(stage.name)
     rest = [name for name in cluster.nodes if name != home]
     try:
-        cluster.peers.cut([home], rest)
+        cluster.peers.cut(both_ways([home], rest))
         reach = cluster.peers.reach()
         assert {pair for pair, arrives in reach.items() if not arrives} == {
             *((home, name) for name in rest), *((name, home) for name in rest)
@@ -384,6 +387,45 @@ def test_an_isolated_leader_loses_its_lead_but_not_its_clients(
         cluster.wait_healthy(90)
     assert all(cluster.peers.reach().values())
     assert cluster.leader(stage.name) == home
+
+
+@pytest.mark.parametrize(("step", "last"), [("receive", "receive"), ("effect", "effect"), ("ack", "settle")])
+def test_a_load_process_kills_itself_right_after_its_step(
+    step: str, last: str, cluster: RabbitCluster, tmp_path: Path
+) -> None:  # fmt: skip
+    plan = Plan(
+        product="rabbitmq", version=cluster.version, topology="cluster", trial=f"step-{step}-{uuid.uuid4().hex[:6]}",
+        workload=Workload(
+            destinations=(Destination(name="q", kind="queue"),), senders=(Sender(rate_per_s=100.0),),
+            receivers=(Receiver(work_ms=5.0),), load_s=30.0,
+        ),
+    )  # fmt: skip
+    cluster.create(plan.workload.destinations[0], plan.destination_name(0))
+    crew, scribe = Crew(tmp_path / "logs", lambda pid: None), ThreadScribe()
+    block = Block([plan], cluster, lambda _: tmp_path / "t", crew, scribe)
+    scene = Scene(cluster=cluster, destinations=(plan.destination_name(0),), clients=block)
+    try:
+        block.start()
+        with apply(make("client_kill", {"step": step}), scene, "consumer", now_s=block.now_s) as record:
+            assert record.probes["during"]["seen"].endswith(f"last in the history: {last}")
+        assert record.evidence == "took_effect", record.probes
+        with apply(make("client_pause"), scene, "consumer", now_s=block.now_s) as record:
+            pass
+        assert record.evidence == "took_effect", record.probes
+        block.stop_senders()
+        block.drain()
+        block.finish()
+    finally:
+        crew.close()
+        scribe.close()
+        cluster.delete(plan.workload.destinations[0], plan.destination_name(0))
+    history = read_history(tmp_path / "t" / "history.arrow")
+    # What the dead client had an answer for never comes again; what it had in hand does.
+    f, msg, killed = history["f"], history["msg"], history["process"] == 1
+    again = set(msg[(history["process"] > 2) & (f == F["receive"])].tolist())
+    settled = set(msg[killed & (f == F["settle"]) & (history["outcome"] == OK)].tolist())
+    assert settled and not settled & again
+    assert step == "ack" or int(msg[killed][-1]) in again
 
 
 def test_a_node_can_be_paused(cluster: RabbitCluster) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brokerproof.brokers.base import Pace, ReadJob, ReceiveJob, SendJob
+from brokerproof.brokers.base import Pace, ReadJob, ReceiveJob, SendJob, both_ways
 from brokerproof.brokers.rocketmq import client
 from brokerproof.brokers.rocketmq.cluster import BROKER, RocketmqCluster
 from brokerproof.errors import ProvisionError
@@ -316,7 +316,7 @@ def test_a_killed_master_takes_no_writes_and_comes_back_with_its_data(stage: Sta
 def test_peers_are_cut_and_the_gateway_is_spared(stage: Stage) -> None:
     cluster = stage.cluster
     assert cluster.peers is not None and set(cluster.nodes) == {"m1", "s1", "ns"}
-    cluster.peers.cut(["m1"], ["s1"])
+    cluster.peers.cut(both_ways(["m1"], ["s1"]))
     try:
         reach = cluster.peers.reach()
         assert not reach["m1", "s1"] and not reach["s1", "m1"] and reach["m1", "ns"] and reach["ns", "s1"]
@@ -399,7 +399,7 @@ def _lost_with_the_master(cluster: RocketmqCluster, folder: Path) -> tuple[int, 
     stage = staged(cluster, folder, **{"message.type": "NORMAL", "queues": 4})
     assert cluster.peers is not None
     with stage.sending(rate_per_s=100.0, timeout_s=8.0, settings={"attempts": 1, "request_timeout": 6}):
-        cluster.peers.cut(["m1"], ["s1"])
+        cluster.peers.cut(both_ways(["m1"], ["s1"]))
         time.sleep(4.0)  # longer than slaveTimeout, so that its answer is seen
         cluster.nodes["m1"].kill()
     found = stage.read()

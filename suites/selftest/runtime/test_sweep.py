@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,10 +82,13 @@ def test_what_is_not_ours_to_judge_stays_unless_it_is_named(label: str, engine: 
     assert [item.name for item in sweep.leftovers("theirs")] == ["c"]
 
 
-def test_load_processes_of_a_dead_run_are_ended(engine: dict[str, Any]) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_load_processes_of_a_dead_run_are_ended(stopped: bool, engine: dict[str, Any]) -> None:
     owner = ended()
     sweep.register("dead", owner=owner.pid)
     load = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    if stopped:
+        load.send_signal(signal.SIGSTOP)  # its harness was killed while it was paused
     sweep.register_process("dead", load.pid)
     assert [(item.kind, item.name) for item in sweep.clean()] == [("process", str(load.pid)), ("file", "dead.json")]
     assert load.wait(5) != 0

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from brokerproof.brokers.base import LONGER_OCTETS, Opening, framed
+
 Address = tuple[str, int]
 T = TypeVar("T")
 
@@ -50,9 +52,10 @@ class Quorum:
     behind: Mapping[int, int]
 
 
-def greeting() -> bytes:
-    """The first octets that every Kafka node answers: ApiVersions, version 0."""
-    return _framed(_API_VERSIONS, 0, b"", flexible=False)
+def opening() -> Opening:
+    """What every Kafka node answers to strangers: ApiVersions, version 0; made longer by the client's name."""
+    longer = _framed(_API_VERSIONS, 0, b"", flexible=False, client=_CLIENT.ljust(LONGER_OCTETS, b"."))
+    return Opening(_framed(_API_VERSIONS, 0, b"", flexible=False), longer, framed)
 
 
 def features(address: Address, timeout_s: float) -> dict[str, int]:
@@ -191,8 +194,8 @@ def _array(items: Sequence[bytes]) -> bytes:
     return _varint(len(items) + 1) + b"".join(items)
 
 
-def _framed(key: int, version: int, body: bytes, *, flexible: bool) -> bytes:
-    header = struct.pack(">hhih", key, version, 1, len(_CLIENT)) + _CLIENT + (b"\0" if flexible else b"")
+def _framed(key: int, version: int, body: bytes, *, flexible: bool, client: bytes = _CLIENT) -> bytes:
+    header = struct.pack(">hhih", key, version, 1, len(client)) + client + (b"\0" if flexible else b"")
     return struct.pack(">i", len(header) + len(body)) + header + body
 
 

@@ -408,7 +408,7 @@ class KafkaBroker:
     versions = ("4.3.1", "3.9.2")
     topologies: Mapping[str, str] = TOPOLOGIES
     #: several_consumers_per_lane: share groups, from 4.2 on.
-    capabilities = frozenset({"leader", "peers", "dedup", "transactions", "several_consumers_per_lane"})
+    capabilities = frozenset({"leader", "peers", "three_nodes", "dedup", "transactions", "several_consumers_per_lane"})
     live_settings: frozenset[str] = frozenset()
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
@@ -416,7 +416,7 @@ class KafkaBroker:
         image = images.ensure("kafka", version, progress).tag
         nodes = _NODES[topology]
         links = [LinkSpec(group, node, config.PORTS[group]) for group in LINK_GROUPS for node in nodes]
-        ground = Ground.open(name=name, run=run, nodes=nodes, links=links, greeting=ask.greeting(), equipment=equipment)
+        ground = Ground.open(name=name, run=run, nodes=nodes, links=links, opening=ask.opening(), equipment=equipment)
         try:
             cluster = KafkaCluster(ground, version=version, topology=topology, settings=settings)
             cluster.start_nodes(image, progress)
@@ -429,7 +429,7 @@ class KafkaBroker:
         return cluster
 
     def attach(self, *, version: str, topology: str, settings: Json, name: str, run: str) -> KafkaCluster:
-        ground = Ground.attach(name=name, run=run, greeting=ask.greeting())
+        ground = Ground.attach(name=name, run=run, opening=ask.opening())
         return KafkaCluster(ground, version=version, topology=topology, settings=settings)
 
 

@@ -44,7 +44,7 @@ def send(job: SendJob) -> None:
             tape.reconnected()
         body = job.bodies.one(msg, key)
         row = tape.open("send", msg=msg, key=key, lane=lane, due_ns=due)
-        passage = link.passage()
+        passage = link.passage(len(body))
 
         def act() -> None:
             position = cluster.store(job.destination, partition, body)
@@ -54,7 +54,7 @@ def send(job: SendJob) -> None:
             act()
         elif not confirm and passage != "refused":
             tape.close(row, OK)  # written to the socket: that is all it knows
-            if passage == "unanswered":
+            if passage in ("unanswered", "answered_late"):
                 cluster.store(job.destination, partition, body)
             elif passage == "held":
                 link.hold(lambda: cluster.store(job.destination, partition, body))
@@ -64,9 +64,12 @@ def send(job: SendJob) -> None:
             tape.close(row, INFO, error="ConnectionReset")
         elif passage == "held":
             link.hold(act)
+        elif passage == "answered_late":
+            position = cluster.store(job.destination, partition, body)
+            link.hold(lambda: tape.close(row, OK, pos=position if job.kind == "log" else -1))
         elif passage == "unanswered":
             cluster.store(job.destination, partition, body)
-        if job.sender.resend and tape.now() and passage not in ("passes", "held"):
+        if job.sender.resend and tape.now() and passage not in ("passes", "held", "answered_late"):
             heapq.heappush(
                 retries, (tape.now() + (timeout_ns if passage in ("unanswered", "swallowed") else 10_000_000), msg)
             )

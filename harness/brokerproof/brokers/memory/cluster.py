@@ -17,7 +17,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brokerproof.brokers.base import LINK_GROUPS, Broker, Cluster, Greeted, Link, Node, PeerLinks, Router
+from brokerproof.brokers.base import (
+    LINK_GROUPS,
+    LONGER_OCTETS,
+    Broker,
+    Cluster,
+    Greeted,
+    Link,
+    Node,
+    PeerLinks,
+    Router,
+)  # fmt: skip
 from brokerproof.errors import EnvironmentProblem, UsageError, unknown
 from brokerproof.message import MARK_BYTES
 from brokerproof.plan import Destination
@@ -100,16 +110,27 @@ class MemoryNode:
         return ""
 
 
+#: Octets of the greetings of probes, of their answer, and so many more of every request than its body.
+_GREETING, _LONGER, _ANSWER, _FRAME = 8, LONGER_OCTETS, 100, 8
+#: From this latency on nothing passes (``stall``).
+_FOR_EVER_MS = 60_000
+
+
 class MemoryLink:
-    """A client link whose toxics are answered at once: what passes is decided by the state at that moment."""
+    """A client link whose toxics are answered at once: what passes is decided by the state at that moment.
+
+    What only takes time (latency, bandwidth, slices) does so for probes; requests are not delayed.
+    """
 
     def __init__(self, cluster: MemoryCluster, group: str) -> None:
         self.group, self.node, self.name = group, "m1", f"{group}-m1"
         self.address = ("memory", 0)
         self._cluster = cluster
         self._enabled = True
+        self._silent = False
         self._toxics: dict[tuple[str, str], Mapping[str, int]] = {}
         self._stalled: list[Callable[[], None]] = []
+        self._carried = 0  # octets upstream since the connection began, or since they are counted
         self.epoch = 0  # rises when connections through the link are closed
 
     def disable(self) -> None:
@@ -122,6 +143,7 @@ class MemoryLink:
     def add_toxic(self, kind: str, stream: str, **attributes: int) -> None:
         if kind == "reset_peer":
             self.epoch += 1
+        self._carried = 0
         self._toxics[kind, stream] = attributes
 
     def clear_toxics(self) -> None:
@@ -130,43 +152,81 @@ class MemoryLink:
         self._toxics.clear()
         self.flush()
 
+    def silence(self) -> None:
+        self._silent = True
+
+    def unsilence(self) -> None:
+        self._silent = False
+        self.flush()  # what nobody acknowledged was sent again all the time
+
     def flush(self) -> None:
         stalled, self._stalled = self._stalled, []
         for act in stalled:
             act()
 
-    def passage(self) -> str:
-        """What happens to a request now: ``passes``, ``refused``, ``reset``, ``swallowed``, ``unanswered``, ``held``."""
+    def passage(self, octets: int = 0) -> str:
+        """What happens to a request of so many octets now: ``passes``, ``refused``, ``reset``, ``swallowed``,
+        ``unanswered``, ``held``, or ``answered_late`` (it arrives, and its answer is held)."""
         state = self._cluster.nodes["m1"].state()
         kinds = {kind for kind, _ in self._toxics}
+        if self._silent:
+            return "held"
         if not self._enabled or state == "exited":
             return "refused"
         if "reset_peer" in kinds:
             return "reset"
+        if octets and (cut := self._cut(octets)):
+            return cut
         if ("timeout", "upstream") in self._toxics:
             return "swallowed"
         if ("timeout", "downstream") in self._toxics:
             return "unanswered"
-        if state == "paused" or any(
-            kind == "latency" and a["latency"] >= 60_000 for (kind, _), a in self._toxics.items()
-        ):
+        stalled = {s for (kind, s), a in self._toxics.items() if kind == "latency" and a["latency"] >= _FOR_EVER_MS}
+        if state == "paused" or "upstream" in stalled:
             return "held"
-        return "passes"
+        return "answered_late" if stalled else "passes"
+
+    def _cut(self, octets: int) -> str:
+        """``reset`` where a limit of octets closes the connection in this request; "" where it does not."""
+        limits = [(s, a["bytes"]) for (kind, s), a in self._toxics.items() if kind == "limit_data"]
+        self._carried += octets + _FRAME if limits else 0
+        if any(self._carried > most for _, most in limits):
+            self._carried = 0
+            self.epoch += 1
+            return "reset"
+        return ""
 
     def hold(self, act: Callable[[], None]) -> None:
         """Keeps a request until the stall is over."""
         self._stalled.append(act)
 
-    def delay_s(self) -> float:
-        return sum(a["latency"] for (kind, _), a in self._toxics.items() if kind == "latency") / 1000
-
     def greet(self, timeout_s: float) -> Greeted:
+        return self._greeted(_GREETING)
+
+    def exchange(self, timeout_s: float) -> Greeted:
+        return self._greeted(_LONGER)
+
+    def _greeted(self, sent: int) -> Greeted:
         passage = self.passage()
         if passage == "refused":
-            return Greeted(False, False, "", None)
-        if passage == "passes":
-            return Greeted(True, True, "", self.delay_s() * 1000)
-        return Greeted(True, False, "rst" if passage == "reset" else "", None)
+            return Greeted(False, False, "refused", None)
+        if passage != "passes":
+            return Greeted(True, False, "rst" if passage == "reset" else "", None, sent=sent)
+        octets = {"upstream": sent, "downstream": _ANSWER}
+        late_ms, pieces = 0.0, 1
+        for (kind, stream), a in self._toxics.items():
+            if kind == "limit_data" and octets[stream] > a["bytes"]:
+                got = a["bytes"] if stream == "downstream" else 0
+                return Greeted(True, False, "fin", None, sent=sent, octets=got, pieces=int(got > 0))
+            if kind == "latency":
+                late_ms += a["latency"]
+            elif kind == "bandwidth":
+                late_ms += octets[stream] / a["rate"]
+            elif kind == "slicer":
+                slices = -(-octets[stream] // a["average_size"])
+                late_ms += slices * a["delay"] / 1000
+                pieces = slices if stream == "downstream" else pieces
+        return Greeted(True, True, "", late_ms, sent=sent, octets=_ANSWER, pieces=pieces, whole_ms=late_ms)
 
 
 class MemoryCluster:

@@ -63,13 +63,13 @@ class RocketmqCluster:
         for link in ground.links:
             if link.node == GATEWAY:
                 continue
-            link.greeting = remoting.GREETING
+            link.opening = remoting.OPENING
             if link.group != "admin":
                 # Carries oneway sends, which gRPC has not: one client link with the gateway's, broken with it.
                 link.node = GATEWAY
         #: Brokers and name server. Not the gateway, which counts as a client.
         self.nodes: Mapping[str, Node] = {name: ground.nodes[name] for name in (*self._brokers, NAME_SERVER)}
-        self.peers: ContainerPeers | None = ground.peers([*self._brokers, NAME_SERVER])
+        self.peers: ContainerPeers | None = ground.peers([*self._brokers, NAME_SERVER], self._brokers)
 
     # -- addresses -----------------------------------------------------------------------------------------------------
 
@@ -396,7 +396,7 @@ class Rocketmq:
             run=run,
             nodes=[*brokers, NAME_SERVER, GATEWAY],
             links=links,
-            greeting=grpc_gateway.GREETING,
+            opening=grpc_gateway.OPENING,
             equipment=equipment,
         )
         cluster = RocketmqCluster(ground, version=version, topology=topology, settings=settings)
@@ -414,7 +414,7 @@ class Rocketmq:
 
     def attach(self, *, version: str, topology: str, settings: Json, name: str, run: str) -> RocketmqCluster:
         self._brokers(topology)
-        ground = Ground.attach(name=name, run=run, greeting=grpc_gateway.GREETING)
+        ground = Ground.attach(name=name, run=run, opening=grpc_gateway.OPENING)
         return RocketmqCluster(ground, version=version, topology=topology, settings=settings)
 
     def _brokers(self, topology: str) -> tuple[str, ...]:

@@ -14,12 +14,35 @@ from typing import Any
 
 import grpc
 
+from brokerproof.brokers.base import LONGER_OCTETS, Opening
 from brokerproof.brokers.rocketmq.library import grpc_protocol as api
 
 #: Bodies of probe messages start so; receivers and readers pass them over.
 PROBE_BODY = b"brokerproof-probe"
 #: HTTP/2's connection preface and an empty SETTINGS frame (RFC 9113 section 3.4); a server answers with its own.
-GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+_PING, _ACK = 6, 1
+
+
+def _http2_frame(kind: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, 0]) + bytes(4) + payload
+
+
+def _ponged(answer: bytes) -> bool:
+    """Whether a PING's acknowledgement is among these frames."""
+    at = 0
+    while at + 9 <= len(answer):
+        end = at + 9 + int.from_bytes(answer[at : at + 3], "big")
+        if answer[at + 3] == _PING and answer[at + 4] & _ACK and end <= len(answer):
+            return True
+        at = end
+    return False
+
+
+#: The longer one has a frame of a type that nobody knows, which has to be passed over (RFC 9113 section 4.1), and a PING.
+OPENING = Opening(
+    _GREETING, _GREETING + _http2_frame(0xBE, bytes(LONGER_OCTETS)) + _http2_frame(_PING, b"brkproof"), _ponged
+)  # fmt: skip
 
 
 class GatewayError(Exception):

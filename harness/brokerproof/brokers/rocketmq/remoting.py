@@ -21,6 +21,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final
 
+from brokerproof.brokers.base import LONGER_OCTETS, Opening, framed
+
 # Request codes. Source: RequestCode.java.
 PULL_MESSAGE: Final = 11
 UPDATE_AND_CREATE_TOPIC: Final = 17
@@ -51,7 +53,7 @@ _FRAME_MAX = 16 * 1024 * 1024
 _LENGTHS = struct.Struct(">iI")
 
 #: What a probe connection sends to a broker or name server: a request code that nobody has, which is answered.
-GREETING: bytes
+OPENING: Opening
 
 
 class RemotingError(Exception):
@@ -104,7 +106,9 @@ def _word(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-GREETING = Frame(code=32000, opaque=1).encode()
+OPENING = Opening(
+    Frame(code=32000, opaque=1).encode(), Frame(code=32000, opaque=1, body=bytes(LONGER_OCTETS)).encode(), framed
+)  # fmt: skip
 
 
 class Decoder:

@@ -1,0 +1,68 @@
+"""``slicer``: what passes is cut into tiny segments, one octet each by default, in each direction or one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from brokerproof.brokers.base import Greeted, Link
+from brokerproof.errors import PlanError
+from brokerproof.faults.base import LinkFault, Scene, Stream, again_if, fault, streams
+
+#: Segments that follow each other closely may be read together; with a delay between them most are not.
+_READ_TOGETHER = 4
+
+
+@fault("slicer")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slicer(LinkFault):
+    """Nothing is lost or out of order: a reader that takes what one read brings for a frame is wrong.
+
+    stream: ``upstream`` (client to broker), ``downstream`` or ``both``.
+    delay_us: between two segments; the proxy's clock adds to it, half a millisecond or so.
+    Evidence, downstream: the number of reads in which the answer arrives. Upstream, where the probe does not read: a
+    longer greeting is answered no earlier than the delays between its segments take, three times running.
+    """
+
+    name: ClassVar[str] = "slicer"
+    average_size: int = 1
+    size_variation: int = 0
+    delay_us: int = 100
+    stream: Stream = "both"
+
+    def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
+        if not (
+            self.average_size >= 1 and 0 <= self.size_variation < max(2, self.average_size) and self.delay_us >= 10
+        ):
+            raise PlanError(
+                f"slicer: average_size {self.average_size}, size_variation {self.size_variation}, delay_us "
+                f"{self.delay_us}; needed: at least 1, less than average_size, and a delay of at least 10, or the kernel "
+                "puts the segments together again"
+            )
+        if self.average_size > 50:
+            raise PlanError(
+                f"slicer: segments of {self.average_size} octets are nothing out of the ordinary; at most 50"
+            )
+        return LinkFault.resolve(self, scene, target)
+
+    def break_(self, link: Link) -> None:
+        for stream in streams(self.stream):
+            link.add_toxic(
+                "slicer", stream, average_size=self.average_size, size_variation=self.size_variation,
+                delay=self.delay_us,
+            )  # fmt: skip
+
+    def ask(self, link: Link) -> Greeted:
+        # Some 4,000 octets both ways, of which each may be a segment with its delay and what the proxy's clock adds.
+        timeout_s = 2.0 + 4000 * (self.delay_us + 1500) / 1e6 / self.average_size
+        if "downstream" in streams(self.stream):
+            return link.exchange(timeout_s)
+        return again_if(self.bites, lambda: link.exchange(timeout_s))
+
+    def bites(self, seen: Greeted) -> bool:
+        if not seen.answered or seen.whole_ms is None:
+            return False
+        most = self.average_size + self.size_variation
+        sliced = seen.pieces >= max(3, seen.octets / most / _READ_TOGETHER)
+        late = seen.whole_ms >= max(10.0, seen.sent / most * self.delay_us / 1000)
+        return all({"downstream": sliced, "upstream": late}[stream] for stream in streams(self.stream))
