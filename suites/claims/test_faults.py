@@ -66,9 +66,15 @@ def _measure(
 
 test_link_down = _measure("link_down", "Client links refuse connections and drop those they have, for 5 s.")
 test_black_hole = _measure("black_hole", "Client links accept and pass nothing, for 5 s.")
+test_half_open = _measure("half_open", "Packets on client links vanish for 5 s, and neither end is told.")
 test_stall = _measure("stall", "Client links stand still for 5 s and lose nothing.")
 test_reset = _measure("reset", "Client connections are reset, again and again, for 5 s.")
 test_latency = _measure("latency", "Client links are slow, for 5 s.")
+test_bandwidth = _measure("bandwidth", "Client links are narrow, for 5 s.")
+test_slicer = _measure("slicer", "Client links pass one octet at a time, for 5 s.")
+test_cut_mid_frame = _measure(
+    "cut_mid_frame", "Client connections end in the middle of a request, again and again, for 5 s."
+)
 test_lost_ack = _measure("lost_ack", "Requests pass and replies are lost, for 5 s.")
 
 # -- nodes -------------------------------------------------------------------------------------------------------------
@@ -77,19 +83,64 @@ test_kill = _measure(
     "kill", "The leader is killed, and started again after 5 s.", target="leader", after_s=20.0, brokers=REAL
 )
 test_stop = _measure(
-    "stop", "The leader is stopped in order, and started again after 5 s.", target="leader", after_s=20.0
+    "stop", "The leader is stopped in order, and started again after 5 s.", target="leader", after_s=20.0, brokers=REAL
 )
 test_pause = _measure(
     "pause", "The leader stands still for 5 s and goes on.", target="leader", after_s=15.0, brokers=REAL
 )
+test_restart_rolling = _measure(
+    "restart_rolling", "Each node in turn is stopped and started, the next when the cluster is whole again.", for_s=20.0,
+    after_s=15.0, brokers=REAL,
+)  # fmt: skip
+test_crash_loop = _measure(
+    "crash_loop", "The leader is killed three times, while it recovers.", target="leader", after_s=20.0, brokers=REAL
+)
 
 # -- links between nodes -----------------------------------------------------------------------------------------------
 
+_PEERS: Any = {"target": "leader", "brokers": REAL, "needs": ("peers",)}
 test_partition = _measure(
-    "partition", "The leader is cut off from the other nodes, its clients stay attached.", target="leader", for_s=10.0,
-    after_s=20.0, by={"rabbitmq": {"for_s": 45.0}}, brokers=REAL, needs=("peers",),
+    "partition", "The leader is cut off from the other nodes, its clients stay attached.", for_s=10.0, after_s=20.0,
+    by={"rabbitmq": {"for_s": 45.0}}, **_PEERS,
 )  # fmt: skip
+test_lossy_link = _measure(
+    "lossy_link", "A fifth of the leader's packets to and from its peers is lost, for 10 s.", for_s=10.0, **_PEERS
+)
+test_slow_link = _measure("slow_link", "The leader's links to its peers are narrow, for 10 s.", for_s=10.0, **_PEERS)
 
 # -- load processes ----------------------------------------------------------------------------------------------------
 
 test_client_kill = _measure("client_kill", "The consumer is killed; another takes over.", target="consumer", for_s=0.5)
+test_client_pause = _measure(
+    "client_pause", "The consumer stands still for longer than its session or lease, and goes on.", target="consumer",
+    for_s=12.0, brokers=REAL,
+)  # fmt: skip
+
+# -- disks -------------------------------------------------------------------------------------------------------------
+
+_DISKS: Any = {"target": "leader", "brokers": REAL}
+test_power_cut = _measure(
+    "power_cut",
+    "The leader loses its power and what it had not synced; it comes back on its disk.",
+    after_s=20.0,
+    **_DISKS,
+)
+test_disk_full = _measure("disk_full", "The leader's disk is full for 5 s.", after_s=15.0, **_DISKS)
+test_disk_slow = _measure("disk_slow", "The leader's disk is slow for 5 s.", **_DISKS)
+test_read_only = _measure("read_only", "The leader's file system is read-only for 5 s.", after_s=20.0, **_DISKS)
+test_torn_write = _measure(
+    "torn_write", "The end of what the leader wrote last is torn while it is down.", after_s=20.0, **_DISKS
+)
+test_bit_flip = _measure(
+    "bit_flip", "A bit of what the leader wrote last is wrong when it comes back.", after_s=20.0, **_DISKS
+)
+
+# -- clocks, memory, processor -----------------------------------------------------------------------------------------
+
+_NODES: Any = {"target": "leader", "brokers": REAL}
+test_clock_jump = _measure("clock_jump", "The leader's clock is five minutes ahead for 5 s.", **_NODES)
+test_clock_skew = _measure(
+    "clock_skew", "The leader's clock runs at one and a half times its speed, for 5 s.", **_NODES
+)
+test_memory_pressure = _measure("memory_pressure", "The leader is short of memory for 5 s.", after_s=15.0, **_NODES)
+test_cpu_starve = _measure("cpu_starve", "The leader has a tenth of a core for 5 s.", after_s=15.0, **_NODES)

@@ -20,7 +20,7 @@ class Slicer(LinkFault):
 
     stream: ``upstream`` (client to broker), ``downstream`` or ``both``.
     delay_us: between two segments; the proxy's clock adds to it, half a millisecond or so.
-    Evidence, downstream: the number of reads in which the answer arrives. Upstream, where the probe does not read: a
+    Evidence: downstream, the number of reads in which the answer arrives. Upstream, where the probe does not read, a
     longer greeting is answered no earlier than the delays between its segments take, three times running.
     """
 
