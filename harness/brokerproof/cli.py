@@ -244,19 +244,36 @@ def list_(
     _print_rows(rows)
 
 
+#: Rows with more columns are printed one below the other.
+_COLUMNS_MAX = 4
+
+
 def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
+    from rich.padding import Padding
     from rich.table import Table
 
     if not rows:
         print("none")
         return
+    told = [{k: ", ".join(v) if isinstance(v, (list, tuple)) else str(v) for k, v in row.items()} for row in rows]
+    console = Console()
+    if len(told[0]) > _COLUMNS_MAX:
+        # More than a terminal has room for side by side.
+        for row in told:
+            name, *_ = row.values()
+            console.print(f"[bold]{escape(name)}[/]  {escape(row.get('what', ''))}", highlight=False)
+            for column, text in list(row.items())[1:]:
+                if text and column != "what":
+                    console.print(Padding(f"[dim]{column}[/] {escape(text)}", (0, 0, 0, 4)), highlight=False)
+        return
     table = Table()
-    for column in rows[0]:
+    for column in told[0]:
         table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(", ".join(v) if isinstance(v, (list, tuple)) else str(v) for v in row.values()))
-    Console().print(table)
+    for row in told:
+        table.add_row(*row.values())
+    console.print(table)
 
 
 @app.command()

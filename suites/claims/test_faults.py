@@ -36,7 +36,7 @@ def _measure(
         needs=needs,
     )  # fmt: skip
     def decide(cell: Cell) -> Experiment:
-        how = {"target": target, "for_s": for_s, "after_s": after_s, "options": options or {}}
+        how: dict[str, Any] = {"target": target, "for_s": for_s, "after_s": after_s, "options": options or {}}
         how |= (by or {}).get(cell.broker, {})
         c = configurations(cell.broker)
         lanes = replace(c.destination, partitions=3 if c.destination.kind == "log" else 1)
