@@ -20,8 +20,8 @@ class CutMidFrame(LinkFault):
     there counts from the injection on, a new one from its first octet.
 
     stream: ``upstream`` (the broker has half a request), ``downstream`` (the client has half an answer).
-    Evidence: upstream, a longer greeting is never answered whole, and its connection is closed. Downstream, the answer
-    ends after exactly so many octets (which must be fewer than the answer has, 20 to 500 by product), and is closed.
+    Evidence: upstream, a longer greeting is never answered whole, and its connection is closed; downstream, the answer
+    ends after exactly so many octets (which must be fewer than the answer has, 49 to 540 by product), and is closed.
     """
 
     name: ClassVar[str] = "cut_mid_frame"

@@ -25,6 +25,7 @@ class HalfOpen(LinkFault):
     """
 
     name: ClassVar[str] = "half_open"
+    abilities: ClassVar[tuple[str, ...]] = ("packet filter",)
 
     def break_(self, link: Link) -> None:
         link.silence()

@@ -27,6 +27,7 @@ class SlowLink(PeerFault):
 
     name: ClassVar[str] = "slow_link"
     trouble: ClassVar[PeerTrouble] = "rate"
+    abilities: ClassVar[tuple[str, ...]] = ("traffic shaping",)
     #: The nodes' own traffic shares the rate with the probe's transfer, which may have to be repeated.
     bite_s: ClassVar[float] = 20.0
     rate_kb_s: int = 50

@@ -1,7 +1,7 @@
 """What faults need of the machine that the engine runs on, besides the engine: each tried, once per process.
 
     packet filter       nftables in a container's network: cut links between nodes, lost packets
-    traffic shaping     a token bucket on a container's network: slow links between nodes
+    traffic shaping     token buckets on a container's network: slow links between nodes
     processor limits    the engine can take processor time from a container that runs
     memory limits       the engine can take memory from one
 
@@ -20,7 +20,7 @@ from brokerproof.runtime import recipes
 from brokerproof.runtime.node import client, engine_errors
 
 _FILTER = ["nft", "add table inet bp; add chain inet bp i { type filter hook input priority 0; }"]
-_SHAPE = ["tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", "1mbit", "burst", "32kbit", "latency", "400ms"]
+_SHAPE = ["tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "htb", "default", "0"]
 
 
 def missing(name: str) -> str:
@@ -49,7 +49,7 @@ def _packet_filter(name: str) -> str | None:
 
 
 def _traffic_shaping(name: str) -> str | None:
-    return _in_side(name, _SHAPE, "the engine's kernel needs sch_tbf (`modprobe sch_tbf`): without it no slow link")
+    return _in_side(name, _SHAPE, "the engine's kernel needs sch_htb (`modprobe sch_htb cls_u32`): without it no slow link")
 
 
 def _processor_limits(name: str) -> str | None:
