@@ -49,7 +49,9 @@ def _packet_filter(name: str) -> str | None:
 
 
 def _traffic_shaping(name: str) -> str | None:
-    return _in_side(name, _SHAPE, "the engine's kernel needs sch_htb (`modprobe sch_htb cls_u32`): without it no slow link")
+    return _in_side(
+        name, _SHAPE, "the engine's kernel needs sch_htb (`modprobe sch_htb cls_u32`): without it no slow link"
+    )
 
 
 def _processor_limits(name: str) -> str | None:

@@ -103,9 +103,9 @@ def experiment(fault: str, needs: tuple[str, ...] = ()) -> Experiment:
 
 def test_a_cell_whose_fault_cannot_be_done_is_unsupported_with_the_missing_thing(engine: Callable[..., None]) -> None:
     engine(fails=failed("nft", b"no"), MemoryLimit=False)
-    assert "packet filter: nft" in run.lacking(experiment("partition"))
-    assert "memory limits: the engine" in run.lacking(experiment("memory_pressure"))
-    assert run.lacking(experiment("kill")) == ""
+    assert "packet filter: nft" in run.lacking(experiment("partition"), "kafka")
+    assert "memory limits: the engine" in run.lacking(experiment("memory_pressure"), "kafka")
+    assert run.lacking(experiment("kill"), "kafka") == ""
 
 
 def test_equipment_that_is_missing_is_said_once(engine: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,5 +115,5 @@ def test_equipment_that_is_missing_is_said_once(engine: Callable[..., None], mon
 
     engine()
     monkeypatch.setattr(equipment, "kind", lambda name: Lacking())
-    assert run.lacking(experiment("clock_jump", ("clock",))) == "equipment clock: no image"
+    assert run.lacking(experiment("clock_jump", ("clock",)), "kafka") == "equipment clock: no image"
     assert base.missing("clock_skew") == "equipment clock: no image"
