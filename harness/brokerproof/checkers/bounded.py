@@ -4,7 +4,8 @@
 
 What adds up is judged in every part and merged (``partial.py``). What is about times over all messages (pauses,
 latencies) is judged once, from the times alone, which lie on disk until then. What neither adds up nor is about times
-stays whole; where that does not fit either, it is not judged, and ``missing`` says so: the answer is then UNKNOWN.
+stays whole; where that does not fit either, it is not judged, and ``missing`` says so: the answer is then UNKNOWN. What
+single injections cost (``recovery.py``) is for the trials of a run, and left out in parts.
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ def _on_queues(index: Index) -> tuple[Array, Array, Array]:
     """Ids that are duplicated; those of them that came after their settle; those that came repeatedly, attempt unknown."""
     none = np.empty(0, dtype=np.int64)
     counted, after, unknown = [none], [none], [none]
-    for group, view, _ in index.per_group(index.on(index.receives, logs=False)):
+    groups = index.per_group(index.on(index.receives, logs=False))
+    for group, view in ((group, some) for group, whole, _ in groups for some in index.deliveries(whole)):
         again = repeats(index, view, index.one_place(view["lane"]) if index.routes else view["lane"])
         if not len(again.places):
             continue

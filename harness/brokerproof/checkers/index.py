@@ -567,6 +567,19 @@ class Index:
             own = view.where(codes == code)
             yield name, view.where((codes == code) | (codes == -1)), self.lanes_of(own)
 
+    def deliveries(self, view: View) -> Iterable[View]:
+        """The rows of a view, but those of readers that are a group of their own apart: where what was consumed stays, to
+        read it once more is no second delivery."""
+        n = len(self.meta.processes)
+        own = [bool(g) and self.meta.processes[slot] == "reader" for slot, g in enumerate(self.meta.groups[:n])]
+        if not any(own):
+            yield view
+            return
+        own += [False] * (n - len(own))
+        apart = self._by_slot(view["process"], lambda slot: own[slot])
+        yield view.where(~apart)
+        yield view.where(apart)
+
     # -- what is missing -----------------------------------------------------------------------------------------------
 
     def error(self, code: int) -> str:

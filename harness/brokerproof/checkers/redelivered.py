@@ -19,7 +19,9 @@ def redelivered(index: Index) -> Finding:
     view = index.receives
     if view.greatest("attempt") > 0:
         again[view.ids[view["attempt"] > 0]] = True
-    for _, mine, _ in index.per_group(index.on(view, logs=False)):
+    for mine in (
+        some for _, whole, _ in index.per_group(index.on(view, logs=False)) for some in index.deliveries(whole)
+    ):
         again[mine.ids[repeats(index, mine, mine["lane"]).places]] = True
     # A log is read by several clients; only one that reads it again has had a redelivery.
     logs = index.on(view, logs=True)

@@ -58,6 +58,9 @@ def _row(f: str, outcome: str, at_ms: int, **values: Any) -> dict[str, Any]:
 
 def same(told_: History, parts: int) -> None:
     whole, in_parts = check(told_).to_json(), check_in_parts(told_, parts).to_json()
+    # What injections cost is worked out for the trials of a run, which are small; in parts it is left out.
+    assert in_parts.pop("recovery") == []
+    del whole["recovery"]
     for key in whole:
         assert in_parts[key] == whole[key], key
     assert json.dumps(in_parts, sort_keys=True) == json.dumps(whole, sort_keys=True)

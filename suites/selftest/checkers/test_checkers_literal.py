@@ -275,6 +275,16 @@ def test_another_groups_settle_is_not_this_groups() -> None:
     assert anomalies(*lines, groups=("", "x", "x", "")) == {"duplicated": 1}
 
 
+def test_what_stays_after_consumption_is_read_once_more_and_not_delivered_twice() -> None:
+    """A final reader that is a group of its own; without a group it gets what was left, and a second time is a second time."""
+    lines = ("ok send a", "ok receive a attempt=0", "ok settle a", "ok receive a by=3 attempt=0")
+    own = look(*lines, groups=("", "g", "g", "final read"))
+    assert (nonzero(own.anomalies), nonzero(own.observations)) == ({}, {})
+    assert anomalies(*lines, groups=("", "g", "g", "")) == {"duplicated": 1}
+    assert anomalies(*lines, "ok receive a by=3 attempt=0", groups=("", "g", "g", "final read")) == {"duplicated": 1}
+    assert anomalies(*lines, "ok receive a attempt=0", groups=("", "g", "g", "final read")) == {"duplicated": 1}
+
+
 # -- what nobody sent --------------------------------------------------------------------------------------------------
 
 
