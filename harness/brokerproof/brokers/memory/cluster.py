@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brokerproof.brokers.base import LINK_GROUPS, Broker, Cluster, Greeted, Link, Node, PeerLinks, Router
+from brokerproof.brokers.base import LINK_GROUPS, Broker, Cluster, Disk, Greeted, Link, Node, PeerLinks, Router
 from brokerproof.errors import EnvironmentProblem, UsageError, unknown
 from brokerproof.message import MARK_BYTES
 from brokerproof.plan import Destination
@@ -69,6 +69,8 @@ class MemoryNode:
     """The one node."""
 
     name = "m1"
+    #: It has none: what it keeps is memory.
+    disk: Disk | None = None
 
     def __init__(self, cluster: MemoryCluster) -> None:
         self._cluster = cluster

@@ -213,14 +213,14 @@ class RabbitCluster:
         return f"leaders of {', '.join(sorted(away)[:5])} are on their way home" if away else ""
 
     def sync(self) -> None:
-        def one(name: str) -> None:
-            node = self._ground.nodes[name]
-            if node.state() == "running":
-                code, output = node.execute(["sync", "-f", config.DATA])
-                if code:
-                    raise EnvironmentProblem(f"sync of {config.DATA} on {name}: exit code {code}: {output.strip()!r}")
+        self._each(lambda name: self._ground.nodes[name].sync(config.DATA))
 
-        self._each(one)
+    def segments(self, node: str, name: str, partition: int = 0) -> Sequence[str]:
+        """Quorum queues of a node write to one log ahead of their own segments; classic queues keep small messages in their
+        index (``.qs``; ``.idx`` up to 3.13), larger ones in a store for all of them (``.rdq``)."""
+        quorum = ("*/mnesia/*/quorum/*/*.wal", "*/mnesia/*/quorum/*/*/*.segment")
+        classic = ("queues/*/*.qs", "queues/*/*.idx", "msg_store_persistent/*.rdq")
+        return (*quorum, *(f"*/mnesia/*/msg_stores/vhosts/*/{pattern}" for pattern in classic))
 
     # -- what is recorded ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,75 @@
+"""Section *broker*, on disk: what of it is there when the power was cut under load.
+
+Every cut hits all nodes that keep the lane, at once: one alone would only copy from the others. The journal is left alone
+(``commit=600``), and the cut comes sooner than the kernel writes back by itself (30 s), so what is on the disk afterwards is
+what the broker synced. Source: docs.kernel.org/admin-guide/sysctl/vm.html, ``dirty_expire_centisecs``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from brokerproof.brokers.base import configurations
+from brokerproof.claims import claim
+from brokerproof.experiment import Cell, Experiment
+from brokerproof.plan import Destination, Injection, Sender, Workload
+
+_CUT = Injection(fault="power_cut", target="all", at_s=4.0, for_s=2.0)
+_LOAD_S = 9.0
+_PROFILES = ("standard", "thorough")
+_DISK, _KNOWN_BAD = ("disk",), ("disk", "fsync_void")
+
+
+def _arm(cell: Cell, destination: Destination, *, confirmed: bool = True) -> Workload:
+    c = configurations(cell.broker)
+    sender = Sender(
+        settings=c.confirmed if confirmed else c.unconfirmed, rate_per_s=c.rate_per_s, timeout_s=6.0
+    )
+    return Workload(destinations=(destination,), senders=(sender,), load_s=_LOAD_S)
+
+
+@claim(
+    "broker/confirm-after-disk", revision=1, kind="promise",
+    sentence="The confirm of a persistent message comes only after it is on disk.",
+    source="S0 S1 S3 S4; rabbitmq.com/docs/confirms, when are published messages confirmed",
+    brokers={"rabbitmq": ("quorum", "classic"), "kafka": ("default", "flush-each")},
+    deciding=("lost",), control="the known-bad broker: every fsync is void", profiles=_PROFILES,
+)  # fmt: skip
+def test_confirm_after_disk(cell: Cell) -> Experiment:
+    if cell.broker == "rabbitmq":
+        destination = Destination(name="q", kind="queue", settings={"x-queue-type": cell.variant})
+    else:
+        # Kafka leaves syncing to the kernel, and says so; this setting has each append synced before it is acknowledged.
+        flush = {"flush.messages": "1"} if cell.variant == "flush-each" else {}
+        destination = Destination(name="t", kind="log", settings=flush)
+    arm = _arm(cell, destination)
+    return Experiment(
+        topology="single", treatment=arm, control=arm, schedule=(_CUT,), equipment=_DISK, control_equipment=_KNOWN_BAD
+    )
+
+
+@claim(
+    "broker/rocketmq-sync-flush", revision=1, kind="promise",
+    sentence="With synchronous flush, acknowledged means on disk: a power cut loses nothing.",
+    source="S2",
+    brokers={"rocketmq": ("",)},
+    deciding=("lost",), control="asynchronous flush, the default", profiles=_PROFILES,
+)  # fmt: skip
+def test_rocketmq_sync_flush(cell: Cell) -> Experiment:
+    arm = _arm(cell, configurations(cell.broker).destination)
+    return Experiment(
+        topology="single", treatment=arm, control=arm, schedule=(_CUT,), equipment=_DISK,
+        settings={"flushDiskType": "SYNC_FLUSH"}, control_settings={},
+    )  # fmt: skip
+
+
+@claim(
+    "broker/rocketmq-async-flush", revision=1, kind="hazard",
+    sentence="Asynchronous flush acknowledges before disk, so a power cut can lose what was acknowledged.",
+    source="S2",
+    brokers={"rocketmq": ("",)},
+    deciding=("lost",), control="synchronous flush", profiles=_PROFILES,
+)  # fmt: skip
+def test_rocketmq_async_flush(cell: Cell) -> Experiment:
+    promise = test_rocketmq_sync_flush(cell)
+    return replace(promise, settings={}, control_settings=promise.settings)
