@@ -642,7 +642,7 @@ def _configuration(cell: Cell, experiment: Experiment) -> dict[str, Any]:
             "senders": [dict(s.settings) | {"resend": s.resend, "spread": s.spread} for s in plan.workload.senders],
             "receivers": [dict(r.settings) | {"work_ms": r.work_ms} for r in plan.workload.receivers],
             "destinations": [dict(d.settings) | {"partitions": d.partitions} for d in plan.workload.destinations],
-            "broker": dict(plan.settings),
+            "broker": dict(plan.settings) | {name: True for name in plan.equipment if name == "fsync_void"},
         }
         for arm, plan in arms.items()
     }  # fmt: skip

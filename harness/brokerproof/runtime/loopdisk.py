@@ -27,7 +27,6 @@ import re
 import shutil
 import struct
 import subprocess
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -157,7 +156,7 @@ class LoopDisk:
 
     def facts(self) -> Mapping[str, object]:
         """Mount options, space, and how much is waiting for the device: what is recorded with every fault."""
-        device, source, options = self._mountinfo() or ("", "", "unmounted")
+        _, source, options = self._mountinfo() or ("", "", "unmounted")
         found: dict[str, object] = {"options": options, "device": source}
         with contextlib.suppress(OSError):
             space = os.statvfs(self.root)

@@ -115,7 +115,7 @@ def test_read_only_under_a_writer_and_back(disk: LoopDisk) -> None:
     with path.open("ab", buffering=0) as file:
         disk.fail()
         assert (disk.state(), disk.try_write()) == ("read-only", "EROFS")
-        with pytest.raises(OSError, match="Read-only|Input/output"):
+        with pytest.raises(OSError, match=r"Read-only|Input/output"):
             file.write(b"after")
     disk.repair()
     assert (disk.state(), disk.try_write(), path.read_bytes()) == ("mounted", "", b"before")
