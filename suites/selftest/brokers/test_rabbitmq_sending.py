@@ -256,7 +256,6 @@ def test_a_client_ends_while_its_connection_is_being_opened() -> None:
             {**ENDPOINT, "addresses": [silent.getsockname()]}, name="c", set_up=lambda _: None, lost=lambda _: None
         )
         silent.settimeout(0.0)
-        said = b""
         with contextlib.ExitStack() as accepted:
             peers: list[socket.socket] = []
 
