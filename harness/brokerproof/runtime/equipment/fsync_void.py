@@ -14,6 +14,7 @@ from typing import Any
 import docker.errors
 
 from brokerproof.errors import EnvironmentProblem
+from brokerproof.runtime import images
 from brokerproof.runtime.node import ContainerNode, NodeSpec, client, engine_errors
 
 LIBRARY = "/usr/local/lib/libeatmydata.so"
@@ -23,7 +24,13 @@ class FsyncVoid:
     """``equipment.Kind``."""
 
     def missing(self) -> str:
-        return ""  # the images have it; one that has not is told by ``equip``
+        theirs = [product for product in ("kafka", "rabbitmq", "rocketmq") if images.would_be_official(product)]
+        if theirs:
+            return (
+                f"syncs are made void by libeatmydata, which the vendor's image of {', '.join(theirs)} has not and images "
+                "that are built here have: BROKERPROOF_IMAGES=build"
+            )
+        return ""
 
     def equip(self, spec: NodeSpec, *, cluster: str, run: str) -> tuple[NodeSpec, dict[str, Any]]:
         with engine_errors(f"looking for {LIBRARY!r} in image {spec.image!r}"):
