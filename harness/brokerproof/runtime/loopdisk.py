@@ -361,7 +361,7 @@ def missing(folder: Path) -> str:
     ):
         if shutil.which(tool, path=_SBIN) is None:
             return f"disk faults need {tool}: `apt-get install {package}`"
-    trial = LoopDisk(folder, "trial")
+    trial = LoopDisk(folder, folder.name)
     try:
         trial.make(size_mb=16)
         trial.cut()

@@ -65,11 +65,11 @@ class DiskKind:
 
 @functools.cache
 def _missing_here() -> str:
-    folder = sweep.disks_of(f"trial-{os.getpid()}")
+    name = f"trial-{os.getpid()}-"  # other processes look at the same time
     try:
-        return loopdisk.missing(folder)
+        return loopdisk.missing(sweep.disks_of(name))
     finally:
-        sweep.remove_disks("trial")
+        sweep.remove_disks(name)
 
 
 def _copy_out(image: str, path: str, to: Path) -> None:
