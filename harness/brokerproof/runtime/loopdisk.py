@@ -45,7 +45,6 @@ COMMIT_S = 600
 _OPTIONS = "errors=remount-ro,noinit_itable"
 _PAGE = 4096
 _CHUNK = 1 << 20
-_CANARY = b"written before the cut, and never synced\n" * 100
 _SBIN = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _UNMOUNT_S = 15.0
 
@@ -86,22 +85,12 @@ class LoopDisk:
         with self.image.open("wb") as file:
             file.truncate(size_mb << 20)
         # Tables and journal are written now: the kernel would fill them in behind our back, and under our load.
-        _run(
-            "mkfs.ext4",
-            "-q",
-            "-F",
-            "-m",
-            "0",
-            "-i",
-            "65536",
-            "-E",
-            "lazy_itable_init=0,lazy_journal_init=0",
-            str(self.image),
-        )
+        layout = ("-m", "0", "-i", "65536", "-E", "lazy_itable_init=0,lazy_journal_init=0")
+        _run("mkfs.ext4", "-q", "-F", *layout, str(self.image))
         self.mount()
-        # Laid out before any load, so that writing to it again needs no allocation and no journal (``write_ms``).
-        with (self.root / "ruler").open("wb") as file:
-            file.write(os.urandom(1 << 20))
+        # Laid out before any load, so that writing to them again needs no space and no journal.
+        (self.root / "ruler").write_bytes(os.urandom(1 << 20))
+        (self.root / "canary").write_bytes(bytes(_PAGE))
         self.sync()
 
     def mount(self, commit_s: int = COMMIT_S) -> None:
@@ -210,10 +199,12 @@ class LoopDisk:
         """Stops the file system at this moment. Whoever writes to it must be frozen, so that the pictures of before and
         after differ by the cut alone. A canary is written, and not synced: unless it is gone afterwards, no power was
         cut."""
-        (self.root / "canary").write_bytes(_CANARY)
-        facts = self.facts()
-        self._cut = _Picture.of(self.root, facts)
-        self.lost = None
+        # Another at each cut: one that survived must not be taken for the next one's. A file system that takes no writes
+        # has none, and nothing that could be lost.
+        with contextlib.suppress(OSError), (self.root / "canary").open("r+b") as file:
+            file.write(os.urandom(_PAGE))
+        self.lost, self.damaged = None, None
+        self._cut = _Picture.of(self.root, self.facts())
         fd = os.open(self.root, os.O_RDONLY)
         try:
             fcntl.ioctl(fd, _SHUTDOWN, struct.pack("I", _NOLOGFLUSH))
@@ -230,7 +221,6 @@ class LoopDisk:
         self.mount()
         self.lost = self._cut.compare(_Picture.of(self.root, {}))
         self._cut = None
-        (self.root / "canary").unlink(missing_ok=True)
 
     # -- other faults --------------------------------------------------------------------------------------------------
 
@@ -256,7 +246,11 @@ class LoopDisk:
         refuses while files are open for writing; like it, this flushes first, so nothing that was written is lost."""
         self.sync()
         name = (self._mountinfo() or ("", "", ""))[1].rpartition("/")[2]
-        Path(f"/sys/fs/ext4/{name}/trigger_fs_error").write_text("brokerproof")
+        switch = Path(f"/sys/fs/ext4/{name}/trigger_fs_error")
+        try:
+            switch.write_text("brokerproof")
+        except OSError as exc:
+            raise EnvironmentProblem(f"making {str(self.root)!r} read-only by {str(switch)!r}: {exc}") from exc
 
     def repair(self) -> None:
         """Unmounts, checks, mounts again. Whoever used it must be down."""
@@ -386,7 +380,7 @@ class _Picture:
     facts: Mapping[str, object]
     sizes: Mapping[str, int]
     pages: Mapping[str, Mapping[int, int]]
-    canary: bool
+    canary: bytes
 
     @classmethod
     def of(cls, root: Path, facts: Mapping[str, object]) -> _Picture:
@@ -399,8 +393,7 @@ class _Picture:
                     name = str(path.relative_to(root))
                     sizes[name] = path.stat().st_size
                     pages[name] = _checksums(path)
-        canary = root / "canary"
-        return cls(facts, sizes, pages, canary.exists() and canary.read_bytes() == _CANARY)
+        return cls(facts, sizes, pages, (root / "canary").read_bytes())
 
     def compare(self, after: _Picture) -> Lost:
         files: dict[str, tuple[int, int, int]] = {}
@@ -411,7 +404,7 @@ class _Picture:
             if differ or left != size:
                 files[name] = (size, left, differ * _PAGE)
         return Lost(
-            files=files, bytes=sum(lost for _, _, lost in files.values()), canary_gone=self.canary and not after.canary,
+            files=files, bytes=sum(lost for _, _, lost in files.values()), canary_gone=self.canary != after.canary,
             facts=self.facts,
         )  # fmt: skip
 

@@ -86,6 +86,29 @@ def test_a_cut_that_cuts_nothing_leaves_the_canary(disk: LoopDisk, monkeypatch: 
     disk.power_on()
     assert disk.lost is not None
     assert (disk.lost.files, disk.lost.canary_gone) == ({}, False)
+    # The canary that stayed is not taken for the next one.
+    monkeypatch.undo()
+    disk.cut()
+    disk.power_on()
+    assert disk.lost.canary_gone
+
+
+def test_power_can_be_cut_while_the_disk_is_full(disk: LoopDisk) -> None:
+    disk.fill()
+    disk.sync()
+    disk.cut()
+    disk.power_on()
+    assert disk.lost is not None
+    assert disk.lost.canary_gone
+    assert disk.try_write() == "ENOSPC"
+
+
+def test_a_disk_that_takes_no_writes_has_nothing_to_lose(disk: LoopDisk) -> None:
+    disk.fail()
+    disk.cut()
+    disk.power_on()
+    assert disk.lost is not None
+    assert not disk.lost.canary_gone
 
 
 def test_power_on_without_a_cut_changes_nothing(disk: LoopDisk) -> None:
