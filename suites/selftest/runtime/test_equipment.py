@@ -69,7 +69,7 @@ def ground(state: Path, able: None) -> Iterator[Ground]:
 
 
 def test_equipment_that_does_not_exist_is_told() -> None:
-    assert equipment.kinds() == ("disk", "fsync_void")
+    assert equipment.kinds() == ("clock", "disk", "fsync_void")
     with pytest.raises(UsageError, match=r"unknown equipment 'dsk'.*did you mean 'disk'"):
         equipment.kind("dsk")
 
