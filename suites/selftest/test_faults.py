@@ -15,7 +15,7 @@ import pytest
 from brokerproof import listing
 from brokerproof.brokers.base import Damage, Lost, MemoryUse, Throttled, broker
 from brokerproof.brokers.memory.cluster import MemoryCluster, MemoryNode
-from brokerproof.errors import PlanError, UsageError
+from brokerproof.errors import HarnessError, PlanError, UsageError
 from brokerproof.faults import base
 from brokerproof.faults.base import Probe, Scene, apply, faults, judge, make
 from brokerproof.plan import Destination
@@ -62,7 +62,7 @@ class Disk:
     def __init__(self, root: Path, events: list[str] | None = None) -> None:
         self.root = root
         root.mkdir(parents=True)
-        (root / "segment").write_bytes(b"0123456789" * 20)
+        (root / "segment").write_bytes(b"0123456789" * 300)
         self.events = [] if events is None else events
         self.unsynced = {"0/log": (8, 4, 4096)}
         self.canary_gone = True
@@ -118,7 +118,9 @@ class Disk:
     def throttle(self, bytes_per_s: int) -> None:
         self._bytes_per_s = bytes_per_s
 
-    def newest(self, patterns: Sequence[str]) -> Path:
+    def newest(self, patterns: Sequence[str], least_bytes: int = 1) -> Path:
+        if self.data_end(self.root / patterns[0]) < least_bytes:
+            raise HarnessError(f"{patterns[0]} has not {least_bytes} bytes")
         return self.root / patterns[0]
 
     def data_end(self, path: Path) -> int:
@@ -634,7 +636,7 @@ def test_the_journal_interval_is_set_before_the_cut(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tail", "left"), [(b"", b"0123456789" * 12 + b"012"), (bytes(50), b"0123456789" * 12 + b"012" + bytes(127))]
+    ("tail", "left"), [(b"", b"0123456789" * 292 + b"012"), (bytes(50), b"0123456789" * 292 + b"012" + bytes(127))]
 )
 def test_a_torn_write_cuts_off_or_leaves_zeros(tail: bytes, left: bytes, scene: Scene) -> None:
     segment = disk_of(scene).root / "segment"
@@ -659,8 +661,8 @@ def test_bits_are_flipped_in_as_many_bytes_as_said(scene: Scene) -> None:
     with apply(make("bit_flip", {"flipped_bytes": 3, "from_end_bytes": 10}), scene, "leader", now_s=lambda: 0.0):
         pass
     after = segment.read_bytes()
-    assert [i for i in range(len(before)) if before[i] != after[i]] == [190, 191, 192]
-    assert all((before[i] ^ after[i]).bit_count() == 1 for i in (190, 191, 192))
+    assert [i for i in range(len(before)) if before[i] != after[i]] == [2990, 2991, 2992]
+    assert all((before[i] ^ after[i]).bit_count() == 1 for i in (2990, 2991, 2992))
 
 
 @pytest.mark.parametrize("name", ["power_cut", "disk_full", "disk_slow", "read_only", "torn_write", "bit_flip"])
@@ -680,6 +682,17 @@ def test_a_product_without_files_has_no_segment(name: str, scene: Scene) -> None
         apply(make(name), scene, "all", now_s=lambda: 0.0),
     ):
         pass
+    assert scene.cluster.nodes["m1"].state() == "running"
+
+
+@pytest.mark.parametrize("name", ["torn_write", "bit_flip"])
+def test_a_segment_that_was_only_just_begun_is_left_alone(name: str, scene: Scene) -> None:
+    segment = disk_of(scene).root / "segment"
+    segment.write_bytes(b"header")
+    with pytest.raises(PlanError, match="bytes and more of messages of q"):
+        with apply(make(name), scene, "all", now_s=lambda: 0.0):
+            pass
+    assert segment.read_bytes() == b"header"
     assert scene.cluster.nodes["m1"].state() == "running"
 
 

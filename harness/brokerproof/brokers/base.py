@@ -120,8 +120,9 @@ class Disk(Protocol):
     def throttle(self, bytes_per_s: int) -> None:
         """Limits what the node writes; 0: no limit."""
 
-    def newest(self, patterns: Sequence[str]) -> Path:
-        """The file with data in it that was written last, of those that match the first pattern that any matches."""
+    def newest(self, patterns: Sequence[str], least_bytes: int = 1) -> Path:
+        """The file with so much data in it that was written last, of those that match the first pattern that any such
+        matches."""
 
     def data_end(self, path: Path) -> int:
         """Where data ends in a file that may be laid out longer than what is in it."""

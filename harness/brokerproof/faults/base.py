@@ -580,16 +580,18 @@ def start_again(node: Node) -> None:
         node.start()
 
 
-def newest_segment(scene: Scene, node: Node, disk: Disk) -> Path:
-    """The file in which that node wrote last what the scene's destinations were sent."""
+def newest_segment(scene: Scene, node: Node, disk: Disk, least_bytes: int) -> Path:
+    """The file in which that node wrote last what the scene's destinations were sent; one that was only just begun has a
+    header and no message, and does not count (least_bytes)."""
     if not isinstance(scene.cluster, Segmented):
         raise PlanError(f"{scene.cluster.product} does not say in which files it keeps messages")
     found = []
     for name in scene.destinations:
         with suppress(HarnessError):  # not every node has every destination
-            found.append(disk.newest(scene.cluster.segments(node.name, name)))
+            found.append(disk.newest(scene.cluster.segments(node.name, name), least_bytes))
     if not found:
-        raise PlanError(f"node {node.name!r} has no file with messages of {', '.join(scene.destinations)}")
+        of = ", ".join(scene.destinations)
+        raise PlanError(f"node {node.name!r} has no file with {least_bytes} bytes and more of messages of {of}")
     return max(found, key=lambda path: path.stat().st_mtime_ns)
 
 

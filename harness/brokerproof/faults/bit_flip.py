@@ -23,13 +23,14 @@ class BitFlip(DiskFault):
 
     name: ClassVar[str] = "bit_flip"
     flipped_bytes: int = 8
-    from_end_bytes: int = 2000
+    from_end_bytes: int = 1000
 
     @contextmanager
     def inject(self, scene: Scene, targets: Sequence[str]) -> Iterator[None]:
         def flip(node: Node, disk: Disk) -> None:
-            path = newest_segment(scene, node, disk)
-            at = max(0, disk.data_end(path) - max(self.from_end_bytes, self.flipped_bytes))
+            distance = max(self.from_end_bytes, self.flipped_bytes)
+            path = newest_segment(scene, node, disk, 2 * distance)
+            at = disk.data_end(path) - distance
             with path.open("rb") as file:
                 file.seek(at)
                 data = file.read(self.flipped_bytes)

@@ -28,9 +28,9 @@ class TornWrite(PowerCut):
     @contextmanager
     def inject(self, scene: Scene, targets: Sequence[str]) -> Iterator[None]:
         def tear(node: Node, disk: Disk) -> None:
-            path = newest_segment(scene, node, disk)
+            path = newest_segment(scene, node, disk, 2 * self.torn_bytes)
             end = disk.data_end(path)
-            at = max(0, end - self.torn_bytes)
+            at = end - self.torn_bytes
             disk.damage(path, at, b"" if path.stat().st_size == end else bytes(end - at))
 
         # Not super(): a dataclass with slots is another class than the one that this method was written in.

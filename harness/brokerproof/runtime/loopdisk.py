@@ -275,14 +275,16 @@ class LoopDisk:
                 f"limiting writes to {self.device} in {str(group)!r}: {exc}; needs the control group controller blkio or io"
             ) from exc
 
-    def newest(self, patterns: Sequence[str]) -> Path:
-        """The file that was written last, of those that match (globs from the file system's root). The first pattern that
-        any file with something in it matches counts."""
+    def newest(self, patterns: Sequence[str], least_bytes: int = 1) -> Path:
+        """The file that was written last, of those that match (globs from the file system's root) and have so much data.
+        The first pattern that any such file matches counts."""
         for pattern in patterns:
-            files = [p for p in self.root.glob(pattern) if p.is_file() and _data_end(p) > 0]
+            files = [p for p in self.root.glob(pattern) if p.is_file() and _data_end(p) >= least_bytes]
             if files:
                 return max(files, key=lambda p: (p.stat().st_mtime_ns, p.name))
-        raise HarnessError(f"no file with data in it matches {', '.join(patterns)} on {str(self.root)!r}")
+        raise HarnessError(
+            f"no file with {least_bytes} bytes of data in it matches {', '.join(patterns)} on {str(self.root)!r}"
+        )
 
     def data_end(self, path: Path) -> int:
         """Where the last byte of a file is that is not zero, plus one: files are laid out longer than what is in them."""

@@ -178,7 +178,10 @@ def test_the_newest_file_with_data_in_it_is_found(disk: LoopDisk) -> None:
     os.utime(old, ns=(1, 1))
     assert disk.newest(["0/*.wal", "0/*.log"]) == new
     assert disk.data_end(new) == 3
-    with pytest.raises(HarnessError, match=r"no file with data in it matches 0/\*.wal"):
+    longer = write(disk, "0.log", b"longer", sync=False)
+    os.utime(longer, ns=(1, 1))
+    assert disk.newest(["0/*.log"], least_bytes=4) == longer
+    with pytest.raises(HarnessError, match=r"no file with 1 bytes of data in it matches 0/\*.wal"):
         disk.newest(["0/*.wal"])
 
 

@@ -63,6 +63,8 @@ class RabbitCluster:
         self._ground = ground
         self._settings = dict(settings)
         self._names = _NODES[topology]
+        #: Destination -> type of its queues, of those that were created from here.
+        self._kinds: dict[str, str] = {}
         #: Nodes that ``wait_healthy`` had to restart, as an operator would.
         self.restarted: list[str] = []
         self.nodes: Mapping[str, Node] = ground.nodes
@@ -91,6 +93,7 @@ class RabbitCluster:
         if destination.kind != "queue":
             raise PlanError(f"destination {name!r} is a {destination.kind}; rabbitmq offers queues")
         wanted = self._shape(destination, name)
+        self._kinds[name] = str(wanted.arguments.get("x-queue-type", ""))
         queues = [queue_name(name, p) for p in range(destination.partitions)]
         home = wanted.node or self._names[0]
         if wanted.policy:
@@ -218,9 +221,10 @@ class RabbitCluster:
     def segments(self, node: str, name: str, partition: int = 0) -> Sequence[str]:
         """Quorum queues of a node write to one log ahead of their own segments; classic queues keep small messages in their
         index (``.qs``; ``.idx`` up to 3.13), larger ones in a store for all of them (``.rdq``)."""
-        quorum = ("*/mnesia/*/quorum/*/*.wal", "*/mnesia/*/quorum/*/*/*.segment")
+        if self._kinds.get(name, "quorum") == "quorum":
+            return ("0/mnesia/*/quorum/*/*.wal", "0/mnesia/*/quorum/*/*/*.segment")
         classic = ("queues/*/*.qs", "queues/*/*.idx", "msg_store_persistent/*.rdq")
-        return (*quorum, *(f"*/mnesia/*/msg_stores/vhosts/*/{pattern}" for pattern in classic))
+        return tuple(f"0/mnesia/*/msg_stores/vhosts/*/{pattern}" for pattern in classic)
 
     # -- what is recorded ----------------------------------------------------------------------------------------------
 
