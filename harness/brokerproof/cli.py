@@ -303,7 +303,7 @@ def clean(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
 ) -> None:
-    """Removes what killed runs left behind: containers, networks, load processes. Living runs are not touched.
+    """Removes what killed runs left behind: containers, networks, load processes, disks of nodes. Living runs are not touched.
 
     What a killed run had recorded becomes histories that `check` can read.
     """

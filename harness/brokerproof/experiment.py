@@ -51,7 +51,8 @@ class Experiment:
 
     settings, control_settings: of the broker, in the vendor's words; ``None``: the same for both.
     control_schedule: the control's own injections; ``None``: the same. A measurement's are dry (``Injection.dry``).
-    equipment: what the nodes are started with for the faults of the schedule, see ``Plan.equipment``.
+    equipment, control_equipment: what the nodes are started with for the faults of the schedule, see
+        ``Plan.equipment``; ``None``: the same for both.
     sham_s: how long the sham arm is loaded, at most the workload's own time; 0 no sham (an experiment without a fault
         has nothing to sham).
     """
@@ -64,9 +65,15 @@ class Experiment:
     control_settings: Mapping[str, Any] | None = None
     control_schedule: tuple[Injection, ...] | None = None
     equipment: tuple[str, ...] = ()
+    control_equipment: tuple[str, ...] | None = None
     mode: Mode = "deterministic"
     link_groups: tuple[str, ...] = ("producer",)
     sham_s: float = 3.0
+
+    @property
+    def all_equipment(self) -> tuple[str, ...]:
+        """Of all arms."""
+        return tuple(sorted({*self.equipment, *(self.control_equipment or ())}))
 
     @property
     def shares_injection_with_sham(self) -> bool:
@@ -91,6 +98,7 @@ class Experiment:
             trial=f"{cell.slug}-control-{n}",
             settings=dict(control_settings),
             schedule=self.schedule if self.control_schedule is None else self.control_schedule,
+            equipment=self.equipment if self.control_equipment is None else self.control_equipment,
         )
         plans = {"treatment": base, "control": control}
         if self.schedule and self.sham_s > 0:
@@ -105,6 +113,7 @@ class Experiment:
         plans = self.plans(cell, n)
         treatment, control, sham = plans["treatment"], plans["control"], plans.get("sham")
         together = (treatment.settings, treatment.schedule) == (control.settings, control.schedule)
+        together = together and treatment.equipment == control.equipment
         blocks = [[treatment, control]] if together else [[treatment], [control]]
         if sham is not None:
             if self.shares_injection_with_sham:

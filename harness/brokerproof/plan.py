@@ -126,7 +126,7 @@ class Plan:
     """topology: name of one of the product's topologies. settings: broker settings on top of the topology's.
 
     equipment: what the nodes are started with so that faults can act on them later (``Fault.needs``): ``disk`` a file
-        system of their own, ``clock`` a clock that can be moved. All arms of an experiment have the same.
+        system of their own, ``clock`` a clock that can be moved, ``fsync_void`` syncs that do nothing.
     """
 
     product: str

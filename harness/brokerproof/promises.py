@@ -60,11 +60,14 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "kafka": {
         "acks": "all", "enable.idempotence": "true", "min.insync.replicas": "1", "replication.factor": "1",
         "isolation.level": "read_committed", "group.protocol": "classic", "ack": "after", "spread": "key",
+        "fsync_void": "false",
     },
-    "rabbitmq": {"confirm": "true", "x-queue-type": "classic", "ack": "after", "receivers": "1"},
+    "rabbitmq": {
+        "confirm": "true", "x-queue-type": "classic", "ack": "after", "receivers": "1", "fsync_void": "false",
+    },
     "rocketmq": {
         "send": "sync", "flushdisktype": "async_flush", "brokerrole": "async_master", "message.type": "normal",
-        "ack": "after", "receivers": "1",
+        "ack": "after", "receivers": "1", "fsync_void": "false",
     },
     "memory": {"confirm": "true", "ack": "after", "max-length": "none", "receivers": "1", "spread": "key"},
 }  # fmt: skip
@@ -76,6 +79,13 @@ _OTHER_END = ("zombie_effect", "commit_regressed")
 _DELAYS = ("delivered_early", "delivered_late", "expired_but_delivered")
 
 ROWS: tuple[Row, ...] = (
+    # -- the known-bad control of claims about the disk ----------------------------------------------------------------
+    *(
+        Row(product=product, anomalies=("lost", "definition_lost"), when={"fsync_void": ("true",)}, faults=("storage",),
+            word=ALLOWED, because="every sync is made void: no broker can keep what its disk only says to keep",
+            source="brokerproof.runtime.equipment.fsync_void")
+        for product in ("kafka", "rabbitmq", "rocketmq")
+    ),
     # -- Kafka ---------------------------------------------------------------------------------------------------------
     Row(product="kafka", anomalies=("lost",), when={"acks": ("0",)}, word=ALLOWED,
         because="acks=0: no guarantee can be made that the server has received the record",

@@ -28,7 +28,7 @@ from brokerproof.claim import Claim
 from brokerproof.errors import HarnessError, HistoryError, PlanError
 from brokerproof.expected import expected
 from brokerproof.experiment import Cell, Experiment, PropertyExperiment
-from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, look, make, missing, spares_nodes
+from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, look, make, missing, plane, spares_nodes
 from brokerproof.finding import Finding
 from brokerproof.history import FAIL, F, History, read_history
 from brokerproof.live import Watch
@@ -239,7 +239,7 @@ def lacking(experiment: Experiment | PropertyExperiment, product: str) -> str:
             return f"{product} has no {', '.join(without)}, which {injection.fault} {dict(injection.options)} needs"
     from brokerproof.runtime import equipment
 
-    lacks = [equipment.kind(name).missing() for name in experiment.equipment]
+    lacks = [equipment.kind(name).missing() for name in experiment.all_equipment]
     lacks += [missing(name) for name in sorted({i.fault for i in experiment.schedule})]
     return "; ".join(dict.fromkeys(filter(None, lacks)))
 
@@ -517,7 +517,12 @@ def evaluate(folder: Path, deciding: Sequence[str]) -> TrialResult:
         history, finding = None, Finding(missing=(str(exc),))
     faults = _load_faults(folder)
     injections = faults.get("injections", [])
-    windows = [(i["injected_s"], i["healed_s"]) for i in injections if i["injected_s"] >= 0]
+    # A disk that fails takes what it was given before, too: what was sent was in its hands ever since.
+    windows = [
+        (0.0 if plane(i["fault"]) == "disk" else i["injected_s"], i["healed_s"])
+        for i in injections
+        if i["injected_s"] >= 0
+    ]
     witnesses = 0
     if history is not None:
         for injection in injections:
@@ -641,7 +646,7 @@ def _configuration(cell: Cell, experiment: Experiment) -> dict[str, Any]:
             "senders": [dict(s.settings) | {"resend": s.resend, "spread": s.spread} for s in plan.workload.senders],
             "receivers": [dict(r.settings) | {"work_ms": r.work_ms} for r in plan.workload.receivers],
             "destinations": [dict(d.settings) | {"partitions": d.partitions} for d in plan.workload.destinations],
-            "broker": dict(plan.settings),
+            "broker": dict(plan.settings) | {name: True for name in plan.equipment if name == "fsync_void"},
         }
         for arm, plan in arms.items()
     }  # fmt: skip

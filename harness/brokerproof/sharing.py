@@ -88,8 +88,8 @@ def _injection(plans: Sequence[Plan], n: int, link_groups: Sequence[str]) -> str
     """What makes two injections the same: where, what, when; and which repetition, since trials are independent."""
     broken = next((p for p in plans if p.arm != "sham"), plans[0])
     return json.dumps(
-        [broken.product, broken.version, broken.topology, dict(broken.settings), broken.seed, n, sorted(link_groups),
-         [asdict(i) for i in broken.schedule]],
+        [broken.product, broken.version, broken.topology, dict(broken.settings), sorted(broken.equipment), broken.seed, n,
+         sorted(link_groups), [asdict(i) for i in broken.schedule]],
         sort_keys=True,
     )  # fmt: skip
 

@@ -96,6 +96,25 @@ test_crash_loop = _measure(
     "crash_loop", "The leader is killed three times, while it recovers.", target="leader", after_s=20.0, brokers=REAL
 )
 
+# -- disks of nodes ----------------------------------------------------------------------------------------------------
+
+test_power_cut = _measure("power_cut", "The leader's power is cut, and back after 5 s.", target="leader", after_s=20.0)
+test_torn_write = _measure(
+    "torn_write",
+    "The leader's power is cut in the middle of a write, and back after 5 s.",
+    target="leader",
+    after_s=20.0,
+)
+test_bit_flip = _measure(
+    "bit_flip", "The leader is killed, and started after 5 s on a log with flipped bits.", target="leader", after_s=20.0
+)
+test_disk_full = _measure("disk_full", "The leader's disk is full for 5 s.", target="leader", after_s=20.0)
+test_disk_slow = _measure("disk_slow", "The leader's disk takes 128 kB/s for 5 s.", target="leader")
+test_read_only = _measure(
+    "read_only", "The leader's disk becomes read-only; after 5 s it is started on one that is not.", target="leader",
+    after_s=20.0,
+)  # fmt: skip
+
 # -- links between nodes -----------------------------------------------------------------------------------------------
 
 _PEERS: Any = {"target": "leader", "brokers": REAL, "needs": ("peers",)}

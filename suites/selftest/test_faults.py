@@ -8,14 +8,15 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from brokerproof import listing
-from brokerproof.brokers.base import Direction, Greeted, MemoryUse, PeerTrouble, Throttled, broker
+from brokerproof.brokers.base import Damage, Direction, Greeted, Lost, MemoryUse, PeerTrouble, Throttled, broker
 from brokerproof.brokers.memory.cluster import MemoryCluster, MemoryNode
-from brokerproof.errors import DeadlineError, PlanError, UsageError
+from brokerproof.errors import DeadlineError, HarnessError, PlanError, UsageError
 from brokerproof.experiment import Experiment
 from brokerproof.faults import base
 from brokerproof.faults.base import Probe, Scene, apply, faults, judge, make
@@ -91,12 +92,91 @@ class Peers:
         return {direction: float(self.slowed.get(direction, 20_000)) for direction in self._all()}
 
 
+class Disk:
+    """A file system that is a few words and one file; what a cut takes is said beforehand (``unsynced``)."""
+
+    def __init__(self, root: Path, events: list[str] | None = None) -> None:
+        self.root = root
+        root.mkdir(parents=True)
+        (root / "segment").write_bytes(b"0123456789" * 300)
+        self.events = [] if events is None else events
+        self.unsynced = {"0/log": (8, 4, 4096)}
+        self.canary_gone = True
+        self.lost: Lost | None = None
+        self.damaged: Damage | None = None
+        self.commit_s = 600
+        self._state = "mounted"
+        self._error = ""
+        self._bytes_per_s = 0
+
+    def state(self) -> str:
+        return self._state
+
+    def in_use(self) -> bool:
+        return True
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"options": f"commit={self.commit_s}"}
+
+    def try_write(self) -> str:
+        return self._error
+
+    def write_ms(self) -> float:
+        return 65536_000 / self._bytes_per_s if self._bytes_per_s else 0.3
+
+    def commit_every(self, commit_s: int) -> None:
+        self.commit_s = commit_s
+
+    def cut(self) -> None:
+        self.events.append("cut")
+        self._state, self.lost = "cut", None
+
+    def power_on(self) -> None:
+        if self._state == "cut":
+            self.events.append("power on")
+            self.lost = Lost(
+                self.unsynced, sum(n for _, _, n in self.unsynced.values()), self.canary_gone, self.facts()
+            )
+            self._state = "mounted"
+
+    def fill(self) -> None:
+        self._error = "ENOSPC"
+
+    def free(self) -> None:
+        self._error = ""
+
+    def fail(self) -> None:
+        self._state, self._error = "read-only", "EROFS"
+
+    def repair(self) -> None:
+        self._state, self._error = "mounted", ""
+
+    def throttle(self, bytes_per_s: int) -> None:
+        self._bytes_per_s = bytes_per_s
+
+    def newest(self, patterns: Sequence[str], least_bytes: int = 1) -> Path:
+        if self.data_end(self.root / patterns[0]) < least_bytes:
+            raise HarnessError(f"{patterns[0]} has not {least_bytes} bytes")
+        return self.root / patterns[0]
+
+    def data_end(self, path: Path) -> int:
+        return len(path.read_bytes().rstrip(b"\0"))
+
+    def damage(self, path: Path, at: int, data: bytes) -> None:
+        old = path.read_bytes()
+        end = at + len(data) if data else len(old)
+        path.write_bytes(old[:at] + data + old[end:])
+        self.damaged = Damage(path, at, old[at:end], data)
+
+
 @pytest.fixture
-def scene() -> Iterator[Scene]:
+def scene(tmp_path: Path) -> Iterator[Scene]:
     cluster = broker("memory").start(
         version="sound", topology="single", settings={}, name="test-faults", run="r", progress=lambda _: None
     )
     cluster.create(Destination(name="q", kind="queue"), "q")
+    cluster.nodes["m1"].disk = Disk(tmp_path / "m1")  # type: ignore[misc]  # memory's own is an attribute
+    cluster.segments = lambda node, name, partition=0: ("segment",)  # type: ignore[attr-defined]
     yield Scene(cluster=cluster, destinations=("q",), clients=Clients())
     cluster.close()
 
@@ -723,3 +803,144 @@ def test_every_fault_says_what_it_is_aimed_at_and_what_it_shows() -> None:
         assert row["evidence"], row["fault"]
         assert row["targets"] or row["fault"] == "noop"
         assert row["what"]
+
+
+# -- disks -------------------------------------------------------------------------------------------------------------
+
+
+def disk_of(scene: Scene) -> Disk:
+    disk = scene.cluster.nodes["m1"].disk
+    assert isinstance(disk, Disk)
+    return disk
+
+
+def test_a_power_cut_freezes_all_before_it_cuts_any_and_kills_none_before_all_are_cut(
+    scene: Scene, tmp_path: Path
+) -> None:
+    events: list[str] = []
+
+    class Noting(MemoryNode):
+        def pause(self) -> None:
+            events.append("pause")
+            super().pause()
+
+        def kill(self) -> None:
+            events.append("kill")
+            super().kill()
+
+    cluster = scene.cluster
+    assert isinstance(cluster, MemoryCluster)
+    nodes = {name: Noting(cluster) for name in "abc"}
+    for name, node in nodes.items():
+        node.disk = Disk(tmp_path / name, events)
+    cluster.nodes = nodes
+    with apply(make("power_cut"), scene, "all", now_s=lambda: 0.0) as record:
+        assert [node.state() for node in nodes.values()] == ["exited"] * 3
+    assert events == ["pause"] * 3 + ["cut"] * 3 + ["kill"] * 3 + ["power on"] * 3
+    assert record.evidence == "took_effect"
+    assert record.observed["disks"]["a"]["lost"]["bytes"] == 4096
+
+
+def test_a_power_cut_that_left_the_canary_is_no_power_cut(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch, "power_cut")
+    disk_of(scene).canary_gone = False
+    with apply(make("power_cut"), scene, "all", now_s=lambda: 0.0) as record:
+        assert "no power was cut" in record.probes["during"]["seen"]
+    assert record.evidence == "no_effect"
+
+
+def test_a_power_cut_says_that_a_node_had_synced_all(scene: Scene) -> None:
+    disk_of(scene).unsynced = {}
+    with apply(make("power_cut"), scene, "all", now_s=lambda: 0.0) as record:
+        assert (
+            record.probes["during"]["seen"] == "m1: exited; not synced and gone: the canary, and nothing of the node's"
+        )
+    assert record.evidence == "took_effect"
+
+
+def test_a_power_cut_that_fails_halfway_leaves_nodes_that_run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch, "power_cut")
+    node = scene.cluster.nodes["m1"]
+    monkeypatch.setattr(node, "kill", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError), apply(make("power_cut"), scene, "all", now_s=lambda: 0.0):
+        pass
+    monkeypatch.undo()
+    make("power_cut").mend(node, disk_of(scene))  # type: ignore[attr-defined]  # of disk faults
+    assert (node.state(), disk_of(scene).state()) == ("running", "mounted")
+
+
+def test_the_journal_interval_is_set_before_the_cut(scene: Scene) -> None:
+    base.look(make("power_cut", {"commit_s": 5}), scene, "all")
+    assert disk_of(scene).commit_s == 5
+
+
+@pytest.mark.parametrize(
+    ("tail", "left"), [(b"", b"0123456789" * 292 + b"012"), (bytes(50), b"0123456789" * 292 + b"012" + bytes(127))]
+)
+def test_a_torn_write_cuts_off_or_leaves_zeros(tail: bytes, left: bytes, scene: Scene) -> None:
+    segment = disk_of(scene).root / "segment"
+    segment.write_bytes(segment.read_bytes() + tail)
+    with apply(make("torn_write"), scene, "leader", now_s=lambda: 0.0) as record:
+        assert segment.read_bytes() == left
+    assert record.evidence == "took_effect"
+
+
+@pytest.mark.parametrize("name", ["torn_write", "bit_flip"])
+def test_damage_that_is_not_there_is_caught(name: str, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch, name)
+    monkeypatch.setattr(disk_of(scene), "damage", lambda path, at, data: None)
+    with apply(make(name), scene, "leader", now_s=lambda: 0.0) as record:
+        pass
+    assert record.evidence == "no_effect"
+
+
+def test_bits_are_flipped_in_as_many_bytes_as_said(scene: Scene) -> None:
+    segment = disk_of(scene).root / "segment"
+    before = segment.read_bytes()
+    with apply(make("bit_flip", {"flipped_bytes": 3, "from_end_bytes": 10}), scene, "leader", now_s=lambda: 0.0):
+        pass
+    after = segment.read_bytes()
+    assert [i for i in range(len(before)) if before[i] != after[i]] == [2990, 2991, 2992]
+    assert all((before[i] ^ after[i]).bit_count() == 1 for i in (2990, 2991, 2992))
+
+
+@pytest.mark.parametrize("name", ["power_cut", "disk_full", "disk_slow", "read_only", "torn_write", "bit_flip"])
+def test_a_disk_fault_needs_nodes_with_disks(name: str, scene: Scene) -> None:
+    assert make(name).needs == ("disk",)
+    assert base.plane(name) == "disk"
+    scene.cluster.nodes["m1"].disk = None  # type: ignore[misc]  # memory's own is an attribute
+    with pytest.raises(PlanError, match="nodes with equipment 'disk'"):
+        make(name).resolve(scene, "all")
+
+
+@pytest.mark.parametrize("name", ["torn_write", "bit_flip"])
+def test_a_product_without_files_has_no_segment(name: str, scene: Scene) -> None:
+    del scene.cluster.segments  # type: ignore[attr-defined]
+    with (
+        pytest.raises(PlanError, match="does not say in which files"),
+        apply(make(name), scene, "all", now_s=lambda: 0.0),
+    ):
+        pass
+    assert scene.cluster.nodes["m1"].state() == "running"
+
+
+@pytest.mark.parametrize("name", ["torn_write", "bit_flip"])
+def test_a_segment_that_was_only_just_begun_is_left_alone(name: str, scene: Scene) -> None:
+    segment = disk_of(scene).root / "segment"
+    segment.write_bytes(b"header")
+    with pytest.raises(PlanError, match="bytes and more of messages of q"):
+        with apply(make(name), scene, "all", now_s=lambda: 0.0):
+            pass
+    assert segment.read_bytes() == b"header"
+    assert scene.cluster.nodes["m1"].state() == "running"
+
+
+def test_a_disk_that_cannot_be_looked_at_is_unproven(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch, "disk_slow")
+    with apply(make("disk_slow"), scene, "all", now_s=lambda: 0.0) as record:
+        scene.cluster.nodes["m1"].pause()
+    scene.cluster.nodes["m1"].unpause()
+    assert make("disk_slow").probe(scene, ("m1",)).bites is False
+    monkeypatch.setattr(disk_of(scene), "write_ms", lambda: (_ for _ in ()).throw(OSError("no device")))
+    assert make("disk_slow").probe(scene, ("m1",)) == Probe(None, "no device")
+    assert record.targets == ("m1",)

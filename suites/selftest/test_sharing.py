@@ -94,3 +94,26 @@ def test_a_cell_that_nobody_announced_gets_a_block_of_its_own() -> None:
     ((second, plans),) = blocks.of(late, replace(PROMISE, control=_arm("z")), 0)
     assert second is not first
     assert second.serves(plans)
+
+
+CUT_POWER = (Injection(fault="power_cut", target="all", at_s=1.0, for_s=1.0),)
+ON_DISK = replace(PROMISE, schedule=CUT_POWER, equipment=("disk",), control_equipment=("disk", "fsync_void"))
+
+
+def test_a_control_with_other_equipment_has_a_cluster_and_an_injection_of_its_own() -> None:
+    cell = _cell("disk")
+    assert {arm: plan.equipment for arm, plan in ON_DISK.plans(cell, 0).items()} == {
+        "treatment": ("disk",), "control": ("disk", "fsync_void"), "sham": ("disk", "fsync_void"),
+    }  # fmt: skip
+    assert [[p.arm for p in block] for block in ON_DISK.blocks(cell, 0)] == [["treatment"], ["sham"], ["control"]]
+    assert len({id(block) for block, _ in Blocks().of(cell, ON_DISK, 0)}) == 3
+    assert ON_DISK.all_equipment == ("disk", "fsync_void")
+    assert PROMISE.all_equipment == ()
+
+
+def test_arms_that_differ_in_equipment_alone_are_not_shared() -> None:
+    one, other = _cell("one"), _cell("other")
+    alike = replace(ON_DISK, treatment=PROMISE.control, control_equipment=None)
+    void = replace(alike, equipment=("disk", "fsync_void"))
+    blocks = Blocks([(one, alike), (other, void)])
+    assert {id(b) for b, _ in blocks.of(one, alike, 0)}.isdisjoint(id(b) for b, _ in blocks.of(other, void, 0))

@@ -39,10 +39,107 @@ LINK_GROUPS = ("producer", "consumer", "sham", "admin")
 # -- what faults act on ----------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What a power cut took.
+
+    files: name -> (size before, size after or -1 where it is gone, bytes of pages that differ); what is whole is left out.
+    bytes: sum of the last.  canary_gone: what was written just before the cut, unsynced, is gone: power was cut.
+    facts: of the file system at the cut: mount options, space, what had no place on the device yet.
+    """
+
+    files: Mapping[str, tuple[int, int, int]]
+    bytes: int
+    canary_gone: bool
+    facts: Json
+
+    def to_json(self) -> dict[str, Any]:
+        return {"files": {n: list(f) for n, f in self.files.items()}, "bytes": self.bytes,
+                "canary_gone": self.canary_gone, **self.facts}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What was done to a file while its node was down: from ``at`` on it had ``before`` and was given ``after`` (empty: the
+    file was cut off there)."""
+
+    path: Path
+    at: int
+    before: bytes
+    after: bytes
+
+
+class Disk(Protocol):
+    """The file system that holds a node's data and nothing else, on a device of its own.
+
+    None of the looks syncs anything: one fsync would bring everybody's data to the device.
+    """
+
+    #: Where it can be read and written from outside, under paths that ``Segmented.segments`` gives.
+    root: Path
+    #: What the last cut took; None: there was none, or power is not back yet.
+    lost: Lost | None
+    #: What ``damage`` did last.
+    damaged: Damage | None
+
+    def state(self) -> str:
+        """``mounted``, ``read-only``, ``cut`` (stopped, and power is not back), ``unmounted``."""
+
+    def in_use(self) -> bool:
+        """Whether the node, which runs, has its data there."""
+
+    def facts(self) -> Json:
+        """Mount options, space …: recorded with every fault."""
+
+    def try_write(self) -> str:
+        """The error (``ENOSPC``, ``EROFS``, ``EIO``) that somebody who writes 64 KiB meets now; empty: none."""
+
+    def write_ms(self) -> float:
+        """How long the node would wait now for 64 KiB on the device."""
+
+    def commit_every(self, commit_s: int) -> None:
+        """How often the journal is committed without anybody asking (mount option ``commit``)."""
+
+    def cut(self) -> None:
+        """Stops it at this moment: what is not on the device by now never will be. The node must be frozen."""
+
+    def power_on(self) -> None:
+        """Mounts what is on the device, and sees what is ``lost``. The node must be down. No cut: nothing to do."""
+
+    def fill(self) -> None:
+        """Takes all free space."""
+
+    def free(self) -> None:
+        """Gives it back; safe to call twice."""
+
+    def fail(self) -> None:
+        """Makes it read-only under the node, as a device error does; what was written before is kept."""
+
+    def repair(self) -> None:
+        """Makes it writable again. The node must be down."""
+
+    def throttle(self, bytes_per_s: int) -> None:
+        """Limits what the node writes; 0: no limit."""
+
+    def newest(self, patterns: Sequence[str], least_bytes: int = 1) -> Path:
+        """The file with so much data in it that was written last, of those that match the first pattern that any such
+        matches."""
+
+    def data_end(self, path: Path) -> int:
+        """Where data ends in a file that may be laid out longer than what is in it."""
+
+    def damage(self, path: Path, at: int, data: bytes) -> None:
+        """Writes over what stands there; nothing: cuts the file off there. The node must be down."""
+
+
 class Node(Protocol):
     """One broker node. Every method returns when it is done; deadlines are the node's own."""
 
     name: str
+
+    @property
+    def disk(self) -> Disk | None:
+        """Its file system, where it was started with equipment ``disk`` and keeps data."""
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -347,6 +444,14 @@ class TellsTime(Protocol):
     def own_clock(self, node: str) -> tuple[float, float, str] | None:
         """How far the broker on that node sees its time of day ahead of this process', the error of that, both in
         seconds, and what was asked; None where it has no way to tell now. Raises EnvironmentProblem without an answer."""
+
+
+@runtime_checkable
+class Segmented(Protocol):
+    """What a cluster whose nodes keep messages in files offers as well."""
+
+    def segments(self, node: str, name: str, partition: int = 0) -> Sequence[str]:
+        """Where that node keeps the messages of a destination: globs from the root of its disk, the best one first."""
 
 
 class Broker(Protocol):

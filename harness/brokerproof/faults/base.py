@@ -29,11 +29,13 @@ from brokerproof.brokers.base import (
     Clocked,
     Cluster,
     Direction,
+    Disk,
     Greeted,
     Link,
     Node,
     PeerLinks,
     PeerTrouble,
+    Segmented,
     TellsTime,
 )
 from brokerproof.errors import DeadlineError, HarnessError, PlanError, unknown
@@ -146,6 +148,9 @@ class Fault(Protocol):
     def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
         """The names (nodes, links, processes) that the role means right now. Raises PlanError for a role it has not."""
 
+    def prepare(self, scene: Scene, targets: Sequence[str]) -> None:
+        """What has to be in force before the injection; called with the first look. Optional."""
+
     def inject(self, scene: Scene, targets: Sequence[str]) -> AbstractContextManager[None]:
         """Entering injects, leaving heals; healing must not raise because the injection was incomplete."""
 
@@ -192,6 +197,7 @@ class Look:
 def look(fault_: Fault, scene: Scene, target: str, targets: Sequence[str] | None = None) -> Look:
     """The first look. targets: recorded names instead of resolving the role (``replay --targets recorded``)."""
     names = tuple(targets) if targets is not None else fault_.resolve(scene, target)
+    fault_.prepare(scene, names)
     # A hiccup of the machine looks like a fault; one that is over in a moment is nobody's.
     before = _until(fault_, scene, names, bites=False, timeout_s=CALM_S)
     return Look(names, before, _observe(scene))
@@ -221,6 +227,8 @@ def apply(
             record.bit_s = now_s()
             record.probes["during"] = during.to_json()
             record.observed["during"] = _observe(scene)
+            if disks := _disks(scene, record.targets):
+                record.observed["disks"] = disks
             yield record
             record.healing_s = now_s()
     finally:
@@ -267,8 +275,20 @@ def _observe(scene: Scene) -> Any:
         return {"unobserved": str(exc)}
 
 
+def _disks(scene: Scene, targets: Sequence[str]) -> dict[str, Any]:
+    """Of each target with a file system of its own: its mount options and space, and what a cut has taken."""
+    found = {}
+    for name in targets:
+        node = scene.cluster.nodes.get(name)
+        if node is not None and node.disk is not None:
+            lost = node.disk.lost
+            found[name] = {**node.disk.facts(), "lost": None if lost is None else lost.to_json()}
+    return found
+
+
 _REGISTRY: dict[str, type[Any]] = {}
 C = TypeVar("C", bound=type)
+T = TypeVar("T")
 
 
 def fault(name: str) -> Callable[[C], C]:
@@ -287,6 +307,8 @@ def fault(name: str) -> Callable[[C], C]:
         for attribute, default in defaults.items():
             if not hasattr(cls, attribute):
                 setattr(cls, attribute, default)
+        if not hasattr(cls, "prepare"):
+            cls.prepare = lambda self, scene, targets: None  # type: ignore[attr-defined]
         _REGISTRY[name] = cls
         return cls
 
@@ -659,6 +681,105 @@ def resolve_clients(scene: Scene, target: str) -> tuple[str, ...]:
     return (target,)
 
 
+class DiskFault:
+    """A fault of nodes' file systems. Targets as of ``NodeFault``, of the nodes that keep data; all hit at once.
+
+    What a node notices of it is its own affair: one that has exited by the end is started again.
+    """
+
+    plane: Plane = "disk"
+    needs = ("disk",)
+
+    def break_(self, node: Node, disk: Disk) -> None:
+        raise NotImplementedError
+
+    def mend(self, node: Node, disk: Disk) -> None:
+        """Must leave a node that runs on a file system that can be written to, whatever there was before."""
+        raise NotImplementedError
+
+    def bites(self, node: Node, disk: Disk) -> tuple[bool | None, str]:
+        """Whether it bites that node, and what was seen."""
+        raise NotImplementedError
+
+    def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
+        return resolve_nodes(scene, target, among=_with_disks(scene))
+
+    @contextmanager
+    def inject(self, scene: Scene, targets: Sequence[str]) -> Iterator[None]:
+        try:
+            each_disk(scene, targets, self.break_)
+            yield
+        finally:
+            each_disk(scene, targets, self.mend)
+
+    def probe(self, scene: Scene, targets: Sequence[str]) -> Probe:
+        try:
+            seen = each_disk(scene, targets, self.bites)
+        except (HarnessError, OSError) as exc:
+            return Probe(None, str(exc))
+        said = "; ".join(f"{name}: {what}" for name, (_, what) in zip(targets, seen, strict=True))
+        biting = {bites for bites, _ in seen}
+        return Probe(biting.pop() if len(biting) == 1 else None, said)
+
+
+def each_disk(scene: Scene, targets: Sequence[str], do: Callable[[Node, Disk], T]) -> list[T]:
+    """Does that to all targets at once; raises the first error when all are done."""
+
+    def one(name: str) -> T:
+        node = scene.cluster.nodes[name]
+        if node.disk is None:
+            raise PlanError(f"node {name!r} has no file system of its own; a disk fault needs equipment 'disk'")
+        return do(node, node.disk)
+
+    with ThreadPoolExecutor(max(1, len(targets))) as pool:
+        futures = [pool.submit(one, name) for name in targets]
+    return [future.result() for future in futures]
+
+
+def start_again(node: Node) -> None:
+    """Starts a node that is down, and thaws one that is frozen."""
+    if node.state() == "paused":
+        node.unpause()
+    if node.state() == "exited":
+        node.start()
+
+
+def newest_segment(scene: Scene, node: Node, disk: Disk, least_bytes: int) -> Path:
+    """The file in which that node wrote last what the scene's destinations were sent; one that was only just begun has a
+    header and no message, and does not count (least_bytes)."""
+    if not isinstance(scene.cluster, Segmented):
+        raise PlanError(f"{scene.cluster.product} does not say in which files it keeps messages")
+    found = []
+    for name in scene.destinations:
+        with suppress(HarnessError):  # not every node has every destination
+            found.append(disk.newest(scene.cluster.segments(node.name, name), least_bytes))
+    if not found:
+        of = ", ".join(scene.destinations)
+        raise PlanError(f"node {node.name!r} has no file with {least_bytes} bytes and more of messages of {of}")
+    return max(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def seen_damage(disk: Disk) -> tuple[bool, str]:
+    """Whether what was done to a file of a node that is down is there, as read from outside."""
+    done = disk.damaged
+    if done is None:
+        return False, "no file was damaged"
+    with done.path.open("rb") as file:
+        file.seek(done.at)
+        there = file.read(len(done.before))
+    said = f"{len(done.before)} bytes at {done.at} of {done.path.name}"
+    if there == done.before:
+        return False, f"{said} are what they were"
+    return there == done.after, f"{said} {'are gone' if not there else 'have changed'}"
+
+
+def _with_disks(scene: Scene) -> list[str]:
+    found = [name for name, node in sorted(scene.cluster.nodes.items()) if node.disk is not None]
+    if not found:
+        raise PlanError("no node has a file system of its own; a disk fault needs nodes with equipment 'disk'")
+    return found
+
+
 def _leaders(scene: Scene) -> list[str]:
     """The leaders of the scene's destinations; one that is between two terms is waited for."""
     return sorted(
@@ -683,9 +804,12 @@ def need(contract: type[Any], scene: Scene, names: Sequence[str], what: str) -> 
     return tuple(names)
 
 
-def resolve_nodes(scene: Scene, target: str) -> tuple[str, ...]:
-    """The nodes that a role means now. Nodes are asked in name order, so equal states resolve equally."""
-    nodes = sorted(scene.cluster.nodes)
+def resolve_nodes(scene: Scene, target: str, among: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The nodes that a role means now. Nodes are asked in name order, so equal states resolve equally.
+
+    among: the nodes that there are for that fault; all by default.
+    """
+    nodes = sorted(scene.cluster.nodes if among is None else among)
     leaders = _leaders(scene) if target not in ("all", *nodes) else []
     rest = [name for name in nodes if name not in leaders]
     roles = {

@@ -81,6 +81,8 @@ class Ground:
             )
             for s in shape["links"]
         ]
+        for kind in shape.get("equipment", ()):
+            equipment_kinds.kind(kind).attach(self.nodes, cluster=name, run=run)
         #: Node -> time stamp of the last line of its log that was saved.
         self._saved: dict[str, str] = {}
 
@@ -134,6 +136,9 @@ class Ground:
         """Starts a node's container on the network; does not wait for it to be ready."""
         node = self.nodes[spec.name]
         self._run_container(spec, node.address)
+        if spec.data:
+            for name in self._shape.get("equipment", ()):
+                equipment_kinds.kind(name).check(node)
         return node
 
     def close(self) -> None:

@@ -73,6 +73,17 @@ def ensure(product: str, version: str | None = None, progress: Progress | None =
     return _ensure(product, version or default_version(product), progress or _quiet, registry.mode())
 
 
+def would_be_official(product: str) -> bool:
+    """Whether ``ensure`` would give the vendor's image of the default version, not one that was built here."""
+    mode, version = registry.mode(), default_version(product)
+    if mode == "build" or not official(product, version):
+        return False
+    client = engine.connect()
+    if mode == "auto" and registry.image_named(client, recipe_for(product, version).tag) is not None:
+        return False
+    return registry.image_named(client, official(product, version)) is not None or mode == "pull" or registry.answers()
+
+
 def ensure_all(names: Sequence[str] = (), progress: Progress | None = None) -> list[ImageRef]:
     """``ensure`` for several ``product[=version]`` at once, two at a time; none: the defaults.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os.path
+import signal
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ import requests
 from brokerproof.brokers.base import MemoryUse, Throttled
 from brokerproof.errors import EnvironmentProblem, ProvisionError
 from brokerproof.runtime import clockwork, engine, limits
+from brokerproof.runtime.loopdisk import LoopDisk
 from brokerproof.waiting import wait_until
 
 #: Labels by which everything of a run is found again.
@@ -87,6 +89,13 @@ class ContainerNode:
         self.address = address
         #: Called with the node's name when it was started again: its network namespace is a new one.
         self.after_start: list[Callable[[str], None]] = []
+        #: Its file system, where equipment gave it one: see ``disk``.
+        self.own_disk: LoopDisk | None = None
+
+    @property
+    def disk(self) -> LoopDisk | None:
+        """See ``brokers.base.Node``. A node without data has been given none."""
+        return self.own_disk if self.own_disk is not None and self.own_disk.image.exists() else None
 
     def container(self) -> Any:
         with engine_errors(f"looking for container {self.container_name!r}"):
@@ -94,7 +103,14 @@ class ContainerNode:
 
     def kill(self) -> None:
         with engine_errors(f"killing {self.container_name!r}"):
-            self.container().kill(signal="KILL")
+            container = self.container()
+            if self.own_disk is not None and container.status == "paused":
+                # The engine thaws what it kills, and init dies first. No other process may answer a client meanwhile, whose
+                # answer would come after the power cut.
+                for row in container.top()["Processes"]:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(row[1]), signal.SIGKILL)
+            container.kill(signal="KILL")
         self._wait_state("exited")
 
     def stop(self) -> None:
@@ -232,6 +248,17 @@ class ContainerNode:
             archive.addfile(entry, io.BytesIO(content))
         with engine_errors(f"writing {path} of {self.container_name!r}"):
             self.container().put_archive(os.path.dirname(path), packed.getvalue())
+
+    def sync(self, path: str) -> None:
+        """syncfs of the file system of that path inside, never a global sync; nothing where the node does not run.
+
+        Without ``LD_PRELOAD``: a node whose syncs are void (equipment ``fsync_void``) has its lanes made durable all the
+        same.
+        """
+        if self.state() == "running":
+            code, output = self.execute(["env", "-u", "LD_PRELOAD", "sync", "-f", path])
+            if code:
+                raise EnvironmentProblem(f"sync of {path} on {self.name}: exit code {code}: {output.strip()!r}")
 
     def ensure_running(self, doing: str) -> None:
         """Raises ProvisionError with the last log lines when the container has exited."""

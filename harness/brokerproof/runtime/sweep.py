@@ -1,5 +1,8 @@
 """Finding and removing what runs left behind: by label for the engine, by a registry file for everything else.
 
+Disks of nodes (``loopdisk``: mounts, loop devices, image files) lie in one folder for each run, ``disks/<run>``, beside
+the registry; a file in it says whose they are in the words of the containers' label.
+
 Each run registers itself before it makes anything, and every container and network carries a label that says which
 process, of which host and boot, it belongs to. When that process is gone the run is *dead*: what it left is swept by
 the next run and by ``brokerproof clean``. A living run is never touched, nor what another host has on a shared engine.
@@ -22,12 +25,14 @@ import docker.errors
 import platformdirs
 
 from brokerproof.errors import EnvironmentProblem
+from brokerproof.runtime import loopdisk
 from brokerproof.runtime.node import LABEL_CLUSTER, LABEL_OWNER, LABEL_RUN, client, engine_errors
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """One thing that a dead run left: kind (container, network, process, file), its name, and the run."""
+    """One thing that a dead run left: kind (container, network, process, mount, loop device, disk, file), its name, and
+    the run."""
 
     kind: str
     name: str
@@ -83,6 +88,46 @@ def owner_label(run: str) -> str:
     return f"{socket.gethostname()} {_boot()} {owner} {data.get('started', _started(owner))}"
 
 
+def disks_of(run: str, *, make: bool = True) -> Path:
+    """The folder of the run's disks; with ``make`` it is there, and says whose it is."""
+    folder = (state_folder() / "disks" / run).resolve()
+    if make and not (folder / "owner").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "owner").write_text(owner_label(run))
+    return folder
+
+
+def remove_disks(prefix: str) -> None:
+    """Removes the disks whose names begin so, of whatever run. Raises EnvironmentProblem for what will not go."""
+    for folder in _disk_folders():
+        for thing in loopdisk.things(folder, prefix):
+            loopdisk.sweep_away(thing)
+        _forget_disks(folder)
+
+
+def _disk_folders() -> list[Path]:
+    return sorted((state_folder() / "disks").resolve().glob("*/"))
+
+
+def _forget_disks(folder: Path) -> None:
+    """The folder of a run, once it has no disk any more."""
+    if not loopdisk.things(folder):
+        (folder / "owner").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _disks() -> Iterator[tuple[str, str, str, bool]]:
+    """(kind, path, run, whether its owner has ended) of what disks consist of, in the order of removal."""
+    for folder in _disk_folders():
+        try:
+            gone = _owner_gone((folder / "owner").read_text())
+        except OSError:
+            gone = not alive(folder.name)  # killed between making the folder and saying whose it is
+        for thing in loopdisk.things(folder):
+            yield thing.kind, thing.path, folder.name, gone
+
+
 def _owner_gone(label: str) -> bool:
     """Whether the process that the label names has ended. What is not ours to judge has not."""
     host, boot, pid, started = ([*label.split(" "), "", "", "", ""])[:4]
@@ -122,6 +167,9 @@ def leftovers(run: str | None = None) -> list[Leftover]:
         for kind, name, of_run, owner in _labelled():
             if of_run == run if run is not None else _owner_gone(owner):
                 found.append(Leftover(kind, name, of_run))
+    for kind, name, of_run, gone in _disks():
+        if of_run == run if run is not None else gone:
+            found.append(Leftover(kind, name, of_run))
     for file in sorted((state_folder() / "runs").glob("*.json")):
         if file.stem == run if run is not None else not alive(file.stem):
             found += [Leftover("process", str(pid), file.stem) for pid in _living(file.stem)]
@@ -147,19 +195,26 @@ def clean(run: str | None = None, *, progress: Callable[[str], None] = lambda _:
         for item in [i for i in found if i.kind == kind]:
             _remove(item.kind, item.name)
             progress(f"removed {item.kind} {item.name} of run {item.run}")
+    # After the containers, which hold the mounts; a mount goes with its loop device.
+    for item in [i for i in found if i.kind in loopdisk.KINDS]:
+        loopdisk.sweep_away(loopdisk.Thing(item.kind, item.name))
+        progress(f"removed {item.kind} {item.name} of run {item.run}")
+    for of_run in {i.run for i in found if i.kind in loopdisk.KINDS}:
+        _forget_disks(disks_of(of_run, make=False))
     for item in [i for i in found if i.kind == "file"]:
         unregister(item.run)
     return found
 
 
 def remove(*, cluster: str) -> None:
-    """Removes the containers and the network of one cluster."""
+    """Removes the containers, the network and the disks of one cluster."""
     with engine_errors(f"removing cluster {cluster!r}"):
         every: dict[str, Any] = {"label": f"{LABEL_CLUSTER}={cluster}"}
         for container in client().containers.list(all=True, filters=every, ignore_removed=True):
             _remove("container", str(container.name))
         for network in client().networks.list(filters=every):
             _remove("network", str(network.name))
+    remove_disks(f"{cluster}-")
 
 
 def _labelled() -> Iterator[tuple[str, str, str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,11 +17,13 @@ import pytest
 from brokerproof.brokers.base import Pace, SendJob
 from brokerproof.brokers.rabbitmq.queues import queue_name, rejects_when_full, shape
 from brokerproof.brokers.rabbitmq.sending import Sending
+from brokerproof.brokers.rabbitmq.session import Session
 from brokerproof.errors import PlanError
 from brokerproof.history import FAIL, INFO, OK
 from brokerproof.message import Bodies
 from brokerproof.plan import Sender
 from brokerproof.tape import OPEN, Tape, errors_of
+from brokerproof.waiting import wait_until
 
 ENDPOINT = {"addresses": [["127.0.0.1", 1]], "user": "guest", "password": "guest", "vhost": "/", "heartbeat_s": 5}
 
@@ -243,3 +247,28 @@ def test_a_queue_behind_an_exchange_may_be_one_of_several() -> None:
     assert rejects_when_full({"x-overflow": "reject-publish-dlx"})
     assert not rejects_when_full({"x-overflow": "reject-publish", "exchange": "fanout"})
     assert not rejects_when_full({})
+
+
+def test_a_client_ends_while_its_connection_is_being_opened() -> None:
+    """A node that is down behind a proxy accepts, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        session = Session(
+            {**ENDPOINT, "addresses": [silent.getsockname()]}, name="c", set_up=lambda _: None, lost=lambda _: None
+        )
+        silent.settimeout(0.0)
+        with contextlib.ExitStack() as accepted:
+            peers: list[socket.socket] = []
+
+            def greeted() -> bytes:
+                session.poll(0.01)
+                with contextlib.suppress(BlockingIOError):
+                    if not peers:
+                        peers.append(accepted.enter_context(silent.accept()[0]))
+                        peers[0].setblocking(False)
+                    return peers[0].recv(8)
+                return b""
+
+            said = wait_until(greeted, 5, "the client to greet the silent node")
+            session.close()
+        assert said[:4] == b"AMQP"
+        assert session.connections == 0

@@ -18,6 +18,7 @@ import urllib3.exceptions
 
 from brokerproof.errors import EnvironmentProblem, UsageError
 from brokerproof.runtime import building, engine, images, jobs, recipes, registry, rootfs
+from brokerproof.runtime.equipment import fsync_void
 
 
 class Engine:
@@ -263,6 +264,28 @@ def test_pull_mode_builds_no_broker(fake: Engine, monkeypatch: pytest.MonkeyPatc
         images.ensure("kafka")
     assert fake.built == []
     assert images.ensure("side").origin == "built"
+
+
+@pytest.mark.parametrize(
+    ("mode", "answers", "there", "theirs"),
+    [
+        ("auto", False, "", False), ("auto", True, "", True), ("auto", True, "built", False),
+        ("auto", False, "official", True), ("build", True, "official", False), ("pull", False, "built", True),
+    ],
+)  # fmt: skip
+def test_whose_image_it_would_be_is_known_before_it_is_got(
+    mode: str, answers: bool, there: str, theirs: bool, fake: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROKERPROOF_IMAGES", mode)
+    fake.registry = answers
+    tags = {"built": recipes.recipe_for("kafka", "4.3.1").tag, "official": "apache/kafka:4.3.1"}
+    if there:
+        fake.add(tags[there])
+    assert images.would_be_official("kafka") is theirs
+    assert fake.built == fake.pulled == []
+    # Only what is built here has the library that makes syncs void.
+    assert ("kafka" in fsync_void.KIND.missing()) is theirs
+    assert not images.would_be_official("toxiproxy")
 
 
 def test_what_has_no_official_image_cannot_be_pulled(fake: Engine) -> None:

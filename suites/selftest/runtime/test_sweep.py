@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from brokerproof.errors import EnvironmentProblem
-from brokerproof.runtime import sweep
+from brokerproof.runtime import loopdisk, sweep
+from brokerproof.runtime.loopdisk import LoopDisk
 
 
 @pytest.fixture
@@ -101,6 +102,63 @@ def test_a_process_id_that_is_somebody_elses_by_now_is_left_alone(engine: dict[s
     sweep.register_process("dead", os.getpid())
     (state / "runs" / "dead.pids" / str(os.getpid())).write_text("1")
     assert [item.kind for item in sweep.clean()] == ["file"]
+
+
+# -- disks of nodes ----------------------------------------------------------------------------------------------------
+
+_MAKES_A_DISK = """
+import os, signal, sys
+from brokerproof.runtime import loopdisk, sweep
+from brokerproof.runtime.loopdisk import LoopDisk
+from brokerproof.runtime.loopdisk import LoopDisk
+sweep.register("dead")
+LoopDisk(sweep.disks_of("dead"), "c1-n1").make(size_mb=16)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def loops(tmp_path: Path) -> None:
+    if lacking := loopdisk.missing(tmp_path / "able"):
+        pytest.skip(lacking)
+
+
+def test_the_disk_of_a_killed_harness_is_removed(engine: dict[str, Any], loops: None, state: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", _MAKES_A_DISK]).returncode == -9
+    image = state / "disks" / "dead" / "c1-n1.img"
+    assert str(image.with_suffix("")) in Path("/proc/self/mountinfo").read_text()
+    said: list[str] = []
+    assert [item.kind for item in sweep.clean(progress=said.append)] == ["mount", "disk", "file"]
+    assert said[0] == f"removed mount {image.with_suffix('')} of run dead"
+    assert str(state) not in Path("/proc/self/mountinfo").read_text()
+    assert not any(str(state) in file.read_text() for file in Path("/sys/block").glob("loop*/loop/backing_file"))
+    assert list((state / "disks").iterdir()) == []
+    assert sweep.clean() == []
+
+
+def test_a_loop_device_that_was_never_mounted_is_removed(engine: dict[str, Any], loops: None, state: Path) -> None:
+    sweep.register("dead", owner=ended().pid)
+    folder = sweep.disks_of("dead")
+    (folder / "owner").unlink()  # killed before it was written
+    (folder / "c1-n1.img").write_bytes(bytes(1 << 20))
+    subprocess.run(["losetup", "-f", str(folder / "c1-n1.img")], check=True)
+    assert [item.kind for item in sweep.clean()] == ["loop device", "disk", "file"]
+    assert not any(str(state) in file.read_text() for file in Path("/sys/block").glob("loop*/loop/backing_file"))
+
+
+def test_the_disk_of_a_living_run_stays_until_its_cluster_goes(engine: dict[str, Any], loops: None) -> None:
+    sweep.register("mine")
+    disks = [LoopDisk(sweep.disks_of("mine"), name) for name in ("c1-n1", "c2-n1")]
+    for disk in disks:
+        disk.make(size_mb=16)
+    try:
+        assert sweep.clean() == []
+        sweep.remove_disks("c1-")
+        assert [disk.mounted for disk in disks] == [False, True]
+        assert [item.kind for item in sweep.leftovers("mine")] == ["mount", "disk", "file"]
+    finally:
+        sweep.remove_disks("c")
+    assert not any(disk.mounted or disk.image.exists() for disk in disks)
 
 
 def test_without_an_engine_there_is_nothing_of_it_to_find(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:

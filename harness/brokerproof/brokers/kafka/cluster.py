@@ -165,14 +165,11 @@ class KafkaCluster:
         return ""
 
     def sync(self) -> None:
-        def one(name: str) -> None:
-            node = self._ground.nodes[name]
-            if node.state() == "running":
-                code, output = node.execute(["sync", "-f", config.DATA])
-                if code:
-                    raise EnvironmentProblem(f"sync of {config.DATA} on {name}: exit code {code}: {output.strip()!r}")
+        self._each(self._names, lambda name: self._ground.nodes[name].sync(config.DATA))
 
-        self._each(self._names, one)
+    def segments(self, node: str, name: str, partition: int = 0) -> Sequence[str]:
+        """Segments are named by their first offset; the last is the one that is written to."""
+        return (f"0/{name}-{partition}/*.log",)
 
     # -- what is recorded ----------------------------------------------------------------------------------------------
 

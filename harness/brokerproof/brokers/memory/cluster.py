@@ -22,6 +22,7 @@ from brokerproof.brokers.base import (
     LONGER_OCTETS,
     Broker,
     Cluster,
+    Disk,
     Greeted,
     Link,
     Node,
@@ -79,6 +80,8 @@ class MemoryNode:
     """The one node."""
 
     name = "m1"
+    #: It has none: what it keeps is memory.
+    disk: Disk | None = None
 
     def __init__(self, cluster: MemoryCluster) -> None:
         self._cluster = cluster

@@ -94,6 +94,8 @@ class RabbitCluster:
         self._ground = ground
         self._settings = dict(settings)
         self._names = _NODES[topology]
+        #: Destination -> type of its queues, of those that were created from here.
+        self._kinds: dict[str, str] = {}
         #: Nodes that ``wait_healthy`` had to restart, as an operator would.
         self.restarted: list[str] = []
         self.nodes: Mapping[str, Node] = ground.nodes
@@ -122,6 +124,7 @@ class RabbitCluster:
         if destination.kind != "queue":
             raise PlanError(f"destination {name!r} is a {destination.kind}; rabbitmq offers queues")
         wanted = self._shape(destination, name)
+        self._kinds[name] = str(wanted.arguments.get("x-queue-type", ""))
         queues = [queue_name(name, p) for p in range(destination.partitions)]
         home = wanted.node or self._names[0]
         if wanted.policy:
@@ -244,14 +247,15 @@ class RabbitCluster:
         return f"leaders of {', '.join(sorted(away)[:5])} are on their way home" if away else ""
 
     def sync(self) -> None:
-        def one(name: str) -> None:
-            node = self._ground.nodes[name]
-            if node.state() == "running":
-                code, output = node.execute(["sync", "-f", config.DATA])
-                if code:
-                    raise EnvironmentProblem(f"sync of {config.DATA} on {name}: exit code {code}: {output.strip()!r}")
+        self._each(lambda name: self._ground.nodes[name].sync(config.DATA))
 
-        self._each(one)
+    def segments(self, node: str, name: str, partition: int = 0) -> Sequence[str]:
+        """Quorum queues of a node write to one log ahead of their own segments; classic queues keep small messages in their
+        index (``.qs``; ``.idx`` up to 3.13), larger ones in a store for all of them (``.rdq``)."""
+        if self._kinds.get(name, "quorum") == "quorum":
+            return ("0/mnesia/*/quorum/*/*.wal", "0/mnesia/*/quorum/*/*/*.segment")
+        classic = ("queues/*/*.qs", "queues/*/*.idx", "msg_store_persistent/*.rdq")
+        return tuple(f"0/mnesia/*/msg_stores/vhosts/*/{pattern}" for pattern in classic)
 
     # -- what is recorded ----------------------------------------------------------------------------------------------
 

@@ -47,6 +47,11 @@ class _Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no t
             if joined and not self.is_closed:
                 self._adapter_emit_data(joined)
 
+    def _on_connection_workflow_done(self, conn_or_exc: Any) -> None:
+        # An attempt that was broken off is reported by its class, not by an instance, which pika's own assertion then
+        # takes for a success (1.4.4, connection_workflow.py, ``_on_connector_done``).
+        super()._on_connection_workflow_done(conn_or_exc() if isinstance(conn_or_exc, type) else conn_or_exc)
+
     def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
         self.bytes_sent += sum(map(len, marshaled_frames))
         self.frames_sent += len(marshaled_frames)

@@ -218,9 +218,11 @@ class RocketmqCluster:
 
     def sync(self) -> None:
         for broker in self._brokers:
-            node = self._ground.nodes[broker]
-            if node.state() == "running":
-                node.execute(["sync", "-f", STORE])
+            self._ground.nodes[broker].sync(STORE)
+
+    def segments(self, node: str, name: str, partition: int = 0) -> Sequence[str]:
+        """All topics of a broker share one log."""
+        return ("0/commitlog/*",)
 
     def observe(self, names: Sequence[str]) -> Json:
         seen: dict[str, Any] = {"master": self.master, **self._states()}

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from brokerproof.errors import unknown
-from brokerproof.runtime.node import NodeSpec
+from brokerproof.runtime.node import ContainerNode, NodeSpec
 
 
 class Kind(Protocol):
@@ -24,6 +25,12 @@ class Kind(Protocol):
 
     def equip(self, spec: NodeSpec, *, cluster: str, run: str) -> tuple[NodeSpec, dict[str, Any]]:
         """The specification of a node that keeps data, changed, and options for the engine (``containers.run``)."""
+
+    def attach(self, nodes: Mapping[str, ContainerNode], *, cluster: str, run: str) -> None:
+        """Gives the nodes of a cluster, started or not yet, the handles that faults act by."""
+
+    def check(self, node: ContainerNode) -> None:
+        """A node that keeps data has been started with it. Raises EnvironmentProblem where that does not show."""
 
     def remove(self, cluster: str) -> None:
         """What it made for that cluster outside of its containers; safe to call twice."""

@@ -12,13 +12,14 @@ import io
 import os
 import tarfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from brokerproof.errors import EnvironmentProblem, HarnessError
 from brokerproof.runtime import building, clockwork, recipes, registry, sweep
-from brokerproof.runtime.node import LABEL_OWNER, LABEL_RUN, NodeSpec, client, engine_errors
+from brokerproof.runtime.node import LABEL_OWNER, LABEL_RUN, ContainerNode, NodeSpec, client, engine_errors
 
 _IN_IMAGE = "/libclock.so"
 _TRIED_S, _TRY_S = 7200.0, 60
@@ -49,6 +50,12 @@ class Clock:
         environment = {**spec.environment, "LD_PRELOAD": preload, clockwork.VARIABLE: clockwork.RECORD}
         files = {**spec.files, clockwork.LIBRARY: library, clockwork.RECORD: clockwork.TRUE}
         return replace(spec, environment=environment, files=files), {}
+
+    def attach(self, nodes: Mapping[str, ContainerNode], *, cluster: str, run: str) -> None:
+        """Nothing: faults act by commands in the container."""
+
+    def check(self, node: ContainerNode) -> None:
+        """Nothing: ``equip`` has tried it."""
 
     def remove(self, cluster: str) -> None:
         """Nothing: all of it is in the containers."""

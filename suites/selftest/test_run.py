@@ -1,0 +1,53 @@
+"""From the files of a trial to what the verdict is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from brokerproof.experiment import Experiment
+from brokerproof.history import HistoryWriter
+from brokerproof.plan import Destination, Workload
+from brokerproof.results import write_json
+from brokerproof.run import evaluate, lacking
+from brokerproof.runtime import equipment
+
+
+def trial(folder: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A message that was acknowledged at 1 ms and is lost; the fault is on from 100 to 200 ms, and meets another."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "checkers"))
+    told = __import__("storybook").told
+    made = told("ok send a at=0..1", "ok send b at=99..101", "ok receive b at=300..301", drained=True)
+    with HistoryWriter(folder / "history.arrow", made.meta) as writer:
+        writer.write(made.columns, made.errors)
+    injection = {"fault": fault, "evidence": "took_effect", "injected_s": 0.1, "healed_s": 0.2, "in_flight": -1}
+    write_json(folder / "faults.json", {"schema": 1, "injections": [injection]})
+    return folder
+
+
+@pytest.mark.parametrize(("fault", "witnesses"), [("kill", 0), ("power_cut", 1), ("bit_flip", 1)])
+def test_what_a_disk_took_had_been_in_its_hands_since_it_was_sent(
+    fault: str, witnesses: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = evaluate(trial(tmp_path, fault, monkeypatch), ["lost"])
+    assert result.finding.anomalies["lost"].count == 1
+    assert result.witnesses_in_flight == witnesses
+    assert result.faults == ((fault, "took_effect", 1),)
+
+
+def test_what_the_machine_lacks_for_any_arm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kind:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def missing(self) -> str:
+            return f"no {self.name} here"
+
+    monkeypatch.setattr(equipment, "kind", Kind)
+    arm = Workload(destinations=(Destination(name="q", kind="queue"),), senders=())
+    assert lacking(Experiment(topology="single", treatment=arm, control=arm)) == ""
+    needs = Experiment(
+        topology="single", treatment=arm, control=arm, equipment=("disk",), control_equipment=("disk", "fsync_void")
+    )
+    assert lacking(needs) == "no disk here; no fsync_void here"
