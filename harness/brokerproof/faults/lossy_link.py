@@ -29,6 +29,7 @@ class LossyLink(PeerFault):
     """
 
     name: ClassVar[str] = "lossy_link"
+    abilities: ClassVar[tuple[str, ...]] = ("packet filter", "packet loss")
     trouble: ClassVar[PeerTrouble] = "loss"
     #: The probe sends thousands of datagrams.
     bite_s: ClassVar[float] = 10.0

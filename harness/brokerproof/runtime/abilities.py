@@ -1,7 +1,8 @@
 """What faults need of the machine that the engine runs on, besides the engine: each tried, once per process.
 
-    packet filter       nftables in a container's network: cut links between nodes, lost packets
-    traffic shaping     token buckets on a container's network: slow links between nodes
+    packet filter       nftables in a container's network: cut links
+    packet loss         nftables' random numbers: links that lose some packets
+    traffic shaping     token buckets by destination on a container's network: slow links
     processor limits    the engine can take processor time from a container that runs
     memory limits       the engine can take memory from one
 
@@ -20,7 +21,15 @@ from brokerproof.runtime import recipes
 from brokerproof.runtime.node import client, engine_errors
 
 _FILTER = ["nft", "add table inet bp; add chain inet bp i { type filter hook input priority 0; }"]
-_SHAPE = ["tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "htb", "default", "0"]
+_LOSE = ["nft", f"{_FILTER[1]}; add rule inet bp i numgen random mod 100 < 5 counter drop"]
+_SHAPE = ["sh", "-c", "; ".join(("set -e", *(
+    f"tc {what}" for what in (
+        "qdisc add dev lo root handle 1: htb default 0",
+        "class add dev lo parent 1: classid 1:1 htb rate 50kbps burst 3k",
+        "qdisc add dev lo parent 1:1 bfifo limit 50000",
+        "filter add dev lo parent 1: protocol ip prio 1 u32 match ip dst 127.0.0.2/32 flowid 1:1",
+    )
+)))]  # fmt: skip
 
 
 def missing(name: str) -> str:
@@ -48,10 +57,13 @@ def _packet_filter(name: str) -> str | None:
     return _in_side(name, _FILTER, "the engine's kernel needs nf_tables: without it no partition between brokers")
 
 
+def _packet_loss(name: str) -> str | None:
+    return _in_side(name, _LOSE, "the engine's kernel needs nft_numgen: without it no link loses packets")
+
+
 def _traffic_shaping(name: str) -> str | None:
-    return _in_side(
-        name, _SHAPE, "the engine's kernel needs sch_htb (`modprobe sch_htb cls_u32`): without it no slow link"
-    )
+    step = "the engine's kernel needs sch_htb and cls_u32 (`modprobe sch_htb cls_u32`): without them no slow link"
+    return _in_side(name, _SHAPE, step)
 
 
 def _processor_limits(name: str) -> str | None:
@@ -65,14 +77,14 @@ def _memory_limits(name: str) -> str | None:
 def _in_side(name: str, command: list[str], step: str) -> str | None:
     """Runs it in a container of the side image, whose network goes away with it."""
     tag = recipes.recipe_for("side", recipes.DEFAULTS["side"]).tag
-    with engine_errors(f"trying {command[0]} in a container"):
+    with engine_errors(f"trying {name} in a container"):
         try:
             client().containers.run(tag, command, remove=True, network_mode="none", cap_add=["NET_ADMIN"])
         except docker.errors.ImageNotFound:
             return None
         except docker.errors.ContainerError as exc:
             seen = exc.stderr.decode(errors="replace").strip() if isinstance(exc.stderr, bytes) else str(exc)
-            return f"{name}: {command[0]} in a container: {seen[-200:]}; next: {step}"
+            return f"{name}: in a container: {seen[-200:]}; next: {step}"
     return ""
 
 
@@ -90,6 +102,7 @@ def _engine_says(name: str, keys: tuple[str, ...], controller: str) -> str | Non
 
 ABILITIES: Mapping[str, Callable[[str], str | None]] = {
     "packet filter": _packet_filter,
+    "packet loss": _packet_loss,
     "traffic shaping": _traffic_shaping,
     "processor limits": _processor_limits,
     "memory limits": _memory_limits,

@@ -30,6 +30,7 @@ LABEL_RUN, LABEL_CLUSTER, LABEL_OWNER = "brokerproof.run", "brokerproof.cluster"
 LABEL_MEMORY = "brokerproof.memory_mb"
 STOP_GRACE_S = 20
 _CHUNK = 1 << 20
+_LIMIT_STEP_MB = 2
 
 
 @lru_cache(maxsize=1)
@@ -195,10 +196,27 @@ class ContainerNode:
 
     def limit_memory(self, headroom_mb: int | None) -> None:
         configured = int(self.container().labels[LABEL_MEMORY])
-        wanted = configured if headroom_mb is None else min(configured, round(self.memory().own_mb) + headroom_mb)
-        with engine_errors(f"limiting the memory of {self.container_name!r} to {wanted} MB"):
+        if headroom_mb is None:
+            self._limit_memory(configured)
+            return
+        use = self.memory()
+        least = round(use.own_mb) + headroom_mb
+        # Under cgroup v1 the kernel refuses a limit below what it cannot take back, its own memory for the node included.
+        for wanted in range(least, max(least, round(use.used_mb)) + 1, _LIMIT_STEP_MB):
+            try:
+                self._limit_memory(min(wanted, configured))
+                return
+            except EnvironmentProblem as exc:
+                refused = exc
+        raise EnvironmentProblem(
+            f"limiting the memory of {self.container_name!r}, which uses {use.used_mb:.0f} MB: refused from {least} MB on, "
+            f"last by: {refused}"
+        ) from refused
+
+    def _limit_memory(self, limit_mb: int) -> None:
+        with engine_errors(f"limiting the memory of {self.container_name!r} to {limit_mb} MB"):
             # Without swap, as at the start: what does not fit has to go.
-            self.container().update(mem_limit=f"{wanted}m", memswap_limit=f"{wanted}m")
+            self.container().update(mem_limit=f"{limit_mb}m", memswap_limit=f"{limit_mb}m")
 
     def memory(self) -> MemoryUse:
         return limits.memory(self._stats(), float(self.container().labels[LABEL_MEMORY]), self.container_name)

@@ -52,7 +52,7 @@ def failed(command: str, why: bytes) -> docker.errors.ContainerError:
 
 def test_a_machine_that_can_do_all_of_it_says_so(engine: Callable[..., None]) -> None:
     engine()
-    assert [abilities.missing(name) for name in abilities.ABILITIES] == [""] * 4
+    assert [abilities.missing(name) for name in abilities.ABILITIES] == [""] * 5
     (check,) = listing.abilities()
     assert (check.name, check.status) == ("faults", "ok")
 
@@ -65,10 +65,20 @@ def test_a_fault_that_cannot_be_done_is_listed_with_what_is_missing(engine: Call
     assert "cpu controller" in check.next_step
 
 
-@pytest.mark.parametrize(("name", "tool"), [("packet filter", "nft"), ("traffic shaping", "tc")])
-def test_what_the_kernel_says_is_quoted(name: str, tool: str, engine: Callable[..., None]) -> None:
-    engine(fails=failed(tool, b"Operation not supported"))
-    assert abilities.missing(name).startswith(f"{name}: {tool} in a container: Operation not supported; next: ")
+@pytest.mark.parametrize("name", ["packet filter", "packet loss", "traffic shaping"])
+def test_what_the_kernel_says_is_quoted(name: str, engine: Callable[..., None]) -> None:
+    engine(fails=failed("nft", b"Operation not supported"))
+    assert abilities.missing(name).startswith(f"{name}: in a container: Operation not supported; next: ")
+
+
+@pytest.mark.container
+@pytest.mark.parametrize("broken", ["_FILTER", "_LOSE", "_SHAPE"])
+def test_a_command_that_the_kernel_refuses_is_missing(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = {"_FILTER": "packet filter", "_LOSE": "packet loss", "_SHAPE": "traffic shaping"}[broken]
+    abilities._look.cache_clear()
+    monkeypatch.setattr(abilities, broken, [word.replace("add", "bad", 1) for word in getattr(abilities, broken)])
+    assert abilities.missing(name).startswith(f"{name}: in a container: ")
+    abilities._look.cache_clear()
 
 
 def test_without_the_side_image_it_is_not_tried_and_not_missing(engine: Callable[..., None]) -> None:
@@ -103,7 +113,7 @@ def experiment(fault: str, needs: tuple[str, ...] = ()) -> Experiment:
 
 def test_a_cell_whose_fault_cannot_be_done_is_unsupported_with_the_missing_thing(engine: Callable[..., None]) -> None:
     engine(fails=failed("nft", b"no"), MemoryLimit=False)
-    assert "packet filter: nft" in run.lacking(experiment("partition"), "kafka")
+    assert "packet filter: in a container: no" in run.lacking(experiment("partition"), "kafka")
     assert "memory limits: the engine" in run.lacking(experiment("memory_pressure"), "kafka")
     assert run.lacking(experiment("kill"), "kafka") == ""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import docker.errors
 import pytest
 
 from brokerproof.brokers.base import Limited, MemoryUse, Throttled
 from brokerproof.errors import EnvironmentProblem
 from brokerproof.runtime import limits
-from brokerproof.runtime.node import ContainerNode
+from brokerproof.runtime.node import LABEL_MEMORY, ContainerNode
 
 MB = 1 << 20
 CPU: dict[str, Any] = {
@@ -48,3 +49,41 @@ def test_memory_that_is_not_told(stats: dict[str, Any]) -> None:
 
 def test_a_containers_node_can_be_limited() -> None:
     assert isinstance(ContainerNode(cluster="c", name="n", address=""), Limited)
+
+
+class Container:
+    """Uses 76 MB, 56 of them its own; the kernel cannot take back what lies below ``floor_mb``."""
+
+    def __init__(self, floor_mb: int) -> None:
+        self.labels, self.floor_mb, self.limits = {LABEL_MEMORY: "1024"}, floor_mb, [""]
+
+    def update(self, *, mem_limit: str, memswap_limit: str) -> None:
+        assert mem_limit == memswap_limit
+        if int(mem_limit.removesuffix("m")) < self.floor_mb:
+            raise docker.errors.APIError("unable to set memory limit")
+        self.limits.append(mem_limit)
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, floor_mb: int) -> tuple[ContainerNode, Container]:
+    node, container = ContainerNode(cluster="c", name="n", address=""), Container(floor_mb)
+    monkeypatch.setattr(node, "container", lambda: container)
+    monkeypatch.setattr(node, "memory", lambda: MemoryUse(76.0, 56.0, 1024.0, 1024.0, 0))
+    return node, container
+
+
+@pytest.mark.parametrize(("floor_mb", "limit"), [(0, "64m"), (69, "70m"), (76, "76m")])
+def test_memory_is_limited_to_the_least_that_the_kernel_takes(
+    floor_mb: int, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, container = limited(monkeypatch, floor_mb)
+    node.limit_memory(8)
+    assert container.limits[-1] == limit
+    node.limit_memory(None)
+    assert container.limits[-1] == "1024m"
+
+
+def test_a_limit_that_is_refused_up_to_what_is_in_use_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    node, container = limited(monkeypatch, 90)
+    with pytest.raises(EnvironmentProblem, match=r"uses 76 MB: refused from 64 MB on.*unable to set memory limit"):
+        node.limit_memory(8)
+    assert container.limits == [""]
