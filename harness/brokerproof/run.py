@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from brokerproof import promises
 from brokerproof.brokers.base import Cluster, broker
 from brokerproof.checkers.base import check
 from brokerproof.claim import Claim
-from brokerproof.errors import HarnessError, HistoryError, PlanError
+from brokerproof.errors import HarnessError, HistoryError, PlanError, UsageError
 from brokerproof.expected import expected
 from brokerproof.experiment import Cell, Experiment, PropertyExperiment
 from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, look, make, missing, plane, spares_nodes
@@ -50,6 +51,14 @@ LANE_AGE_S = 10.0
 HEALTHY_S = 70.0
 #: Lanes of coming cells are made ahead, so that they age while others are decided; at most so many.
 AHEAD_MAX = 120
+#: What is issued later than this after its offset is said.
+LATE_MS = 50.0
+#: How long before its heal an injection that had company is looked at once more.
+CONFIRM_S = 1.5
+#: How long after its last moment an injection may take to be over: a look, a node that starts, a deadline of the engine.
+HANDS_S = 120.0
+#: Of each injection of a plan the nodes and links that it hit.
+Recorded = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,11 +326,12 @@ def _witnessed(arms: Mapping[str, ArmResult]) -> dict[str, ArmResult]:
 
 def run_block(
     session: Session, cell: str, plans: Sequence[Plan], key: ClusterKey, *, link_groups: tuple[str, ...],
-    recorded: Mapping[str, Sequence[str]] | None = None, watch: Watch | None = None,
+    recorded: Recorded | None = None, watch: Watch | None = None,
 ) -> None:  # fmt: skip
     """Runs trials side by side under one set of injections; each leaves its files for ``evaluate``.
 
-    recorded: fault -> nodes, to inject into these again instead of resolving roles (``replay --targets recorded``).
+    recorded: of each injection the nodes, to inject into these again instead of resolving roles (``replay --targets
+        recorded``).
     watch: whoever looks on; once it says that a promise is broken, everything ends, healed and not drained.
     """
     for plan in plans:
@@ -384,107 +394,181 @@ def _arms_in_words(plans: Sequence[Plan]) -> str:
 
 def _drive(
     session: Session, cell: str, block: Block, scene: Scene, schedule: Sequence[Injection],
-    recorded: Mapping[str, Sequence[str]] | None, watch: Watch | None = None,
+    recorded: Recorded | None, watch: Watch | None = None,
 ) -> tuple[list[Applied], str]:  # fmt: skip
     """Load, faults, heal, drain, final read, a look into the nodes. Returns the injections, and the sentence that says why the cluster did not
     come back healthy, empty where it did."""
-    faults = [make(i.fault, i.options) for i in schedule]
-    looks: dict[int, Look] = {}
-
-    def first_look(n: int) -> None:
-        looks[n] = look(faults[n], scene, schedule[n].target, (recorded or {}).get(schedule[n].fault))
-
+    hands = [
+        _Hand(session, cell, block, scene, injection, recorded[n] if recorded and n < len(recorded) else None,
+              among_others=len(schedule) > 1)
+        for n, injection in enumerate(schedule)
+    ]  # fmt: skip
     # A first look takes a second or two. It is taken ahead of the moment, so that it does not delay the injection:
     # before the load where the moment is near its start; later ones see the leaders of their own time.
-    for n, injection in enumerate(schedule):
-        if injection.at_s <= LOOK_AHEAD_S:
-            first_look(n)
+    for hand in hands:
+        if hand.injection.at_s <= LOOK_AHEAD_S:
+            hand.look()
     start_s = block.start()
-    moments = sorted(
-        [(i.at_s - LOOK_AHEAD_S, "look", n) for n, i in enumerate(schedule) if i.at_s > LOOK_AHEAD_S]
-        + [(i.at_s, "inject", n) for n, i in enumerate(schedule)]
-        + [(i.at_s + i.for_s, "heal", n) for n, i in enumerate(schedule) if not i.until_read]
-    )
     load_s = max(t.plan.workload.load_s for t in block.trials)
-    open_: dict[int, contextlib.ExitStack] = {}
-    applied: dict[int, Applied] = {}
+    passing = [hand for hand in hands if not hand.injection.until_read]
     unrecovered = ""
-
-    def end(n: int) -> None:
-        stack = open_.pop(n)
-        block.note("fault", f"heal {schedule[n].fault}", block.now_s())
-        stack.close()
-
     try:
-        for at_s, what, n in moments:
-            injection = schedule[n]
-            # An injection that came late (a slow machine) still lasts as long as planned.
-            least = applied[n].injected_s + injection.for_s if what == "heal" else 0.0
-            _until(block, max(start_s + at_s, least), watch)
-            if what == "look":
-                first_look(n)
-                continue
-            if what == "heal":
-                session.say(cell, f"healing {injection.fault}")
-                end(n)
-                continue
-            stack = contextlib.ExitStack()
-            record = stack.enter_context(
-                apply(
-                    faults[n],
-                    scene,
-                    injection.target,
-                    now_s=block.now_s,
-                    before=looks[n],
-                    options=injection.options,
-                    dry=injection.dry,
-                )
-            )
-            open_[n] = stack
-            applied[n] = record
-            block.note("fault", f"inject {injection.fault} {','.join(record.targets)}", record.injected_s)
-            session.say(cell, f"{injection.fault} on {', '.join(record.targets)} for {injection.for_s:g} s")
-        _until(block, start_s + load_s, watch)
+        for hand in hands:
+            hand.go(start_s)
+        _until(block, start_s + load_s, watch, hands)
+        last_s = max([0.0, *(h.injection.at_s + h.injection.for_s for h in passing)])
+        _until(block, start_s + last_s, watch, hands, also=lambda: not any(h.busy for h in passing))
         session.say(cell, "senders end")
         block.stop_senders()
-        if not any(i.until_read for i in schedule) and any(not spares_nodes(i.fault) for i in schedule):
+        _look_again(passing)
+        if len(passing) == len(hands) and any(not spares_nodes(i.fault) for i in schedule):
             session.say(cell, "waiting for health")
             unrecovered = _health(scene.cluster)
         session.say(cell, "draining, final read")
         block.drain()
         session.say(cell, "looking where the nodes have the witnesses")
         record_places(scene.cluster, [(t.plan, t.folder) for t in block.trials], block.now_s())
-        for n in list(open_):
-            end(n)
-        if any(i.until_read for i in schedule):
+        _end(hands)
+        _look_again(hands)
+        if len(passing) < len(hands):
             unrecovered = unrecovered or _health(scene.cluster)
     except _PromiseBroken as exc:
         session.say(cell, f"stopping: {exc}")
         block.note("control", f"stopped {exc}", block.now_s())
-        for n in list(open_):
-            end(n)
+        _end(hands)
         block.halt()
         if any(not spares_nodes(i.fault) for i in schedule):
             unrecovered = unrecovered or _health(scene.cluster)
     finally:
-        for n in list(open_):
-            end(n)
+        _end(hands)
     if unrecovered:
         block.note("control", "unhealthy", block.now_s(), FAIL)
-    return [applied[n] for n in sorted(applied)], unrecovered
+    return [hand.record for hand in hands], unrecovered
+
+
+class _Hand:
+    """One injection, in a thread of its own: what one takes to bite, or to be looked at, delays no other."""
+
+    def __init__(
+        self, session: Session, cell: str, block: Block, scene: Scene, injection: Injection,
+        recorded: Sequence[str] | None, *, among_others: bool,
+    ) -> None:  # fmt: skip
+        self.injection = injection
+        self._among_others = among_others
+        self.failed: BaseException | None = None
+        self._session, self._cell, self._block, self._scene = session, cell, block, scene
+        self._fault = make(injection.fault, injection.options)
+        self._recorded = recorded
+        self._seen: Look | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"inject {injection.fault}")
+        self.record = Applied(injection.fault, injection.target, dict(injection.options))
+
+    @property
+    def busy(self) -> bool:
+        return self._thread.is_alive()
+
+    def look(self) -> None:
+        self._seen = look(self._fault, self._scene, self.injection.target, self._recorded)
+
+    def go(self, start_s: float) -> None:
+        self._due_s = start_s + self.injection.at_s
+        self._thread.start()
+
+    def end(self) -> None:
+        """Heals now, if it has not been healed."""
+        self._over.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._carry_out()
+        except (UsageError, PlanError) as exc:
+            self.failed = exc
+        except HarnessError as exc:
+            if not self._among_others:
+                self.failed = exc
+                return
+            # What one fault left of the cluster may be more than another one can act on: no leader, no such process.
+            self.record.error, self.record.evidence = str(exc), "unproven"
+            self.record.planned_s = self._due_s
+            self._say(f"{self.injection.fault} came to nothing: {exc}")
+        except BaseException as exc:
+            self.failed = exc
+
+    def _carry_out(self) -> None:
+        injection, block = self.injection, self._block
+        if self._seen is None:
+            if self._wait(self._due_s - LOOK_AHEAD_S):
+                return
+            self.look()
+        if self._wait(self._due_s):
+            return
+        assert self._seen is not None
+        with apply(
+            self._fault, self._scene, injection.target, now_s=block.now_s, before=self._seen, options=injection.options,
+            planned_s=self._due_s, dry=injection.dry,
+        ) as record:  # fmt: skip
+            self.record = record
+            block.note("fault", f"inject {injection.fault} {','.join(record.targets)}", record.injected_s)
+            late = record.late_ms or 0.0
+            self._say(
+                f"{injection.fault} on {', '.join(record.targets)} for {injection.for_s:g} s"
+                + (f", {late:.0f} ms later than planned" if late > LATE_MS else "")
+            )
+            if injection.until_read:
+                self._over.wait()
+            else:
+                # An injection that came late (a slow machine) still lasts as long as planned.
+                heal_s = max(self._due_s, record.injected_s) + injection.for_s
+                if not self._wait(heal_s - CONFIRM_S):
+                    record.confirm()
+                self._wait(heal_s)
+            self._say(f"healing {injection.fault}")
+            block.note("fault", f"heal {injection.fault}", block.now_s())
+
+    def _say(self, what: str) -> None:
+        self._session.say(self._cell, what)
+
+    def _wait(self, at_s: float) -> bool:
+        """Until that moment of the block's clock; true where everything is to end before it."""
+        return self._over.wait(max(0.0, at_s - self._block.now_s()))
+
+
+def _end(hands: Sequence[_Hand]) -> None:
+    for hand in hands:
+        hand.end()
+    _failed(hands)
+
+
+def _failed(hands: Sequence[_Hand]) -> None:
+    for hand in hands:
+        if hand.failed is not None:
+            failed, hand.failed = hand.failed, None
+            raise failed
+
+
+def _look_again(hands: Sequence[_Hand]) -> None:
+    """Whether injections that had company are healed, now that the company is gone."""
+    for hand in hands:
+        hand.record.settle()
 
 
 class _PromiseBroken(Exception):
     """Says which; the trials end here."""
 
 
-def _until(block: Block, at_s: float, watch: Watch | None) -> None:
+def _until(
+    block: Block, at_s: float, watch: Watch | None, hands: Sequence[_Hand], also: Callable[[], bool] = lambda: True
+) -> None:  # fmt: skip
     def due() -> bool:
+        _failed(hands)
         if watch is not None and watch.broken:
             raise _PromiseBroken(watch.broken)
-        return block.now_s() >= at_s
+        return block.now_s() >= at_s and also()
 
-    wait_until(due, max(0.0, at_s - block.now_s()) + 5, "the next moment of the schedule",
+    wait_until(due, max(0.0, at_s - block.now_s()) + HANDS_S, "the next moment of the schedule",
                interval_s=0.005 if block.cluster.in_process else 0.01)  # fmt: skip
 
 
@@ -747,7 +831,7 @@ def replay(session: Session, folder: RunFolder, trials: Sequence[str], *, record
                 f"trial {trial!r} of {folder.id} has no plan.json; its trials are in {str(folder.trials)!r}"
             )
         plan = Plan.from_json(load_json(old / "plan.json"))
-        recorded = {i["fault"]: i["targets"] for i in _load_faults(old)["injections"]} if recorded_targets else None
+        recorded = [i["targets"] for i in _load_faults(old)["injections"]] if recorded_targets else None
         entry = next((c for c in folder.cells() for arm in ("treatment", "control", "sham")
                       if trial in (c[arm] or {}).get("trial_ids", ())), None)  # fmt: skip
         deciding = tuple(entry["deciding"]) if entry else ()

@@ -64,19 +64,29 @@ class Peers:
         self.nodes = nodes
         self.replicas: Sequence[str] = replicas or tuple(nodes)
         self.dropped: set[Direction] = set()
+        self.cuts: dict[str, frozenset[Direction]] = {}
         self.lossy: dict[Direction, int] = {}
         self.slowed: dict[Direction, int] = {}
 
-    def cut(self, directions: Collection[Direction]) -> None:
+    def cut(self, directions: Collection[Direction], name: str = "") -> None:
+        self.cuts[name] = frozenset(directions)
         self.dropped |= set(directions)
 
-    def lose(self, directions: Collection[Direction], percent: int) -> None:
+    def ordered(self, trouble: PeerTrouble) -> frozenset[Direction]:
+        return frozenset().union(*self.cuts.values()) if trouble == "cut" else frozenset()
+
+    def lose(self, directions: Collection[Direction], percent: int, name: str = "") -> None:
         self.lossy |= dict.fromkeys(directions, percent)
 
-    def slow(self, directions: Collection[Direction], rate_kb_s: int) -> None:
+    def slow(self, directions: Collection[Direction], rate_kb_s: int, name: str = "") -> None:
         self.slowed |= dict.fromkeys(directions, rate_kb_s)
 
-    def heal(self, trouble: PeerTrouble = "cut") -> None:
+    def heal(self, trouble: PeerTrouble = "cut", name: str = "") -> None:
+        if trouble == "cut" and name:
+            self.cuts.pop(name, None)
+            self.dropped = set(self.ordered("cut"))
+            return
+        self.cuts.clear()
         {"cut": self.dropped, "loss": self.lossy, "rate": self.slowed}[trouble].clear()
 
     def _all(self) -> list[Direction]:
@@ -482,7 +492,7 @@ def test_link_faults_of_one_direction(name: str, stream: str, scene: Scene) -> N
     fault, scene, target = staged(name, scene, options)
     link: Any = scene.cluster.links("producer")[0]
     with apply(fault, scene, target, now_s=lambda: 0.0) as record:
-        assert {s for _, s in link._toxics} == {stream}
+        assert {s for _, s, _ in link._toxics.values()} == {stream}
     assert record.evidence == "took_effect", record.probes
 
 

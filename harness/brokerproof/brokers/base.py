@@ -277,10 +277,15 @@ class Link(Protocol):
 
     def enable(self) -> None: ...
 
-    def add_toxic(self, kind: str, stream: str, **attributes: int) -> None:
-        """kind and attributes as in Toxiproxy; stream: ``upstream`` (client to broker) or ``downstream``."""
+    def add_toxic(self, kind: str, stream: str, **attributes: int) -> str:
+        """kind and attributes as in Toxiproxy; stream: ``upstream`` (client to broker) or ``downstream``. Returns the
+        toxic's name, which no other has: several of a kind can be on one link."""
 
-    def clear_toxics(self) -> None: ...
+    def remove_toxic(self, name: str) -> None:
+        """Takes that one away; no error when it is gone."""
+
+    def clear_toxics(self) -> None:
+        """Takes all away, whoever added them."""
 
     def silence(self) -> None:
         """Drops every packet of the link, both ways, for connections that are there and new ones; nobody is told."""
@@ -312,17 +317,22 @@ class PeerLinks(Protocol):
     #: Those of its nodes that keep copies of messages; others (a name server) only help.
     replicas: Sequence[str]
 
-    def cut(self, directions: Collection[Direction]) -> None:
-        """Drops every packet of these."""
+    def cut(self, directions: Collection[Direction], name: str = "") -> None:
+        """Drops every packet of these. name: by which this one is healed; what two have in common is dropped until both
+        are. So with the others; they do not add up."""
 
-    def lose(self, directions: Collection[Direction], percent: int) -> None:
+    def lose(self, directions: Collection[Direction], percent: int, name: str = "") -> None:
         """Drops that share of the packets of these, at random."""
 
-    def slow(self, directions: Collection[Direction], rate_kb_s: int) -> None:
-        """Lets no more through than so many kilobytes (1000 octets) a second in each of these."""
+    def slow(self, directions: Collection[Direction], rate_kb_s: int, name: str = "") -> None:
+        """Lets no more through than so many kilobytes (1000 octets) a second in each of these. Raises EnvironmentProblem
+        while another one is on: a node has one queue."""
 
-    def heal(self, trouble: PeerTrouble = "cut") -> None:
-        """Removes every one of these; safe to call twice, and on nodes that are down."""
+    def heal(self, trouble: PeerTrouble = "cut", name: str = "") -> None:
+        """Removes that one, without a name every one of these; safe to call twice, and on nodes that are down."""
+
+    def ordered(self, trouble: PeerTrouble) -> frozenset[Direction]:
+        """The directions that were given and not healed: what was ordered, not what is."""
 
     def reach(self) -> Mapping[Direction, bool]:
         """Whether a packet of the source arrives (not: whether an answer comes back)."""

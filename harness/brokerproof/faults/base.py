@@ -8,6 +8,10 @@ tells whether it bites right now. ``apply`` wraps injection and probes into the 
 
     took_effect   all three as they must be          no_effect   it did not bite after the injection
     not_healed    it still bit after the heal        unproven    a probe could not say
+
+Where another injection is on the same nodes or links, a look may show that one's doing. So an injection that had company
+is looked at once more, shortly before its heal (``Applied.confirm``) and, if it could not be told from the others when
+it was healed, when all are over (``Applied.settle``); looks without company count for more.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ from brokerproof.brokers.base import (
     TellsTime,
 )
 from brokerproof.errors import DeadlineError, HarnessError, PlanError, unknown
+from brokerproof.overlap import Grip, Ledger
 from brokerproof.waiting import wait_until
 
 Evidence = Literal["took_effect", "no_effect", "not_healed", "unproven"]
@@ -117,6 +122,7 @@ class Scene:
 
     link_groups: the client groups whose links are broken.
     note: what a fault that acts over time says at each of its steps; ``apply`` keeps it in the record, with the time.
+    ledger: what is injected at the moment.
     """
 
     cluster: Cluster
@@ -124,6 +130,7 @@ class Scene:
     link_groups: tuple[str, ...] = ("producer",)
     clients: Clients | None = None
     note: Callable[[str], None] = lambda _: None
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 class Fault(Protocol):
@@ -160,7 +167,10 @@ class Fault(Protocol):
 
 @dataclass(slots=True)
 class Applied:
-    """The record of one injection: what ``faults.json`` holds. Times in seconds from the trial's start."""
+    """The record of one injection: what ``faults.json`` holds. Times in seconds from the trial's start.
+
+    planned_s: when it was to be issued; injected_s: when it was.  overlapped: another one was on the same nodes or links.
+    """
 
     fault: str
     target: str
@@ -175,13 +185,27 @@ class Applied:
     observed: dict[str, Any] = field(default_factory=dict)
     in_flight: int = -1
     error: str = ""
+    planned_s: float = -1.0
+    overlapped: bool = False
+    #: Looks once more, from outside, while the fault is still on; set by ``apply``.
+    confirm: Callable[[], None] = field(default=lambda: None, repr=False)
+    #: Looks once more when everything is over, where company had kept the last look from saying anything.
+    settle: Callable[[], None] = field(default=lambda: None, repr=False)
+
+    @property
+    def late_ms(self) -> float | None:
+        """How much later than planned it was issued; None where it was not, or had no plan."""
+        if self.planned_s < 0 or self.injected_s < 0:
+            return None
+        return round((self.injected_s - self.planned_s) * 1000, 1)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "fault": self.fault, "target": self.target, "options": dict(self.options), "targets": list(self.targets),
             "evidence": self.evidence, "injected_s": self.injected_s, "bit_s": self.bit_s,
             "healing_s": self.healing_s, "healed_s": self.healed_s, "probes": self.probes,
-            "observed": self.observed, "in_flight": self.in_flight, "error": self.error,
+            "observed": self.observed, "in_flight": self.in_flight, "error": self.error, "planned_s": self.planned_s,
+            "late_ms": self.late_ms, "overlapped": self.overlapped,
         }  # fmt: skip
 
 
@@ -206,7 +230,7 @@ def look(fault_: Fault, scene: Scene, target: str, targets: Sequence[str] | None
 @contextmanager
 def apply(
     fault_: Fault, scene: Scene, target: str, *, now_s: Callable[[], float], before: Look | None = None,
-    options: Mapping[str, Any] | None = None, dry: bool = False,
+    options: Mapping[str, Any] | None = None, dry: bool = False, planned_s: float = -1.0,
 ) -> Iterator[Applied]:  # fmt: skip
     """Injects for as long as the block runs, and yields the record, whose evidence is complete after the block.
 
@@ -215,53 +239,111 @@ def apply(
         than ``no_effect``.
     """
     before = before or look(fault_, scene, target)
-    record = Applied(fault_.name, target, dict(options or {}), targets=before.targets)
+    record = Applied(fault_.name, target, dict(options or {}), targets=before.targets, planned_s=planned_s)
     record.observed["before"] = before.observed
     record.probes["before"] = before.probe.to_json()
     scene = replace(scene, note=partial(_note, record, now_s))
     during: Probe | None = None
-    try:
-        record.injected_s = now_s()
-        with nullcontext() if dry else fault_.inject(scene, record.targets):
-            during = _until(fault_, scene, record.targets, bites=True, timeout_s=fault_.bite_s)
-            record.bit_s = now_s()
-            record.probes["during"] = during.to_json()
-            record.observed["during"] = _observe(scene)
-            if disks := _disks(scene, record.targets):
-                record.observed["disks"] = disks
-            yield record
-            record.healing_s = now_s()
-    finally:
-        # The context manager has healed on every way out; what is left is to see whether it did.
-        after = _until(fault_, scene, record.targets, bites=False, timeout_s=HEAL_S)
-        record.healed_s = now_s()
-        record.probes["after"] = after.to_json()
-        record.evidence = judge(before.probe, during, after)
+    alone: Probe | None = None
+    touched = touches(fault_, scene, record.targets)
+
+    def company() -> bool:
+        found = scene.ledger.others(touched, mine=True)
+        record.overlapped = record.overlapped or found
+        return found
+
+    def confirm() -> None:
+        nonlocal alone
+        if not record.overlapped:
+            return
+        had = company()
+        seen = fault_.probe(scene, record.targets)
+        if not had and not company():
+            alone = seen
+            record.probes["alone"] = seen.to_json()
+
+    def settle() -> None:
+        if record.overlapped and record.probes["after"]["bites"] is not False:
+            after = _until(fault_, scene, record.targets, bites=False, timeout_s=HEAL_S)
+            record.probes["after"] = after.to_json()
+            record.evidence = judge(before.probe, during, after, alone=alone, overlapped=True)
+
+    record.confirm, record.settle = confirm, settle
+    with scene.ledger.on(touched):
+        try:
+            company()
+            record.injected_s = now_s()
+            with nullcontext() if dry else fault_.inject(scene, record.targets):
+                during = _until(fault_, scene, record.targets, bites=True, timeout_s=fault_.bite_s)
+                record.bit_s = now_s()
+                record.probes["during"] = during.to_json()
+                record.observed["during"] = _observe(scene)
+                if disks := _disks(scene, record.targets):
+                    record.observed["disks"] = disks
+                company()
+                yield record
+                company()
+                record.healing_s = now_s()
+        finally:
+            # The context manager has healed on every way out; what is left is to see whether it did. Whoever is on the
+            # same nodes or links may be what a look shows then: it is not waited for here.
+            after = _until(
+                fault_, scene, record.targets, bites=False, timeout_s=HEAL_S, wait=lambda: not company()
+            )  # fmt: skip
+            record.healed_s = now_s()
+            record.probes["after"] = after.to_json()
+            record.evidence = judge(before.probe, during, after, alone=alone, overlapped=record.overlapped)
 
 
 def _note(record: Applied, now_s: Callable[[], float], what: str) -> None:
     record.observed.setdefault("steps", []).append({"at_s": now_s(), "what": what})
 
 
-def judge(before: Probe, during: Probe | None, after: Probe) -> Evidence:
-    """The evidence that three looks make."""
-    if during is None or during.bites is None or before.bites is None or after.bites is None:
+def touches(fault_: Fault, scene: Scene, targets: Sequence[str]) -> tuple[str, ...]:
+    """The nodes and links on which this injection and another one can be taken for each other: a link to a node that is
+    down answers as little as one that is cut."""
+    if fault_.plane == "link":
+        return tuple(targets)
+    if fault_.plane == "peer":
+        return ("peers",)
+    if fault_.plane == "load":
+        return tuple(f"{role}s" for role in targets)
+    if fault_.plane == "none":
+        return ()
+    links = [link.name for group in scene.link_groups for link in scene.cluster.links(group) if link.node in targets]
+    return (*targets, *links)
+
+
+def judge(
+    before: Probe, during: Probe | None, after: Probe, *, alone: Probe | None = None, overlapped: bool = False
+) -> Evidence:
+    """The evidence that three looks make; and, where others were on the same nodes or links, a fourth without them."""
+    if during is None or after.bites is None:
         return "unproven"
     if after.bites:
         return "not_healed"
+    if alone is not None and alone.bites:
+        # Nobody else was there, it bit, and it was gone with the heal: whatever was seen before was another's doing.
+        return "took_effect"
+    if during.bites is None or (before.bites is None and not overlapped):
+        return "unproven"
     if not during.bites or before.bites:
         # What "bites" before it was injected is not this fault's doing.
         return "no_effect"
     return "took_effect"
 
 
-def _until(fault_: Fault, scene: Scene, targets: Sequence[str], *, bites: bool, timeout_s: float) -> Probe:
+def _until(
+    fault_: Fault, scene: Scene, targets: Sequence[str], *, bites: bool, timeout_s: float,
+    wait: Callable[[], bool] = lambda: True,
+) -> Probe:  # fmt: skip
+    """The last look: the first that says ``bites``, or that after ``timeout_s``, or the first with ``wait()`` false."""
     last = Probe(None, "not looked yet")
 
     def look() -> bool:
         nonlocal last
         last = fault_.probe(scene, targets)
-        return last.bites is bites
+        return last.bites is bites or not wait()
 
     with suppress(DeadlineError):  # the last look is the evidence
         wait_until(look, timeout_s, f"fault {fault_.name} {'to bite' if bites else 'not to bite'}")
@@ -412,7 +494,7 @@ class LinkFault:
 
     @contextmanager
     def inject(self, scene: Scene, targets: Sequence[str]) -> Iterator[None]:
-        links = _links(scene, targets)
+        links = [Grip(link, scene.ledger) for link in _links(scene, targets)]
         try:
             for link in links:
                 self.break_(link)
@@ -471,7 +553,8 @@ class PeerFault:
         """Which ones it breaks."""
         raise NotImplementedError
 
-    def break_(self, peers: PeerLinks, directions: frozenset[Direction]) -> None:
+    def break_(self, peers: PeerLinks, directions: frozenset[Direction], name: str) -> None:
+        """name: of this injection's own, by which it is healed."""
         raise NotImplementedError
 
     def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
@@ -483,12 +566,12 @@ class PeerFault:
 
     @contextmanager
     def inject(self, scene: Scene, targets: Sequence[str]) -> Iterator[None]:
-        peers = peers_of(scene)
+        peers, name = peers_of(scene), scene.ledger.name("peers")
         try:
-            self.break_(peers, self.directions(scene, targets))
+            self.break_(peers, self.directions(scene, targets), name)
             yield
         finally:
-            peers.heal(self.trouble)
+            peers.heal(self.trouble, name)
 
 
 def peers_of(scene: Scene) -> PeerLinks:
@@ -506,6 +589,8 @@ class NodeFault:
     plane: Plane = "node"
     #: The engine's word for a node that this fault has hit.
     hit = "exited"
+    #: The states in which a node can be hit. One that another fault holds down already is left to that fault.
+    hits: tuple[str, ...] = ("running",)
 
     def break_(self, node: Node) -> None:
         raise NotImplementedError
@@ -518,7 +603,7 @@ class NodeFault:
 
     @contextmanager
     def inject(self, scene: Scene, targets: Sequence[str]) -> Iterator[None]:
-        nodes = [scene.cluster.nodes[name] for name in targets]
+        nodes = [node for node in map(scene.cluster.nodes.__getitem__, targets) if node.state() in self.hits]
         try:
             # All at once, as near as the engine allows: one after the other is another fault (rolling).
             with ThreadPoolExecutor(max(1, len(nodes))) as pool:

@@ -15,6 +15,8 @@ class Kill(NodeFault):
     """Evidence: the engine's word for the node's state."""
 
     name: ClassVar[str] = "kill"
+    #: A frozen node dies as well: the engine thaws it for that.
+    hits = ("running", "paused")
 
     def break_(self, node: Node) -> None:
         node.kill()

@@ -43,8 +43,8 @@ class LossyLink(PeerFault):
     def directions(self, scene: Scene, targets: Sequence[str]) -> frozenset[Direction]:
         return frozenset((a, b) for a, b in both_ways(targets, list(scene.cluster.nodes)) if a != b)
 
-    def break_(self, peers: PeerLinks, directions: frozenset[Direction]) -> None:
-        peers.lose(directions, self.percent)
+    def break_(self, peers: PeerLinks, directions: frozenset[Direction], name: str) -> None:
+        peers.lose(directions, self.percent, name)
 
     def probe(self, scene: Scene, targets: Sequence[str]) -> Probe:
         share = self.percent / 100

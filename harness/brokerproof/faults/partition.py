@@ -78,17 +78,23 @@ class Partition(PeerFault):
             return both_ways(left, right)
         return frozenset(product(left, right) if self.one_way == "out" else product(right, left))
 
-    def break_(self, peers: PeerLinks, directions: frozenset[Direction]) -> None:
-        peers.cut(directions)
+    def break_(self, peers: PeerLinks, directions: frozenset[Direction], name: str) -> None:
+        peers.cut(directions, name)
 
     def probe(self, scene: Scene, targets: Sequence[str]) -> Probe:
         reach = peers_of(scene).reach()
         dead = {direction for direction, arrives in reach.items() if not arrives}
         if not dead:
             return Probe(False, f"all {len(reach)} directions between nodes pass")
-        # The directions that this fault cuts, among nodes that run, and no others.
-        mine = self.directions(scene, targets) & set(reach)
-        return Probe(True if dead == mine else None, f"nothing arrives on {arrows(dead)}")
+        said = f"nothing arrives on {arrows(dead)}"
+        # The directions that this fault cuts, among nodes that run; and those that it and others were told to cut.
+        mine, known = self.directions(scene, targets) & set(reach), peers_of(scene).ordered("cut")
+        if not mine:
+            return Probe(None, said)
+        # What none of them explains makes it another fault than the one that was asked for.
+        if mine <= dead:
+            return Probe(True if dead <= mine | known else None, said)
+        return Probe(False if dead <= known else None, said)
 
 
 def _ring(nodes: Sequence[str]) -> frozenset[Direction]:

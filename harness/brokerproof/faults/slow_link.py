@@ -41,8 +41,8 @@ class SlowLink(PeerFault):
     def directions(self, scene: Scene, targets: Sequence[str]) -> frozenset[Direction]:
         return frozenset((a, b) for a, b in both_ways(targets, list(scene.cluster.nodes)) if a != b)
 
-    def break_(self, peers: PeerLinks, directions: frozenset[Direction]) -> None:
-        peers.slow(directions, self.rate_kb_s)
+    def break_(self, peers: PeerLinks, directions: frozenset[Direction], name: str) -> None:
+        peers.slow(directions, self.rate_kb_s, name)
 
     def probe(self, scene: Scene, targets: Sequence[str]) -> Probe:
         octets = min(_OCTETS_MAX, max(_OCTETS_MIN, int(1000 * self.rate_kb_s * _TRANSFER_S)))

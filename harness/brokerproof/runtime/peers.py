@@ -35,30 +35,40 @@ class ContainerPeers:
         self._side = side
         self._nodes = nodes
         self.replicas: Sequence[str] = tuple(nodes) if replicas is None else tuple(replicas)
-        #: What is on: each puts it into the namespaces of these nodes.
-        self._on: dict[PeerTrouble, list[Callable[[Collection[str]], None]]] = {}
+        #: What is on, by name: its directions, and what puts it into the namespaces of these nodes.
+        self._on: dict[PeerTrouble, dict[str, tuple[frozenset[Direction], Callable[[Collection[str]], None]]]] = {}
         for node in nodes.values():
             node.after_start.append(self.again)
 
     def again(self, name: str) -> None:
         """For a node that was started while links are broken."""
-        for apply in [apply for on in self._on.values() for apply in on]:
+        for apply in [apply for on in list(self._on.values()) for _, apply in list(on.values())]:
             apply([name])
 
-    def cut(self, directions: Collection[Direction]) -> None:
-        self._begin("cut", partial(self._cut, directions))
+    def cut(self, directions: Collection[Direction], name: str = "") -> None:
+        self._begin("cut", name, directions, partial(self._cut, directions, name))
 
-    def lose(self, directions: Collection[Direction], percent: int) -> None:
-        self._begin("loss", partial(self._lose, directions, percent))
+    def lose(self, directions: Collection[Direction], percent: int, name: str = "") -> None:
+        self._begin("loss", name, directions, partial(self._lose, directions, percent, name))
 
-    def slow(self, directions: Collection[Direction], rate_kb_s: int) -> None:
-        self._begin("rate", partial(self._slow, directions, rate_kb_s))
+    def slow(self, directions: Collection[Direction], rate_kb_s: int, name: str = "") -> None:
+        if self._on.get("rate"):
+            raise EnvironmentProblem(
+                "slowing peer links: they are slow already, and a node has one queue; heal that first"
+            )
+        self._begin("rate", name, directions, partial(self._slow, directions, rate_kb_s))
 
-    def _begin(self, trouble: PeerTrouble, apply: Callable[[Collection[str]], None]) -> None:
-        self._on.setdefault(trouble, []).append(apply)
+    def _begin(
+        self, trouble: PeerTrouble, name: str, directions: Collection[Direction],
+        apply: Callable[[Collection[str]], None],
+    ) -> None:  # fmt: skip
+        self._on.setdefault(trouble, {})[name] = (frozenset(directions), apply)
         apply(self._nodes)
 
-    def _cut(self, directions: Collection[Direction], at: Collection[str]) -> None:
+    def ordered(self, trouble: PeerTrouble) -> frozenset[Direction]:
+        return frozenset().union(*(directions for directions, _ in list(self._on.get(trouble, {}).values())))
+
+    def _cut(self, directions: Collection[Direction], of: str, at: Collection[str]) -> None:
         # Where they leave and where they come in: a packet that is on its way is dropped as well.
         leaving = self._addresses(directions, of="destination")
         coming = self._addresses(directions, of="source")
@@ -69,16 +79,16 @@ class ContainerPeers:
             ]
             for name in {*leaving, *coming}
         }
-        self._filter("cut", rules, at, "cutting peer links")
+        self._filter("cut", of, rules, at, "cutting peer links")
 
-    def _lose(self, directions: Collection[Direction], percent: int, at: Collection[str]) -> None:
+    def _lose(self, directions: Collection[Direction], percent: int, of: str, at: Collection[str]) -> None:
         # Where they come in, and nowhere else, or a packet would be drawn for twice.
         coming = self._addresses(directions, of="source")
         rules = {
             name: [f"input ip saddr {a} numgen random mod 100 < {percent} drop" for a in sources]
             for name, sources in coming.items()
         }
-        self._filter("loss", rules, at, "making peer links lose packets")
+        self._filter("loss", of, rules, at, "making peer links lose packets")
 
     def _slow(self, directions: Collection[Direction], rate_kb_s: int, at: Collection[str]) -> None:
         # A class for each destination; what belongs to none (clients, the proxy) passes by all of them.
@@ -100,18 +110,27 @@ class ContainerPeers:
             script += [f"nsenter -t {pid} -n tc {line} || exit 1" for line in tc]
         self._run(" ; ".join(script) or "true", "slowing peer links")
 
-    def heal(self, trouble: PeerTrouble = "cut") -> None:
-        self._on.pop(trouble, None)
+    def heal(self, trouble: PeerTrouble = "cut", name: str = "") -> None:
+        on = self._on.get(trouble, {})
+        if name and name not in on:
+            return  # it was refused, or is healed: what is there is another's
+        if name:
+            del on[name]
+        else:
+            on.clear()
         script = []
-        for name in self._nodes:
-            if not (pid := self._pid(name)):
+        for node in self._nodes:
+            if not (pid := self._pid(node)):
                 continue  # its namespace is gone, and all rules with it
             inside = f"nsenter -t {pid} -n"
             if trouble == "rate":
-                device = f"$({inside} ip -o -4 addr show to {self._nodes[name].address} | cut -d' ' -f2)"
+                device = f"$({inside} ip -o -4 addr show to {self._nodes[node].address} | cut -d' ' -f2)"
                 script.append(f"{inside} tc qdisc del dev {device} root 2>/dev/null")
+            elif name:
+                script.append(f"{inside} nft delete table inet {_TABLES[trouble]}_{name} 2>/dev/null")
             else:
-                script.append(f"{inside} nft delete table inet {_TABLES[trouble]} 2>/dev/null")
+                tables = f"$({inside} nft list tables inet | grep -o '{_TABLES[trouble]}[^ ]*')"
+                script.append(f"for t in {tables} ; do {inside} nft delete table inet $t ; done")
         self._run(" ; ".join([*script, "true"]), "healing peer links")
 
     def reach(self) -> Mapping[Direction, bool]:
@@ -149,9 +168,10 @@ class ContainerPeers:
         return found
 
     def _filter(
-        self, trouble: PeerTrouble, rules: Mapping[str, Sequence[str]], at: Collection[str], doing: str
+        self, trouble: PeerTrouble, of: str, rules: Mapping[str, Sequence[str]], at: Collection[str], doing: str
     ) -> None:  # fmt: skip
-        table = f"inet {_TABLES[trouble]}"
+        # A table for each: what two of them drop is dropped until both are healed.
+        table = f"inet {_TABLES[trouble]}{of and '_'}{of}"
         script = []
         for name in sorted(set(rules) & set(at)):
             if not (pid := self._pid(name)):

@@ -6,6 +6,8 @@ nowhere else: calls are serialised, each sets the address first, and requests ge
 
 from __future__ import annotations
 
+import itertools
+import os
 import socket
 import threading
 import time
@@ -23,6 +25,8 @@ from brokerproof.errors import EnvironmentProblem
 
 DEADLINE_S = 5.0
 _one_at_a_time = threading.Lock()
+#: Toxics of this process, numbered: several of one kind can be on one link.
+_numbers = itertools.count(1)
 
 
 class _WithDeadline:
@@ -81,9 +85,17 @@ class ProxyServer:
             else:
                 proxy.disable()
 
-    def add_toxic(self, name: str, kind: str, stream: str, attributes: dict[str, int]) -> None:
+    def add_toxic(self, name: str, kind: str, stream: str, attributes: dict[str, int]) -> str:
+        toxic = f"{kind}_{stream}_{os.getpid()}_{next(_numbers)}"
         with self._api(f"adding {kind} to the link {name!r}") as server:
-            self._proxy(server, name).add_toxic(type=kind, stream=stream, attributes=attributes)
+            self._proxy(server, name).add_toxic(type=kind, stream=stream, attributes=attributes, name=toxic)
+        return toxic
+
+    def remove_toxic(self, name: str, toxic: str) -> None:
+        with self._api(f"taking {toxic} from the link {name!r}") as server:
+            proxy = self._proxy(server, name)
+            if toxic in proxy.toxics():
+                proxy.destroy_toxic(toxic)
 
     def clear_toxics(self, name: str) -> None:
         with self._api(f"clearing the link {name!r}") as server:
@@ -125,8 +137,11 @@ class ProxyLink:
     def enable(self) -> None:
         self._server.enable(self.name, True)
 
-    def add_toxic(self, kind: str, stream: str, **attributes: int) -> None:
-        self._server.add_toxic(self.name, kind, stream, attributes)
+    def add_toxic(self, kind: str, stream: str, **attributes: int) -> str:
+        return self._server.add_toxic(self.name, kind, stream, attributes)
+
+    def remove_toxic(self, name: str) -> None:
+        self._server.remove_toxic(self.name, name)
 
     def clear_toxics(self) -> None:
         self._server.clear_toxics(self.name)

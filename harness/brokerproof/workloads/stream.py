@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -457,6 +458,8 @@ class Block:
     ) -> None:  # fmt: skip
         self.cluster = cluster
         self._crew = crew
+        # Injections run in threads of their own; they write into one tape, and take load processes from one crew.
+        self._noting, self._replacing = threading.Lock(), threading.Lock()
         self.zero_ns = time.monotonic_ns()
         self.trials: list[LiveTrial] = []
         for plan in plans:
@@ -532,8 +535,9 @@ class Block:
     def note(self, f: str, text: str, at_s: float, outcome: int = OK) -> None:
         """A ``fault`` or ``control`` row in every trial's history."""
         at_ns = int(at_s * 1e9)
-        for trial in self.trials:
-            trial.injector.row(f, outcome, start_ns=at_ns, end_ns=at_ns, error=text)
+        with self._noting:
+            for trial in self.trials:
+                trial.injector.row(f, outcome, start_ns=at_ns, end_ns=at_ns, error=text)
 
     # -- faults.base.Clients -------------------------------------------------------------------------------------------
 
@@ -561,7 +565,8 @@ class Block:
         for trial in left:
             pids.extend(trial.kill(role))
         # Those that will take over get ready meanwhile.
-        self._crew.warm(self.cluster.product, 0 if self.cluster.in_process else len(pids))
+        with self._replacing:
+            self._crew.warm(self.cluster.product, 0 if self.cluster.in_process else len(pids))
         return pids
 
     def _kill_after(self, trials: Sequence[LiveTrial], role: str, step: str) -> Sequence[int]:
@@ -590,6 +595,10 @@ class Block:
         return {name: f for trial in self.trials for name, f in trial.last_steps(role).items()}
 
     def replace(self, role: str) -> None:
+        with self._replacing:
+            self._replace(role)
+
+    def _replace(self, role: str) -> None:
         for trial in self.trials:
             trial.replace(role, int(self.now_s() * 1e9))
 

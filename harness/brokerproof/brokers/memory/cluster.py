@@ -8,6 +8,7 @@ One node, ``m1``; queues and topic-partitions are lists. What is confirmed is du
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -131,7 +132,8 @@ class MemoryLink:
         self._cluster = cluster
         self._enabled = True
         self._silent = False
-        self._toxics: dict[tuple[str, str], Mapping[str, int]] = {}
+        self._toxics: dict[str, tuple[str, str, Mapping[str, int]]] = {}
+        self._numbers = itertools.count(1)
         self._stalled: list[Callable[[], None]] = []
         self._carried = 0  # octets upstream since the connection began, or since they are counted
         self.epoch = 0  # rises when connections through the link are closed
@@ -143,17 +145,27 @@ class MemoryLink:
     def enable(self) -> None:
         self._enabled = True
 
-    def add_toxic(self, kind: str, stream: str, **attributes: int) -> None:
+    def add_toxic(self, kind: str, stream: str, **attributes: int) -> str:
         if kind == "reset_peer":
             self.epoch += 1
         self._carried = 0
-        self._toxics[kind, stream] = attributes
+        name = f"{kind}_{stream}_{next(self._numbers)}"
+        self._toxics = {**self._toxics, name: (kind, stream, attributes)}
+        return name
+
+    def remove_toxic(self, name: str) -> None:
+        if name not in self._toxics:
+            return
+        if self._toxics[name][0] == "timeout":
+            self.epoch += 1  # Toxiproxy closes what a timeout toxic held
+        # A new dictionary: clients in other threads read the old one to its end.
+        self._toxics = {other: toxic for other, toxic in self._toxics.items() if other != name}
+        if self.passage() != "held":
+            self.flush()
 
     def clear_toxics(self) -> None:
-        if any(kind == "timeout" for kind, _ in self._toxics):
-            self.epoch += 1  # Toxiproxy closes what a timeout toxic held
-        self._toxics.clear()
-        self.flush()
+        for name in self._toxics:
+            self.remove_toxic(name)
 
     def silence(self) -> None:
         self._silent = True
@@ -171,7 +183,9 @@ class MemoryLink:
         """What happens to a request of so many octets now: ``passes``, ``refused``, ``reset``, ``swallowed``,
         ``unanswered``, ``held``, or ``answered_late`` (it arrives, and its answer is held)."""
         state = self._cluster.nodes["m1"].state()
-        kinds = {kind for kind, _ in self._toxics}
+        toxics = self._toxics.values()
+        kinds = {kind for kind, _, _ in toxics}
+        swallowed = {stream for kind, stream, _ in toxics if kind == "timeout"}
         if self._silent:
             return "held"
         if not self._enabled or state == "exited":
@@ -180,18 +194,18 @@ class MemoryLink:
             return "reset"
         if octets and (cut := self._cut(octets)):
             return cut
-        if ("timeout", "upstream") in self._toxics:
+        if "upstream" in swallowed:
             return "swallowed"
-        if ("timeout", "downstream") in self._toxics:
+        if "downstream" in swallowed:
             return "unanswered"
-        stalled = {s for (kind, s), a in self._toxics.items() if kind == "latency" and a["latency"] >= _FOR_EVER_MS}
+        stalled = {s for kind, s, a in toxics if kind == "latency" and a["latency"] >= _FOR_EVER_MS}
         if state == "paused" or "upstream" in stalled:
             return "held"
         return "answered_late" if stalled else "passes"
 
     def _cut(self, octets: int) -> str:
         """``reset`` where a limit of octets closes the connection in this request; "" where it does not."""
-        limits = [(s, a["bytes"]) for (kind, s), a in self._toxics.items() if kind == "limit_data"]
+        limits = [(s, a["bytes"]) for kind, s, a in self._toxics.values() if kind == "limit_data"]
         self._carried += octets + _FRAME if limits else 0
         if any(self._carried > most for _, most in limits):
             self._carried = 0
@@ -217,7 +231,7 @@ class MemoryLink:
             return Greeted(True, False, "rst" if passage == "reset" else "", None, sent=sent)
         octets = {"upstream": sent, "downstream": _ANSWER}
         late_ms, pieces = 0.0, 1
-        for (kind, stream), a in self._toxics.items():
+        for kind, stream, a in self._toxics.values():
             if kind == "limit_data" and octets[stream] > a["bytes"]:
                 got = a["bytes"] if stream == "downstream" else 0
                 return Greeted(True, False, "fin", None, sent=sent, octets=got, pieces=int(got > 0))
