@@ -74,6 +74,9 @@ def run(
     select: Annotated[list[str], typer.Option(help="Claim or section to decide, repeatable; see `list claims`.")] = [],
     profile: Annotated[str, typer.Option(help="quick (deterministic, once), standard or thorough.")] = "quick",
     variant: Annotated[list[str], typer.Option(help="Only this variant of a cell, repeatable.")] = [],
+    schedule: Annotated[
+        list[str], typer.Option(help="Promises under this schedule instead of their own, see `list schedules`.")
+    ] = [],
     seed: Annotated[
         int | None, typer.Option(help="Seed of the plans. Default: random, and named in the report.")
     ] = None,
@@ -98,6 +101,7 @@ def run(
     from brokerproof.claims import declared
     from brokerproof.experiment import PROFILES
     from brokerproof.pytest_plugin import run_pytest, targets
+    from brokerproof.schedules import schedules
     from brokerproof.suites import suites
 
     chosen = targets(broker)
@@ -108,12 +112,15 @@ def run(
     for name in select:
         if name not in known:
             raise unknown("claim", name, known)
+    for name in schedule:
+        if name not in schedules():
+            raise unknown("schedule", name, schedules())
     if run_dir is not None and run_dir.exists():
         raise UsageError(f"run folder {str(run_dir)!r} exists; name another, or `brokerproof check {run_dir}`")
     raise typer.Exit(
         run_pytest(
             brokers=[f"{p}={v}" for p, v in chosen], select=select, profile=profile, variant=variant, seed=seed,
-            run_dir=run_dir, expected=expected, workers=len(chosen) if workers is None else workers, live=live, fail_fast=fail_fast,
+            run_dir=run_dir, expected=expected, workers=len(chosen) if workers is None else workers, live=live, fail_fast=fail_fast, schedule=schedule,
         )
     )  # fmt: skip
 
@@ -224,16 +231,62 @@ def shrink(
     raise typer.Exit(shrink_run(path, cell, trials=trials, rate=rate, tries=tries, out=out, run_dir=run_dir))
 
 
+@app.command()
+def search(
+    broker: Annotated[str, typer.Option("--broker", metavar="PRODUCT[=VERSION]", help="Broker to search, e.g. kafka.")],
+    select: Annotated[list[str], typer.Option(help="Promise or section to break, repeatable. Default: all.")] = [],
+    arm: Annotated[
+        str, typer.Option(help="treatment: what promises; control: the setting that takes the guarantee away.")
+    ] = "treatment",
+    fault: Annotated[
+        list[str], typer.Option(help="Only these faults, repeatable. Default: all that need no equipment.")
+    ] = [],
+    budget: Annotated[str, typer.Option(metavar="TIME", help="Ends after 90s, 10m or 1h; shrinking included.")] = "10m",
+    schedules: Annotated[int, typer.Option(help="Ends after so many schedules.")] = 500,
+    seed: Annotated[int | None, typer.Option(help="Seed of what is drawn. Default: random, and printed.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/<utc>-<seed>.")] = None,
+) -> None:
+    """Looks for a schedule of faults that breaks a promise, and makes it small enough to read.
+
+    Exit 1: found, and the run folder holds the plan that `replay` takes. 0: nothing within the budget. 3: nothing could
+    be said of any schedule. Examples:
+
+        brokerproof search --broker memory=acks-early --budget 30s
+
+        brokerproof search --broker kafka --select producer/kafka-acks-all --arm control --budget 5m
+    """
+    from brokerproof.faults.base import faults
+    from brokerproof.searching import search_run
+
+    for name in fault:
+        if name not in faults():
+            raise unknown("fault", name, faults())
+    if schedules < 1:
+        raise UsageError(f"--schedules {schedules}: expected at least one")
+    raise typer.Exit(
+        search_run(
+            broker,
+            select=select,
+            arm=arm,
+            budget=budget,
+            schedules_max=schedules,
+            only=fault,
+            seed=seed,
+            run_dir=run_dir,
+        )
+    )
+
+
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="claims, faults, checkers or brokers.")],
+    what: Annotated[str, typer.Argument(help="claims, faults, schedules, checkers or brokers.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Lists what there is: claims, faults, checkers, brokers."""
+    """Lists what there is: claims, faults, schedules, checkers, brokers."""
     from brokerproof import listing
 
     listings = {
-        "claims": listing.claims, "faults": listing.faults, "checkers": listing.checkers, "brokers": listing.brokers,
+        "claims": listing.claims, "faults": listing.faults, "schedules": listing.schedules, "checkers": listing.checkers, "brokers": listing.brokers,
     }  # fmt: skip
     if what not in listings:
         raise unknown("list", what, listings)

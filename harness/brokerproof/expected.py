@@ -2,7 +2,7 @@
 
     [[cell]]
     claim = "dup/broker-inner-id"
-    variant = ""                      # "*" any
+    variant = ""                      # "*" any but those under a schedule (``under-<name>``), which are named in full
     profile = "*"
     verdict = "VIOLATED"
     reason = "what was measured, and when"
@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from brokerproof.errors import UsageError
+from brokerproof.experiment import UNDER
 
 _WORDS = ("HOLDS", "VIOLATED", "UNSUPPORTED")
 _KEYS = {"claim", "variant", "profile", "verdict", "reason"}
@@ -37,7 +38,7 @@ def expected(folder: Path, *, broker: str, version: str, claim: str, variant: st
     for line in _lines(folder / f"{broker}-{version}.toml"):
         if (
             line["claim"] == claim
-            and line["variant"] in ("*", variant)
+            and (line["variant"] == variant or (line["variant"] == "*" and UNDER not in variant))
             and line["profile"] in ("*", profile)
         ):  # fmt: skip
             return Expected(line["verdict"], line["reason"], False)

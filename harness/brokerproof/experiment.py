@@ -16,9 +16,12 @@ from typing import Any, Literal
 from brokerproof.claim import Claim
 from brokerproof.faults.base import spares_nodes
 from brokerproof.plan import Injection, Plan, Workload
+from brokerproof.schedules import Schedule, end_s, equipment
 
 Mode = Literal["deterministic", "race", "property"]
 PROFILES = ("quick", "standard", "thorough")
+#: What a variant that is decided under a named schedule ends with, and the schedule's name.
+UNDER = "under-"
 #: Trials per arm. A race needs four of each for Fisher's test to get below 0.05 at all.
 TRIALS: Mapping[Mode, Mapping[str, int]] = {
     "deterministic": {"quick": 1, "standard": 3, "thorough": 10},
@@ -26,9 +29,17 @@ TRIALS: Mapping[Mode, Mapping[str, int]] = {
 }
 
 
+def under(schedule: str) -> str:
+    """How a variant says that it is decided under that schedule."""
+    return f"{UNDER}{schedule}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """Claim x target x variant x profile: what one pytest item decides."""
+    """Claim x target x variant x profile: what one pytest item decides.
+
+    schedule: name of the schedule that stands in place of the claim's own; empty: its own.
+    """
 
     claim: Claim
     broker: str
@@ -37,6 +48,16 @@ class Cell:
     profile: str = "quick"
     seed: int = 0
     node_id: str = ""
+    schedule: str = ""
+
+    @property
+    def own_variant(self) -> str:
+        """The variant as the claim knows it, without the schedule that it is decided under."""
+        return self.variant.removesuffix(under(self.schedule)).removesuffix("-") if self.schedule else self.variant
+
+    def under(self, name: str) -> Cell:
+        """This cell under a named schedule in place of its claim's own; its variant says so."""
+        return replace(self, schedule=name, variant="-".join(p for p in (self.variant, under(name)) if p))
 
     @property
     def slug(self) -> str:
@@ -79,6 +100,22 @@ class Experiment:
     def shares_injection_with_sham(self) -> bool:
         """Whether the sham can run beside the others: its links are its own, so link and client faults miss it."""
         return all(spares_nodes(i.fault) for i in self.schedule)
+
+    def under(self, schedule: Schedule, pace: float) -> Experiment:
+        """The same arms and the same deciding anomalies under another schedule; the load lasts until that is over.
+
+        pace: factor on a second, see ``Configurations.pace``.  Raises UsageError for a fault that does not exist.
+        """
+        load_s, needs = round(end_s(schedule) + 2.0 * pace, 3), equipment(schedule)
+
+        def longer(workload: Workload) -> Workload:
+            return replace(workload, load_s=max(workload.load_s, load_s))
+
+        return replace(
+            self, schedule=schedule, treatment=longer(self.treatment), control=longer(self.control),
+            equipment=tuple(sorted({*self.equipment, *needs})),
+            control_equipment=None if self.control_equipment is None else tuple(sorted({*self.control_equipment, *needs})),
+        )  # fmt: skip
 
     def trials(self, profile: str) -> int:
         return TRIALS[self.mode][profile]

@@ -6,11 +6,12 @@ import dataclasses
 import sys
 from typing import Any
 
+from brokerproof import schedules as all_schedules
 from brokerproof.brokers.base import broker, products
 from brokerproof.checkers.base import checkers as all_checkers
 from brokerproof.claims import declared
 from brokerproof.faults.base import faults as fault_names
-from brokerproof.faults.base import make, missing
+from brokerproof.faults.base import make, missing, plane
 from brokerproof.runtime.doctor import Check
 from brokerproof.suites import suites
 
@@ -58,6 +59,21 @@ def abilities() -> list[Check]:
         seen, _, step = what.partition("; next: ")
         found.append(Check(f"fault {name}", "warning", seen, step or "see the other lines"))
     return found
+
+
+def schedules() -> list[dict[str, Any]]:
+    """Name, faults, length, what it needs and what each named schedule does."""
+    rows = []
+    for name in all_schedules.schedules():
+        made = all_schedules.named(name)
+        lacks = all_schedules.missing_faults(made)
+        needs = [] if lacks else [*all_schedules.equipment(made)]
+        needs += ["peers"] if any(i.fault not in lacks and plane(i.fault) == "peer" for i in made) else []
+        rows.append({
+            "schedule": name, "faults": list(dict.fromkeys(i.fault for i in made)), "seconds": round(all_schedules.end_s(made)),
+            "needs": needs, "missing": list(lacks), "what": all_schedules.prose(name),
+        })  # fmt: skip
+    return rows
 
 
 def checkers() -> list[dict[str, Any]]:

@@ -15,16 +15,18 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from brokerproof.brokers.base import broker, products
+from brokerproof.brokers.base import broker, configurations, products
 from brokerproof.claims import Declared
 from brokerproof.errors import HarnessError, UsageError, unknown
 from brokerproof.experiment import PROFILES, Cell, Experiment, PropertyExperiment
 from brokerproof.results import RunFolder, new_run_id
+from brokerproof.schedules import Ground, Limits, Schedule, lacking, named, paced, schedules
 
 #: Where ``brokerproof run`` leaves the command that a person would type; the report shows it.
 _COMMAND = "BROKERPROOF_COMMAND"
@@ -59,6 +61,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="CLAIM",
         help="Only this claim, by id or by section, e.g. order/one-queue-one-consumer or order. Repeatable.",
     )
+    group.addoption(
+        "--schedule", action="append", default=[], metavar="NAME",
+        help="Decide promises under this schedule of faults in place of their own, repeatable: `brokerproof list "
+        "schedules`. Such a cell is a variant of its own, under-NAME.",
+    )  # fmt: skip
     group.addoption(
         "--run-dir", default=None, metavar="DIR", help="Run folder; must not exist. Default: runs/<utc>-<seed>."
     )
@@ -98,6 +105,9 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(
                 f"run folder {config.option.run_dir!r} exists; name another, or `brokerproof check` it"
             )
+    for name in config.option.schedule:
+        if name not in schedules():
+            raise pytest.UsageError(str(unknown("schedule", name, schedules())))
     config.pluginmanager.register(_Cells(config), "brokerproof-cells")
 
 
@@ -139,10 +149,28 @@ def _cells_of(collector: Any, name: str, found: Declared) -> Iterator[pytest.Ite
         for variant in found.brokers.get(product, ()):
             if option.variant and variant not in option.variant:
                 continue
-            tail = "-".join(p for p in (product, version, variant) if p)
-            item = CellItem.from_parent(collector, name=f"{name}[{tail}]")
-            item.prepare(found, product, version, variant)
-            yield item
+            for under in option.schedule or [""]:
+                cell = Cell(
+                    claim=found.claim, broker=product, version=version, variant=variant, profile=option.profile,
+                    seed=option.seed,
+                )  # fmt: skip
+                if under:
+                    if not _takes_a_schedule(found, cell):
+                        continue
+                    cell = cell.under(under)
+                tail = "-".join(p for p in (product, version, cell.variant) if p)
+                item = CellItem.from_parent(collector, name=f"{name}[{tail}]")
+                item.prepare(found, cell)
+                yield item
+
+
+def _takes_a_schedule(found: Declared, cell: Cell) -> bool:
+    """Only of a promise something is said by any fault: a hazard's own is what it is about. And a claim without a fault
+    has arms that are about something else."""
+    if found.claim.kind != "promise":
+        return False
+    made = found.decide(cell)
+    return isinstance(made, Experiment) and bool(made.schedule)
 
 
 class UnexpectedVerdict(Exception):
@@ -155,19 +183,34 @@ class CellItem(pytest.Item):
     cell: Cell
     entry: dict[str, Any] | None = None
 
-    def prepare(self, found: Declared, product: str, version: str, variant: str) -> None:
-        option = self.config.option
+    def prepare(self, found: Declared, cell: Cell) -> None:
         self._decide = found.decide
-        self.missing = sorted(set(found.needs) - broker(product).capabilities)
-        self.cell = Cell(
-            claim=found.claim, broker=product, version=version, variant=variant, profile=option.profile,
-            seed=option.seed, node_id=self.nodeid,
-        )  # fmt: skip
+        self.cell = replace(cell, node_id=self.nodeid)
+        capabilities = broker(cell.broker).capabilities
+        missing = sorted(set(found.needs) - capabilities)
+        #: What the product lacks for it, in a sentence; empty when nothing.
+        self.missing = f"{cell.broker} has no {', '.join(missing)}" if missing else ""
+        self._under: Schedule = ()
+        if cell.schedule:
+            own = self._own()
+            nodes = 1 if isinstance(own, Experiment) and own.topology == "single" else 3
+            peers = "peers" in capabilities
+            ground = Ground(seed=cell.seed, peers=peers, limits=Limits(nodes=nodes))
+            self._under = named(cell.schedule, ground)
+            self.missing = self.missing or lacking(
+                cell.schedule, self._under, peers=peers, equipped="in_process" not in capabilities
+            )  # fmt: skip
         self.add_marker(pytest.mark.cell)
-        self.extra_keyword_matches.update({product, found.claim.id, found.claim.kind, variant or "default"})
+        self.extra_keyword_matches.update({cell.broker, found.claim.id, found.claim.kind, cell.variant or "default"})
+
+    def _own(self) -> Any:
+        return self._decide(replace(self.cell, variant=self.cell.own_variant, schedule=""))
 
     def experiment(self) -> Experiment | PropertyExperiment:
-        found = self._decide(self.cell)
+        found = self._own()
+        if self._under and isinstance(found, Experiment):
+            pace = configurations(self.cell.broker).pace
+            return found.under(paced(self._under, pace), pace)
         if not isinstance(found, (Experiment, PropertyExperiment)):
             raise HarnessError(f"{self.nodeid}: a claim returns an Experiment, this one {type(found).__name__}")
         return found
@@ -177,7 +220,7 @@ class CellItem(pytest.Item):
 
         session = _Cells.of(self.config).session(self.session)
         if self.missing:
-            self.entry = run.unsupported(session, self.cell, f"{self.cell.broker} has no {', '.join(self.missing)}")
+            self.entry = run.unsupported(session, self.cell, self.missing)
             pytest.skip(f"UNSUPPORTED: {self.entry['reason']}")
         try:
             experiment = self.experiment()
@@ -313,6 +356,7 @@ def _experiments(items: Iterable[pytest.Item]) -> Iterator[tuple[Cell, Experimen
 def run_pytest(
     *, brokers: Sequence[str], select: Sequence[str], profile: str, variant: Sequence[str], seed: int | None,
     run_dir: Path | None, expected: Path | None, workers: int, live: bool = False, fail_fast: bool = False,
+    schedule: Sequence[str] = (),
 ) -> int:  # fmt: skip
     """Runs the claims with pytest and shows the run in our own way; returns the exit code of its results."""
     from rich.console import Console
@@ -329,7 +373,12 @@ def run_pytest(
     # An ini file of the suite's own: the caller's pytest settings are about the caller's tests.
     args = [str(claims), "-c", str(claims / "pytest.ini"), "-p", "no:cacheprovider", "-s", "--run-dir", str(path)]
     args += ["--profile", profile, "--seed", str(seed)]
-    for option, values in (("--broker", brokers), ("--select", select), ("--variant", variant)):
+    for option, values in (
+        ("--broker", brokers),
+        ("--select", select),
+        ("--variant", variant),
+        ("--schedule", schedule),
+    ):
         for value in values:
             args += [option, value]
     if expected is not None:
@@ -343,6 +392,7 @@ def run_pytest(
     console.print(f"run {folder.id}: {', '.join(brokers)}, profile {profile}, seed {seed}", highlight=False)
     words = [f"--profile {profile}", f"--seed {seed}", *(f"--broker {b}" for b in brokers)]
     words += [*(f"--select {s}" for s in select), *(f"--variant {v}" for v in variant)]
+    words += [f"--schedule {s}" for s in schedule]
     os.environ[_COMMAND] = " ".join(["brokerproof run", *words])
     path.parent.mkdir(parents=True, exist_ok=True)
     log = path.parent / f".{path.name}.pytest.log"

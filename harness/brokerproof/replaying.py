@@ -32,7 +32,7 @@ def replay_run(path: Path, trials: list[str], *, recorded_targets: bool, run_dir
         new, expected_in=suites() / "expected",
         progress=lambda cell, what: console.print(f"  {cell}: {what}", highlight=False, markup=False),
     )  # fmt: skip
-    table = Table("trial", "then", "now", title=f"replay of {old.id}", title_justify="left")
+    table = Table("trial", "then", "now", "late by", title=f"replay of {old.id}", title_justify="left")
     code = EXIT_OK
     try:
         for trial in trials or known:
@@ -40,7 +40,14 @@ def replay_run(path: Path, trials: list[str], *, recorded_targets: bool, run_dir
             then = load_json(old.trial(trial) / "findings.json")
             before = {k: c["count"] for k, c in then["anomalies"].items() if c["count"]}
             after = {k: c.count for k, c in now.finding.anomalies.items() if c.count}
-            table.add_row(trial, _words(before), _words(after))
+            late = _lateness(new.trial(trial))
+            table.add_row(trial, _words(before), _words(after), f"{max(late.values()):.0f} ms" if late else "-")
+            for what, late_ms in late.items():
+                if late_ms > run.LATE_MS:
+                    console.print(
+                        f"  {trial}: {what} was issued {late_ms:.0f} ms later than planned (at most {run.LATE_MS:g} ms "
+                        "on an idle machine): what was in flight may differ", highlight=False, markup=False, soft_wrap=True,
+                    )  # fmt: skip
             if now.finding.missing and code == EXIT_OK:
                 code = EXIT_MISSING
             # Counts depend on the interleaving; which classes appear is what a replay is about.
@@ -52,6 +59,15 @@ def replay_run(path: Path, trials: list[str], *, recorded_targets: bool, run_dir
     console.print(table)
     console.print(f"histories of the replay: {new.path}", highlight=False, soft_wrap=True)
     return code
+
+
+def _lateness(trial: Path) -> dict[str, float]:
+    """Injection -> how much later than planned it was issued, in milliseconds."""
+    file = trial / "faults.json"
+    injections = load_json(file)["injections"] if file.exists() else []
+    return {
+        f"{n + 1}. {i['fault']}": float(i["late_ms"]) for n, i in enumerate(injections) if i.get("late_ms") is not None
+    }
 
 
 def _words(counts: dict[str, int]) -> str:

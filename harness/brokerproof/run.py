@@ -84,6 +84,8 @@ class Session:
         self.expected_in = expected_in
         # A trial that is ended early has nothing to say to another cell.
         self.blocks = Blocks(upcoming, shared=not fail_fast)
+        #: Plans that are not of a cell, and that are likely to come: their lanes are made ahead as well.
+        self.ahead: Sequence[Plan] = ()
         self._progress = progress
         self.pool = Pool(run=folder.id, folder=folder.path / "pool")
         self._crew: Crew | None = None
@@ -126,7 +128,7 @@ class Session:
 
     def _coming(self, key: ClusterKey) -> list[tuple[Plan, int]]:
         """(plan, destination) of each lane that coming cells need on that cluster."""
-        mine = (p for p in self.blocks.coming if _key(p).cluster == key.cluster)
+        mine = (p for p in (*self.blocks.coming, *self.ahead) if _key(p).cluster == key.cluster)
         return [(p, d) for p in mine for d in range(len(p.workload.destinations))]
 
     def _declare(self, cluster: Cluster, lanes: Sequence[tuple[Plan, int]], say: Callable[[str], None]) -> None:
@@ -236,6 +238,28 @@ def _undecided(
     for arm, trials in planned.items():
         entry[arm] = ArmResult(trials=()).to_json(cell.claim) | {"trial_ids": trials}
     return entry | {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
+
+
+def found(
+    session: Session, cell: Cell, experiment: Experiment, plan: Plan, verdict: Verdict, *, command: str
+) -> dict[str, Any]:  # fmt: skip
+    """The entry of a trial that a search came to, as the treatment of a cell without other arms."""
+    result = evaluate(session.folder.trial(plan.trial), cell.claim.deciding)
+    arms = {"treatment": ArmResult(trials=(result,))}
+    entry = _entry(session, cell, experiment.mode, verdict) | {"started": utc_now(), "duration_s": 0.0, "stopped": ""}
+    entry |= {
+        "treatment": arms["treatment"].to_json(cell.claim),
+        "unrecovered": _unrecovered(arms),
+        "found": verdict.reason,
+    }
+    entry |= {
+        "configuration": {"treatment": settings_of(plan)},
+        "link_groups": list(experiment.link_groups),
+        "command": command,
+    }
+    entry["fault_classes"] = list(promises.fault_classes([(i.fault, i.until_read) for i in plan.schedule]))
+    entry["promises"] = _promises(entry, arms)
+    return entry
 
 
 def lacking(experiment: Experiment | PropertyExperiment, product: str) -> str:
@@ -522,7 +546,7 @@ class _Hand:
             else:
                 # An injection that came late (a slow machine) still lasts as long as planned.
                 heal_s = max(self._due_s, record.injected_s) + injection.for_s
-                if not self._wait(heal_s - CONFIRM_S):
+                if not self._wait(heal_s - min(CONFIRM_S, injection.for_s / 4)):
                     record.confirm()
                 self._wait(heal_s)
             self._say(f"healing {injection.fault}")
@@ -698,7 +722,8 @@ def _entry(session: Session, cell: Cell, mode: str, verdict: Verdict) -> dict[st
         "as_expected": verdict.word == want.verdict or verdict.word == "UNSUPPORTED",
         "p": verdict.p, "configuration": {},
         "command": f"brokerproof run --broker {cell.broker}={cell.version} --select {claim.id}"
-        + (f" --variant {cell.variant}" if cell.variant else "") + f" --profile {cell.profile} --seed {cell.seed}",
+        + (f" --variant {cell.own_variant}" if cell.own_variant else "")
+        + (f" --schedule {cell.schedule}" if cell.schedule else "") + f" --profile {cell.profile} --seed {cell.seed}",
     }  # fmt: skip
 
 
@@ -725,15 +750,17 @@ def _promises(entry: Mapping[str, Any], arms: Mapping[str, ArmResult]) -> dict[s
 
 def _configuration(cell: Cell, experiment: Experiment) -> dict[str, Any]:
     arms = experiment.plans(cell, 0)
+    return {arm: settings_of(plan) for arm, plan in arms.items()}
+
+
+def settings_of(plan: Plan) -> dict[str, Any]:
+    """What is set, by the part it is set on: what the promise table is asked with."""
     return {
-        arm: {
-            "senders": [dict(s.settings) | {"resend": s.resend, "spread": s.spread} for s in plan.workload.senders],
-            "receivers": [dict(r.settings) | {"work_ms": r.work_ms} for r in plan.workload.receivers],
-            "destinations": [dict(d.settings) | {"partitions": d.partitions} for d in plan.workload.destinations],
-            "broker": dict(plan.settings) | {name: True for name in plan.equipment if name == "fsync_void"},
-        }
-        for arm, plan in arms.items()
-    }  # fmt: skip
+        "senders": [dict(s.settings) | {"resend": s.resend, "spread": s.spread} for s in plan.workload.senders],
+        "receivers": [dict(r.settings) | {"work_ms": r.work_ms} for r in plan.workload.receivers],
+        "destinations": [dict(d.settings) | {"partitions": d.partitions} for d in plan.workload.destinations],
+        "broker": dict(plan.settings) | {name: True for name in plan.equipment if name == "fsync_void"},
+    }
 
 
 def _decide_property(session: Session, cell: Cell, experiment: PropertyExperiment) -> dict[str, Any]:
@@ -804,6 +831,8 @@ def recheck(folder: RunFolder) -> list[dict[str, Any]]:
             verdict = judge(claim, old["mode"], arms, has_faults=has_faults)
             if old.get("stopped") and any(t.shows(claim) for t in arms["treatment"].trials):
                 verdict = _stopped(old["stopped"])
+            if old.get("found") and any(t.shows(claim) for t in arms["treatment"].trials):
+                verdict = Verdict(word="VIOLATED", reason=old["found"])
         new = {
             **old,
             "verdict": verdict.word,

@@ -82,6 +82,13 @@ def test_a_sound_broker_keeps_its_promises(tmp_path: Path, state: Path) -> None:
         (("run", "--broker", "memory", "--variant", "none"), "no cell matches"),
         (("run", "--broker", "memory", "--run-dir", "."), "exists"),
         (("list", "claim"), "unknown list 'claim'"),
+        (("run", "--broker", "memory", "--schedule", "strom"), "unknown schedule 'strom'"),
+        (("search", "--broker", "memory=sund"), "unknown version of memory 'sund'"),
+        (("search", "--broker", "memory", "--select", "ordre"), "unknown claim 'ordre'"),
+        (("search", "--broker", "memory", "--budget", "soon"), "expected a time like 90s, 10m or 1h"),
+        (("search", "--broker", "memory", "--fault", "kil"), "did you mean 'kill'"),
+        (("search", "--broker", "memory", "--fault", "partition"), "none of the faults partition can be injected"),
+        (("search", "--broker", "memory", "--select", "amqp"), "no promise of amqp is decided on memory"),
         (("replay", "nowhere"), "does not exist"),
         (("run", "--no-such-option"), "No such option"),
     ],
@@ -94,7 +101,7 @@ def test_wrong_usage_says_what_exists_and_ends_with_2(
     assert (done.returncode, sentence in said) == (2, True), said
 
 
-@pytest.mark.parametrize("what", ["claims", "faults", "checkers", "brokers"])
+@pytest.mark.parametrize("what", ["claims", "faults", "schedules", "checkers", "brokers"])
 def test_lists_are_tables_and_json(what: str, tmp_path: Path) -> None:
     rows = json.loads(brokerproof("list", what, "--json", cwd=tmp_path).stdout)
     assert rows
@@ -178,3 +185,32 @@ def test_faults_are_measured_when_they_are_asked_for(tmp_path: Path, state: Path
     assert [c["recovery"] for c in json.loads(rechecked.read_text())["claims"]] == [
         c["recovery"] for c in results["claims"]
     ]
+
+
+def test_promises_under_another_schedule_are_variants_of_their_own(tmp_path: Path, state: Path) -> None:
+    claim = "producer/acknowledged-survives-link-cut"
+    done = brokerproof("run", "--broker", "memory", "--select", "producer", "--schedule", "smoke", "--schedule",
+                       "leader-hunt", "--seed", "5", "--run-dir", "run", cwd=tmp_path)  # fmt: skip
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["errors"] == [], done.stdout + done.stderr
+    assert {c["kind"] for c in results["claims"]} == {"promise"}
+    assert {c["variant"] for c in results["claims"]} == {"under-smoke", "under-leader-hunt"}
+    assert all(c["unlisted"] for c in results["claims"])
+    by = {(c["claim"], c["variant"]): c for c in results["claims"]}
+    hunted = by[claim, "under-leader-hunt"]
+    assert (hunted["verdict"], hunted["reason"]) == (
+        "UNSUPPORTED", "schedule leader-hunt needs links between nodes, for partition",
+    )  # fmt: skip
+    smoke = by[claim, "under-smoke"]
+    assert smoke["verdict"] == "HOLDS", smoke["reason"]
+    assert "--schedule smoke" in smoke["command"]
+    assert "--variant" not in smoke["command"]
+    (trial,) = smoke["treatment"]["trial_ids"]
+    plan = json.loads((tmp_path / "run" / "trials" / trial / "plan.json").read_text())
+    assert [i["fault"] for i in plan["schedule"]] == ["reset", "black_hole", "kill"]
+    assert plan["workload"]["load_s"] > max(i["at_s"] + i["for_s"] for i in plan["schedule"])
+    injections = json.loads((tmp_path / "run" / "trials" / trial / "faults.json").read_text())["injections"]
+    assert all(i["evidence"] == "took_effect" and i["late_ms"] is not None for i in injections)
+    replayed = brokerproof("replay", "run", "--trial", trial, cwd=tmp_path)
+    assert "late by" in replayed.stdout
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr

@@ -25,6 +25,8 @@ class RestartRolling(LastingNodeFault):
     """
 
     name: ClassVar[str] = "restart_rolling"
+    #: Never two at once: for the limits of a schedule it is one node that is out.
+    one_by_one: ClassVar[bool] = True
     #: A node that ends in good order takes its time, up to the grace time of the engine.
     bite_s: ClassVar[float] = 25.0
     down_ms: int = 1000

@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -439,6 +440,45 @@ def test_a_node_can_be_paused(cluster: RabbitCluster) -> None:
     finally:
         node.unpause()
     cluster.wait_healthy(60)
+
+
+def test_faults_that_overlap_do_not_heal_each_other(cluster: RabbitCluster, stages: Callable[..., Stage]) -> None:
+    assert cluster.peers is not None
+    stage = stages()
+    scene = Scene(cluster=cluster, destinations=(stage.name,))
+    link = next(link for link in cluster.links("producer") if link.node == "r2")
+    try:
+        with ExitStack() as hole, ExitStack() as stall:
+            black = hole.enter_context(apply(make("black_hole"), scene, "r2", now_s=time.monotonic))
+            held = stall.enter_context(apply(make("stall"), scene, "r2", now_s=time.monotonic))
+            hole.close()
+            assert not link.greet(0.5).answered
+            held.confirm()
+        assert link.greet(2).answered
+        black.settle()
+        assert (black.evidence, held.evidence) == ("took_effect", "took_effect")
+
+        with ExitStack() as first, ExitStack() as second:
+            one = first.enter_context(apply(make("partition"), scene, "r1", now_s=time.monotonic))
+            two = second.enter_context(apply(make("partition"), scene, "r2", now_s=time.monotonic))
+            first.close()
+            dead = {pair for pair, arrives in cluster.peers.reach().items() if not arrives}
+            assert dead == {("r2", "r1"), ("r2", "r3"), ("r1", "r2"), ("r3", "r2")}
+        assert all(cluster.peers.reach().values())
+        one.settle()
+        assert (one.evidence, two.evidence) == ("took_effect", "took_effect")
+
+        with ExitStack() as frozen, ExitStack() as dead_:
+            pause = frozen.enter_context(apply(make("pause"), scene, "r3", now_s=time.monotonic))
+            kill = dead_.enter_context(apply(make("kill"), scene, "r3", now_s=time.monotonic))
+            frozen.close()
+            assert cluster.nodes["r3"].state() == "exited"
+        assert cluster.nodes["r3"].state() == "running"
+        pause.settle()
+        assert (pause.evidence, kill.evidence) == ("took_effect", "took_effect")
+    finally:
+        cluster.peers.heal()
+        cluster.wait_healthy(90)
 
 
 # -- the rest of the contract ------------------------------------------------------------------------------------------
