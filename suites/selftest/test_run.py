@@ -46,8 +46,8 @@ def test_what_the_machine_lacks_for_any_arm_is_told(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(equipment, "kind", Kind)
     arm = Workload(destinations=(Destination(name="q", kind="queue"),), senders=())
-    assert lacking(Experiment(topology="single", treatment=arm, control=arm)) == ""
+    assert lacking(Experiment(topology="single", treatment=arm, control=arm), "memory") == ""
     needs = Experiment(
         topology="single", treatment=arm, control=arm, equipment=("disk",), control_equipment=("disk", "fsync_void")
     )
-    assert lacking(needs) == "no disk here; no fsync_void here"
+    assert lacking(needs, "memory") == "no disk here; no fsync_void here"
