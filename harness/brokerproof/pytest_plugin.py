@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from brokerproof.brokers.base import broker, products
+from brokerproof.brokers.base import broker, lacking, products
 from brokerproof.claims import Declared
 from brokerproof.errors import HarnessError, UsageError, unknown
 from brokerproof.experiment import PROFILES, Cell, Experiment, PropertyExperiment
@@ -158,7 +158,7 @@ class CellItem(pytest.Item):
     def prepare(self, found: Declared, product: str, version: str, variant: str) -> None:
         option = self.config.option
         self._decide = found.decide
-        self.missing = sorted(set(found.needs) - broker(product).capabilities)
+        self.missing = lacking(product, version, found.needs)
         self.cell = Cell(
             claim=found.claim, broker=product, version=version, variant=variant, profile=option.profile,
             seed=option.seed, node_id=self.nodeid,
@@ -177,13 +177,15 @@ class CellItem(pytest.Item):
 
         session = _Cells.of(self.config).session(self.session)
         if self.missing:
-            self.entry = run.unsupported(session, self.cell, f"{self.cell.broker} has no {', '.join(self.missing)}")
+            self.entry = run.unsupported(
+                session, self.cell, f"{self.cell.broker} {self.cell.version} has no {', '.join(self.missing)}"
+            )
             pytest.skip(f"UNSUPPORTED: {self.entry['reason']}")
         try:
             experiment = self.experiment()
-            if lacking := run.lacking(experiment, self.cell.broker):
-                self.entry = run.unsupported(session, self.cell, lacking)
-                pytest.skip(f"UNSUPPORTED: {lacking}")
+            if absent := run.lacking(experiment, self.cell.broker):
+                self.entry = run.unsupported(session, self.cell, absent)
+                pytest.skip(f"UNSUPPORTED: {absent}")
             self.entry = run.decide(session, self.cell, experiment)
         except Exception as exc:
             # Ours or a bug: either way the run has a hole, and results.json must say so.

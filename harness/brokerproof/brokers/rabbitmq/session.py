@@ -59,12 +59,16 @@ class _Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no t
 class Session:
     """set_up: called with every new channel; calls ``ready`` when the client may begin.
     lost: called with the error class when a connection that was opened ends.
+    via: which node is tried first: the one that leads the destination, or one of the ``others``.
     """
 
     def __init__(
-        self, endpoint: Any, *, name: str, set_up: Callable[[Channel], None], lost: Callable[[str], None]
+        self, endpoint: Any, *, name: str, set_up: Callable[[Channel], None], lost: Callable[[str], None],
+        via: str = "leader",
     ) -> None:  # fmt: skip
-        self._addresses = [(str(host), int(port)) for host, port in endpoint["addresses"]]
+        first = ("leader", "others").index(via)
+        addresses = [(str(host), int(port)) for host, port in endpoint["addresses"]]
+        self._addresses = addresses[first:] + addresses[:first]
         self._endpoint, self._name = endpoint, name
         self._set_up, self._lost = set_up, lost
         self._loop = IOLoop()
