@@ -59,7 +59,7 @@ _UNSYNCHRONISED = (
 _PARTITION = (Injection(fault="partition", target="leader", at_s=1.0, for_s=45.0),)
 #: Autoheal restarts the side with fewer clients, so the isolated master has one of three. The load goes on for a while, so
 #: that what heals the cluster is the broker, not the harness's wait for health.
-_BOTH_SIDES: Mapping[str, Any] = {"via": ("leader", "others", "others"), "load_s": 65.0}
+_BOTH_SIDES: Mapping[str, Any] = {"via": ("leader", "others", "others"), "load_s": 58.0}
 _ONE_SIDE: Mapping[str, Any] = {"via": ("leader",), "load_s": 31.0}
 
 
