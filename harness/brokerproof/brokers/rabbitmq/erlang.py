@@ -89,14 +89,14 @@ catch _:_ -> [element(4, amqqueue:get_name(Q)), "|down|0|0|0|"] end end
 """
 # In 4.x there are no mirrors, and no such function.
 _MIRRORS = """
-M = fun(P, Q) -> lists:join(",", [atom_to_list(node(X)) || X <- [P | case catch amqqueue:get_slave_pids(Q) of
+Mirrors = fun(P, Q) -> lists:join(",", [atom_to_list(node(X)) || X <- [P | case catch amqqueue:get_slave_pids(Q) of
   L when is_list(L) -> L; _ -> [] end]]) end
 """
 _ONE = """
 case catch rabbit_amqqueue:lookup({{resource, <<"/">>, queue, <<"{name}">>}}) of
   {{ok, Q{i}}} -> case amqqueue:get_pid(Q{i}) of
     {{Ra{i}, _}} -> R(Ra{i}, Q{i});
-    P{i} when node(P{i}) =:= node() -> ["{name}|leader|0|0|0|", M(P{i}, Q{i})];
+    P{i} when node(P{i}) =:= node() -> ["{name}|leader|0|0|0|", Mirrors(P{i}, Q{i})];
     _ -> "{name}|none|0|0|0|" end;
   _ -> "{name}|none|0|0|0|" end
 """
