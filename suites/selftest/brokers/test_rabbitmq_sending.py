@@ -15,6 +15,7 @@ import pytest
 from brokerproof.brokers.base import Pace, SendJob
 from brokerproof.brokers.rabbitmq.queues import queue_name, rejects_when_full, shape
 from brokerproof.brokers.rabbitmq.sending import Sending
+from brokerproof.brokers.rabbitmq.session import Session
 from brokerproof.errors import PlanError
 from brokerproof.history import FAIL, INFO, OK
 from brokerproof.message import Bodies
@@ -243,3 +244,19 @@ def test_a_queue_behind_an_exchange_may_be_one_of_several() -> None:
     assert rejects_when_full({"x-overflow": "reject-publish-dlx"})
     assert not rejects_when_full({"x-overflow": "reject-publish", "exchange": "fanout"})
     assert not rejects_when_full({})
+
+
+def session(via: str) -> Session:
+    endpoint = {**ENDPOINT, "addresses": [["leading", 1], ["second", 1], ["third", 1]]}
+    return Session(endpoint, name="n", set_up=lambda _: None, lost=lambda _: None, via=via)
+
+
+@pytest.mark.parametrize(("via", "first"), [("leader", "leading"), ("others", "second")])
+def test_a_client_tries_the_leader_first_or_last(via: str, first: str) -> None:
+    with session(via).open() as made:
+        assert made.addresses[0] == (first, 1) and len(set(made.addresses)) == 3
+
+
+def test_a_way_in_that_there_is_not_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"via 'r2'.*leader, others"):
+        session("r2")
