@@ -51,16 +51,17 @@ def _mirrored(cell: Cell, *, promote: str, sender: Mapping[str, Any], via: tuple
 
 #: A mirror goes and comes back empty, and then the master dies: ha-promote-on-failure decides who has the queue.
 _UNSYNCHRONISED = (
-    Injection(fault="stop", target="replica", at_s=3.0, for_s=2.0),
+    # From the start, so that what is lost first was sent while the mirror was away.
+    Injection(fault="stop", target="replica", at_s=0.0, for_s=3.0),
     # A node takes some 8 s to be back and to hold a mirror again.
-    Injection(fault="kill", target="leader", at_s=25.0, for_s=4.0),
+    Injection(fault="kill", target="leader", at_s=22.0, for_s=4.0),
 )
 #: Noticed after up to 20 s (net_ticktime 15 s); from then on each side has a master of its own.
 _PARTITION = (Injection(fault="partition", target="leader", at_s=1.0, for_s=45.0),)
 #: Autoheal restarts the side with fewer clients, so the isolated master has one of three. The load goes on for a while, so
 #: that what heals the cluster is the broker, not the harness's wait for health.
 _BOTH_SIDES: Mapping[str, Any] = {"via": ("leader", "others", "others"), "load_s": 58.0}
-_ONE_SIDE: Mapping[str, Any] = {"via": ("leader",), "load_s": 31.0}
+_ONE_SIDE: Mapping[str, Any] = {"via": ("leader",), "load_s": 28.0}
 
 
 @claim(
