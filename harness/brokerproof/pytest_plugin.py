@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from brokerproof.brokers.base import broker, configurations, products
+from brokerproof.brokers.base import broker, configurations, products, without
 from brokerproof.claims import Declared
 from brokerproof.errors import HarnessError, UsageError, unknown
 from brokerproof.experiment import PROFILES, Cell, Experiment, PropertyExperiment
@@ -187,9 +187,9 @@ class CellItem(pytest.Item):
         self._decide = found.decide
         self.cell = replace(cell, node_id=self.nodeid)
         capabilities = broker(cell.broker).capabilities
-        missing = sorted(set(found.needs) - capabilities)
+        missing = without(cell.broker, cell.version, found.needs)
         #: What the product lacks for it, in a sentence; empty when nothing.
-        self.missing = f"{cell.broker} has no {', '.join(missing)}" if missing else ""
+        self.missing = f"{cell.broker} {cell.version} has no {', '.join(missing)}" if missing else ""
         self._under: Schedule = ()
         if cell.schedule:
             own = self._own()
@@ -224,9 +224,9 @@ class CellItem(pytest.Item):
             pytest.skip(f"UNSUPPORTED: {self.entry['reason']}")
         try:
             experiment = self.experiment()
-            if lacking := run.lacking(experiment, self.cell.broker):
-                self.entry = run.unsupported(session, self.cell, lacking)
-                pytest.skip(f"UNSUPPORTED: {lacking}")
+            if absent := run.lacking(experiment, self.cell.broker):
+                self.entry = run.unsupported(session, self.cell, absent)
+                pytest.skip(f"UNSUPPORTED: {absent}")
             self.entry = run.decide(session, self.cell, experiment)
         except Exception as exc:
             # Ours or a bug: either way the run has a hole, and results.json must say so.

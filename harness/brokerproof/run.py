@@ -268,8 +268,8 @@ def lacking(experiment: Experiment | PropertyExperiment, product: str) -> str:
     if isinstance(experiment, PropertyExperiment):
         return ""
     for injection in experiment.schedule:
-        if without := sorted(set(make(injection.fault, injection.options).asks) - broker(product).capabilities):
-            return f"{product} has no {', '.join(without)}, which {injection.fault} {dict(injection.options)} needs"
+        if absent := sorted(set(make(injection.fault, injection.options).asks) - broker(product).capabilities):
+            return f"{product} has no {', '.join(absent)}, which {injection.fault} {dict(injection.options)} needs"
     from brokerproof.runtime import equipment
 
     lacks = [equipment.kind(name).missing() for name in experiment.all_equipment]

@@ -34,6 +34,39 @@ def test_rocketmq_sync_replication(cell: Cell) -> Experiment:
 
 
 @claim(
+    "broker/kafka-isr-of-one", revision=1, kind="hazard",
+    sentence="acks=all loses acknowledged messages when the in-sync replicas have shrunk to one and "
+    "min.insync.replicas is 1.",
+    source="(ours); Kafka documentation, topic configurations min.insync.replicas and unclean.leader.election.enable",
+    brokers={"kafka": ("unclean-election",)},
+    deciding=("lost",), control="min.insync.replicas=2: the safe arm", needs=("leader",),
+    profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_kafka_isr_of_one(cell: Cell) -> Experiment:
+    c = configurations(cell.broker)
+
+    def arm(least: str) -> Workload:
+        # Two copies and not three: every node is a controller too, and with two of three nodes down nobody shrinks the
+        # in-sync replicas. Unclean election is on in both arms, so the last in-sync replica need not come back.
+        topic = {"replication.factor": "2", "min.insync.replicas": least, "unclean.leader.election.enable": "true"}
+        sender = Sender(settings=c.confirmed, rate_per_s=500.0, timeout_s=5.0)
+        return Workload(destinations=(replace(c.destination, settings=topic),), senders=(sender,), load_s=13.0)
+
+    return Experiment(
+        topology=c.topology, treatment=arm("1"), control=arm("2"),
+        schedule=(
+            # Missed after 4 s (broker.session.timeout.ms); from then on the leader alone acknowledges, for 6 s and more.
+            Injection(fault="kill", target="replica", at_s=2.0, for_s=12.0),
+            # The replica, which has missed all that, comes back and is elected, some 15 s after the leader's death. The
+            # leader comes back later, and cuts its log to what the new one has. It has to come back before the final
+            # read: with fewer replicas in sync than min.insync.replicas the high watermark stands still, and what the
+            # safe arm has kept could not be read.
+            Injection(fault="kill", target="leader", at_s=12.0, for_s=30.0),
+        ),
+    )  # fmt: skip
+
+
+@claim(
     "broker/kept-until-consumed", revision=1, kind="promise",
     sentence="What was confirmed lies in the queue, once and unchanged, until it is consumed.",
     source="(ours); rabbitmq.com/docs/confirms, when are published messages confirmed; rabbitmq.com/docs/maxlength",

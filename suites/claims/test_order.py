@@ -7,7 +7,7 @@ from dataclasses import replace
 from brokerproof.brokers.base import configurations
 from brokerproof.claims import claim
 from brokerproof.experiment import Cell, Experiment
-from brokerproof.plan import Receiver, Sender, Workload
+from brokerproof.plan import Injection, Receiver, Sender, Workload
 
 ONE = ("",)
 #: Milliseconds of work of a quick consumer; of a slow one: ``Configurations.slow_ms``.
@@ -80,3 +80,40 @@ def test_same_lane(cell: Cell) -> Experiment:
     )
     in_turn = replace(keyed, senders=(replace(sender, spread="round_robin"),))
     return Experiment(topology=c.topology, treatment=keyed, control=in_turn)
+
+
+@claim(
+    "order/kafka-retry-reorders", revision=1, kind="hazard",
+    sentence="Without idempotence, several requests in flight and retries can put a later message before an earlier one.",
+    source="(ours); Kafka documentation, producer configurations retries and max.in.flight.requests.per.connection; "
+    "librdkafka, INTRODUCTION.md, Reordering",
+    brokers={"kafka": ONE},
+    deciding=("send_nonmonotonic",), control="enable.idempotence=true: the safe arm", needs=("leader", "dedup"),
+    profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_kafka_retry_reorders(cell: Cell) -> Experiment:
+    c = configurations(cell.broker)
+    # A broken connection alone does not reorder: TCP keeps the requests in order, and librdkafka puts what is to be sent
+    # again back in its old place (rd_kafka_retry_msgq inserts by message number) before anything younger is sent. It takes
+    # a request that is refused while a younger one, on its way already, is not. So: too few replicas in sync
+    # (NOT_ENOUGH_REPLICAS refuses before the append), and at the moment when there are enough again, requests in flight:
+    # a slow link holds 400 ms of them. Time spent in backoff is time with nothing in flight (the oldest message holds
+    # back those behind it), so that is short.
+    topic = replace(c.destination, settings={"replication.factor": "2", "min.insync.replicas": "2"})
+
+    def arm(idempotence: bool) -> Workload:
+        settings = {
+            **c.confirmed, "enable.idempotence": idempotence, "retry.backoff.ms": 10, "retry.backoff.max.ms": 10,
+            "message.timeout.ms": 60000, "batch.num.messages": 100,
+        }  # fmt: skip
+        # The cap leaves room for all that cannot be sent meanwhile: a sender that stands still has nothing in flight.
+        sender = Sender(settings=settings, rate_per_s=300.0, keys=1, in_flight_max=20_000, timeout_s=20.0)
+        return Workload(destinations=(topic,), senders=(sender,), load_s=30.0)
+
+    return Experiment(
+        topology=c.topology, treatment=arm(False), control=arm(True),
+        schedule=(
+            Injection(fault="latency", target="all", at_s=0.5, for_s=28.0, options={"latency_ms": 200}),
+            Injection(fault="kill", target="replica", at_s=2.0, for_s=7.0),
+        ),
+    )  # fmt: skip

@@ -253,6 +253,7 @@ def three_nodes(scene: Scene, nodes: str = "abc") -> Scene:
     cluster.peers = Peers(nodes)
     cluster.nodes = dict.fromkeys(nodes, cluster.nodes["m1"])
     cluster.leader = lambda name, partition=0: "b"  # type: ignore[method-assign]
+    cluster.replicas = lambda name: "bc"  # type: ignore[method-assign]
     return scene
 
 
@@ -381,6 +382,7 @@ def test_a_partition_needs_nodes_on_both_sides(scene: Scene) -> None:
     [
         ("leader", "b"),
         ("follower", "a"),
+        ("replica", "c"),
         ("all", "abc"),
         ("one", "a"),
         ("minority", "b"),
@@ -390,6 +392,22 @@ def test_a_partition_needs_nodes_on_both_sides(scene: Scene) -> None:
 )
 def test_roles_of_nodes(target: str, nodes: str, scene: Scene) -> None:
     assert make("kill").resolve(three_nodes(scene), target) == tuple(nodes)
+
+
+def test_a_replica_leads_nothing_of_the_scene(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "LEADER_S", 0.05)
+    both = Scene(cluster=three_nodes(scene).cluster, destinations=("one", "two"))
+    both.cluster.replicas = lambda name: {"one": "ba", "two": "bc"}[name]  # type: ignore[method-assign]
+    assert make("kill").resolve(both, "replica") == ("a", "c")
+    both.cluster.leader = lambda name, partition=0: {"one": "b", "two": "c"}[name]  # type: ignore[method-assign]
+    assert make("kill").resolve(both, "replica") == ("a",)
+
+
+def test_a_role_that_nobody_has_is_said_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "LEADER_S", 0.05)
+    for role in ("replica", "follower", "minority"):
+        with pytest.raises(PlanError, match=f"no node is a {role} of q: led by m1"):
+            make("kill").resolve(scene, role)
 
 
 @pytest.mark.parametrize(

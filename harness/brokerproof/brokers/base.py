@@ -376,6 +376,9 @@ class Cluster(Protocol):
     def leader(self, name: str, partition: int = 0) -> str:
         """The node that leads the destination now."""
 
+    def replicas(self, name: str) -> Sequence[str]:
+        """The nodes that are to hold a copy of the destination's first partition, in sync or not, the leader first."""
+
     def wait_healthy(self, timeout_s: float) -> None:
         """Until every node is in, replicas are in sync, and a message went through the proxy and came back.
         Raises DeadlineError with the last state seen."""
@@ -475,6 +478,8 @@ class Broker(Protocol):
     #: What claims and faults may ask for, e.g. "peers", "three_nodes" (that keep messages), "dedup", "transactions",
     #: "several_consumers_per_lane".
     capabilities: frozenset[str]
+    #: Capability -> what the names of the versions that have it begin with; all have what is not named.
+    capability_versions: Mapping[str, str]
     #: Settings that a running cluster takes: plans that differ in these alone share a cluster.
     live_settings: frozenset[str]
 
@@ -486,6 +491,15 @@ class Broker(Protocol):
 
     def attach(self, *, version: str, topology: str, settings: Json, name: str, run: str) -> Cluster:
         """A handle on a cluster of that name that another process started."""
+
+
+def without(product: str, version: str, needs: Sequence[str]) -> list[str]:
+    """Which of these capabilities that version of the product has not."""
+    found = broker(product)
+    begins = found.capability_versions
+    return sorted(
+        need for need in needs if need not in found.capabilities or not version.startswith(begins.get(need, ""))
+    )
 
 
 def products() -> tuple[str, ...]:

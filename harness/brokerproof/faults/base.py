@@ -50,7 +50,7 @@ Evidence = Literal["took_effect", "no_effect", "not_healed", "unproven"]
 #: What a fault breaks: client links, links between nodes, nodes, load processes, the nodes' file systems, their clocks,
 #: their memory and processor; ``none``: nothing.
 Plane = Literal["link", "peer", "node", "load", "disk", "clock", "resource", "none"]
-_NODE_ROLES = ("leader", "follower", "one", "minority", "majority", "all", "NODE")
+_NODE_ROLES = ("leader", "replica", "follower", "one", "minority", "majority", "all", "NODE")
 #: What faults of a plane can be aimed at, where that is not nodes.
 _ROLES: Mapping[str, tuple[str, ...]] = {
     "link": ("all", "leader", "NODE"),
@@ -584,7 +584,7 @@ def arrows(directions: Iterable[Direction]) -> str:
 
 
 class NodeFault:
-    """A fault of nodes. Targets: ``leader``, ``all``, ``one``, ``minority``, ``majority``, or a node's name."""
+    """A fault of nodes. Targets: ``leader``, ``replica``, ``all``, ``one``, ``minority``, ``majority``, or a node's name."""
 
     plane: Plane = "node"
     #: The engine's word for a node that this fault has hit.
@@ -892,6 +892,8 @@ def need(contract: type[Any], scene: Scene, names: Sequence[str], what: str) -> 
 def resolve_nodes(scene: Scene, target: str, among: Sequence[str] | None = None) -> tuple[str, ...]:
     """The nodes that a role means now. Nodes are asked in name order, so equal states resolve equally.
 
+    follower: the first node that leads nothing, whether it has a copy or not.  replica: of each destination the first
+    node that holds a copy and leads none of them.  Raises PlanError where no node is what the role means.
     among: the nodes that there are for that fault; all by default.
     """
     nodes = sorted(scene.cluster.nodes if among is None else among)
@@ -901,6 +903,7 @@ def resolve_nodes(scene: Scene, target: str, among: Sequence[str] | None = None)
         "leader": leaders,
         "one": nodes[:1],
         "follower": rest[:1],
+        "replica": _replicas(scene, leaders) if target == "replica" else [],
         "all": nodes,
         "minority": (leaders + rest)[: (len(nodes) - 1) // 2],
         "majority": (leaders + rest)[: len(nodes) // 2 + 1],
@@ -909,4 +912,19 @@ def resolve_nodes(scene: Scene, target: str, among: Sequence[str] | None = None)
         return (target,)
     if target not in roles:
         raise unknown("target of a node fault", target, {*roles, *nodes})
+    if not roles[target]:
+        raise PlanError(f"no node is a {target} of {', '.join(scene.destinations)}: led by {', '.join(leaders)}")
     return tuple(roles[target])
+
+
+def _replicas(scene: Scene, leaders: Sequence[str]) -> list[str]:
+    """Asked again while a copy is not there yet, as a queue's is that was moved a moment ago."""
+
+    def first(name: str) -> str:
+        return next((node for node in scene.cluster.replicas(name) if node not in leaders), "")
+
+    found = set()
+    for name in scene.destinations:
+        with suppress(DeadlineError):
+            found.add(wait_until(partial(first, name), LEADER_S, f"a replica of {name!r}", retry_on=(HarnessError,)))
+    return sorted(found)

@@ -282,6 +282,8 @@ def test_the_leader_is_not_the_active_controller(stage: Stage) -> None:
     seen = stage.cluster.observe([stage.name])
     assert seen["controller"] in stage.cluster.nodes
     assert seen["partitions"][stage.name]["0"]["leader"] == stage.cluster.leader(stage.name) != seen["controller"]
+    copies = stage.cluster.replicas(stage.name)
+    assert copies[0] == stage.cluster.leader(stage.name) and copies[-1] == seen["controller"] and len(copies) == 3
     assert seen["partitions"][stage.name]["0"]["believes"] == [stage.cluster.leader(stage.name)]
     assert sorted(seen["partitions"][stage.name]["0"]["isr"]) == ["k1", "k2", "k3"]
     assert set(seen["coordinators"]["__consumer_offsets"]) == {"0", "1", "2"}

@@ -547,6 +547,7 @@ def test_a_destination_that_rabbitmq_has_not_is_refused(cluster: RabbitCluster) 
 def test_a_queue_can_be_led_by_a_chosen_node(stages: Callable[..., Stage]) -> None:
     stage = stages(node="r2")
     assert stage.cluster.leader(stage.name) == "r2"
+    assert stage.cluster.replicas(stage.name) == ["r2", "r1", "r3"]
     stage.cluster.wait_healthy(30)
     assert stage.cluster.leader(stage.name) == "r2"
 
@@ -579,6 +580,7 @@ def test_closing_leaves_no_container_and_no_network() -> None:
     )
     try:
         assert single.leader("brokerproof-probe") == "r1"
+        assert single.replicas("brokerproof-probe") == ["r1"], "a classic queue, and no mirrors in 4.x"
         assert single.peers is None
     finally:
         single.close()

@@ -272,3 +272,19 @@ def test_a_client_ends_while_its_connection_is_being_opened() -> None:
             session.close()
         assert said[:4] == b"AMQP"
         assert session.connections == 0
+
+
+def session(via: str) -> Session:
+    endpoint = {**ENDPOINT, "addresses": [["leading", 1], ["second", 1], ["third", 1]]}
+    return Session(endpoint, name="n", set_up=lambda _: None, lost=lambda _: None, via=via)
+
+
+@pytest.mark.parametrize(("via", "first"), [("leader", "leading"), ("others", "second")])
+def test_a_client_tries_the_leader_first_or_last(via: str, first: str) -> None:
+    with session(via).open() as made:
+        assert made.addresses[0] == (first, 1) and len(set(made.addresses)) == 3
+
+
+def test_a_way_in_that_there_is_not_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"via 'r2'.*leader, others"):
+        session("r2")

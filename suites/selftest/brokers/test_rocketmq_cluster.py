@@ -239,6 +239,7 @@ def test_the_slave_can_be_read_as_well(stage: Stage) -> None:
 def test_observed_are_roles_replication_and_offsets(stage: Stage) -> None:
     stage.send(20)
     assert stage.cluster.leader(stage.name) == "m1"
+    assert stage.cluster.replicas(stage.name) == ["m1", "s1"]
     seen = stage.cluster.observe([stage.name])
     assert seen["registered"] == {"m1": [0, 1]} and len(seen["replication"]) == 1
     assert sum(high for _, high in seen["offsets"][stage.name]["m1"]) == 21, "the harness's probe was the first"

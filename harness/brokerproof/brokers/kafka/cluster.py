@@ -104,6 +104,10 @@ class KafkaCluster:
             raise EnvironmentProblem(f"partition {partition} of topic {name!r} has no leader at epoch {found.epoch}")
         return self._by_id[found.leader]
 
+    def replicas(self, name: str) -> Sequence[str]:
+        found = self._partition(name, 0)
+        return self._named(sorted(found.replicas, key=lambda i: i != found.leader))
+
     # -- health --------------------------------------------------------------------------------------------------------
 
     def wait_healthy(self, timeout_s: float) -> None:
@@ -305,7 +309,7 @@ class KafkaCluster:
 
     def _assignment(self, partitions: int, copies: int) -> list[list[int]]:
         """Replicas of each partition, its leader first. No leader is the active controller, so isolating a leader never
-        takes the controller away as well (while there is a choice)."""
+        takes the controller away as well; nor is it a follower (while there is a choice)."""
         if copies > len(self._names):
             raise HarnessError(
                 f"replication.factor {copies} needs as many nodes; topology {self.topology!r} has {len(self._names)}"
@@ -315,7 +319,7 @@ class KafkaCluster:
         chosen = []
         for partition in range(partitions):
             leader = leaders[partition % len(leaders)]
-            chosen.append(self._rotated(leader - 1)[:copies])
+            chosen.append(sorted(self._rotated(leader - 1), key=lambda i: i == active)[:copies])
         return chosen
 
     def _create(self, name: str, replicas: list[list[int]], settings: Mapping[str, str]) -> None:
@@ -406,6 +410,7 @@ class KafkaBroker:
     topologies: Mapping[str, str] = TOPOLOGIES
     #: several_consumers_per_lane: share groups, from 4.2 on.
     capabilities = frozenset({"leader", "peers", "three_nodes", "dedup", "transactions", "several_consumers_per_lane"})
+    capability_versions: Mapping[str, str] = {}
     live_settings: frozenset[str] = frozenset()
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,

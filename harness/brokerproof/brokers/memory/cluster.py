@@ -396,6 +396,9 @@ class MemoryCluster:
     def leader(self, name: str, partition: int = 0) -> str:
         return "m1"
 
+    def replicas(self, name: str) -> Sequence[str]:
+        return ["m1"]
+
     def wait_healthy(self, timeout_s: float) -> None:
         if self.nodes["m1"].state() != "running":
             raise EnvironmentProblem(f"the memory broker is {self.nodes['m1'].state()}; start it before waiting for it")
@@ -451,6 +454,7 @@ class MemoryBroker:
     versions = (SOUND, *BUGS)
     topologies: Mapping[str, str] = {"single": "one node in this process"}
     capabilities = frozenset({"confirm", "several_consumers_per_lane", "exchanges", "in_process"})
+    capability_versions: Mapping[str, str] = {}
     live_settings: frozenset[str] = frozenset()
 
     def start(self, *, version: str, topology: str, settings: Mapping[str, Any], name: str, run: str,

@@ -172,6 +172,11 @@ class RabbitCluster:
             )
         return max(leading, key=lambda node: seen[node].term)
 
+    def replicas(self, name: str) -> Sequence[str]:
+        leader = self.leader(name)
+        nodes = erlang.replicas(self._ground.nodes[leader], [queue_name(name, 0)])[queue_name(name, 0)].nodes
+        return [leader, *sorted(nodes - {leader})]
+
     # -- health --------------------------------------------------------------------------------------------------------
 
     def wait_healthy(self, timeout_s: float) -> None:
@@ -471,8 +476,13 @@ class RabbitBroker:
     versions = ("4.0.5", "3.10.8")
     topologies: Mapping[str, str] = TOPOLOGIES
     capabilities = frozenset(
-        {"leader", "peers", "three_nodes", "confirm", "transactions", "several_consumers_per_lane", "exchanges"}
+        {
+            "leader", "peers", "three_nodes", "confirm", "transactions", "several_consumers_per_lane", "exchanges",
+            "mirrored",
+        }
     )  # fmt: skip
+    #: Classic mirrored queues are gone since 4.0.
+    capability_versions: Mapping[str, str] = {"mirrored": "3."}
     live_settings: frozenset[str] = frozenset()
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,

@@ -57,7 +57,8 @@ class Belief:
 @dataclass(frozen=True, slots=True)
 class Replica:
     """One node's replica of a queue. state: leader, follower, candidate …, ``none`` where there is none; the node of a
-    classic queue is its leader, at term 0. nodes: those that should hold a replica."""
+    classic queue is its leader, at term 0. nodes: those that should hold a replica; of a classic queue, those that have
+    one now, with its mirrors (3.x)."""
 
     state: str
     term: int = 0
@@ -86,11 +87,16 @@ R = fun(Ra, Q) -> try
     lists:join(",", [atom_to_list(N) || N <- maps:get(nodes, amqqueue:get_type_state(Q))])])
 catch _:_ -> [element(4, amqqueue:get_name(Q)), "|down|0|0|0|"] end end
 """
+# In 4.x there are no mirrors, and no such function.
+_MIRRORS = """
+Mirrors = fun(P, Q) -> lists:join(",", [atom_to_list(node(X)) || X <- [P | case catch amqqueue:get_slave_pids(Q) of
+  L when is_list(L) -> L; _ -> [] end]]) end
+"""
 _ONE = """
 case catch rabbit_amqqueue:lookup({{resource, <<"/">>, queue, <<"{name}">>}}) of
   {{ok, Q{i}}} -> case amqqueue:get_pid(Q{i}) of
     {{Ra{i}, _}} -> R(Ra{i}, Q{i});
-    P{i} when node(P{i}) =:= node() -> "{name}|leader|0|0|0|";
+    P{i} when node(P{i}) =:= node() -> ["{name}|leader|0|0|0|", Mirrors(P{i}, Q{i})];
     _ -> "{name}|none|0|0|0|" end;
   _ -> "{name}|none|0|0|0|" end
 """
@@ -119,7 +125,7 @@ def replicas(node: ContainerNode, names: Sequence[str]) -> dict[str, Replica]:
     if not names:
         return {}
     asked = ", ".join(_ONE.format(name=name, i=i) for i, name in enumerate(names))
-    return _replicas(ask(node, f'begin {_REPLICA}, lists:join(" ", [{asked}]) end'))
+    return _replicas(ask(node, f'begin {_REPLICA}, {_MIRRORS}, lists:join(" ", [{asked}]) end'))
 
 
 def quorum_replicas(node: ContainerNode) -> dict[str, Replica]:

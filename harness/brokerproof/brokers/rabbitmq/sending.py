@@ -36,7 +36,8 @@ _MSG_AT = 12  # of message.py's header
 
 
 class Sending:
-    """``mode``: ``pipelined``, or ``each``: publish, wait for the confirm, publish the next."""
+    """``mode``: ``pipelined``, or ``each``: publish, wait for the confirm, publish the next.
+    ``via``: of ``Session``: ``leader``, or ``others`` for a client that is connected to another node than the leader."""
 
     def __init__(self, job: SendJob) -> None:
         self.job = job
@@ -49,8 +50,9 @@ class Sending:
         self.capped = 0
         self.returned = 0
         self.session = Session(
-            job.endpoint, name=f"{job.destination} {job.tape.slot}", set_up=self.set_up, lost=self.lost
-        )
+            job.endpoint, name=f"{job.destination} {job.tape.slot}", set_up=self.set_up, lost=self.lost,
+            via=str(self.settings.get("via", "leader")),
+        )  # fmt: skip
         self._pending: dict[int, tuple[int, int]] = {}  # confirm number -> (row, message), oldest first
         self._sent_at: deque[tuple[int, int]] = deque()  # (when, last confirm number of the batch)
         self._given_up: set[int] = set()  # confirm numbers whose rows are closed already

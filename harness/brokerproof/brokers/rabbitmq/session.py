@@ -19,10 +19,13 @@ from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
 from brokerproof.brokers.rabbitmq.outcomes import classify
+from brokerproof.errors import PlanError
 
 # pika says at level ERROR what the history records as outcomes.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
+#: A client tries the addresses from the one of that index on.
+_VIA = ("leader", "others")
 _RETRY_S = 0.2
 _SOCKET_S, _STACK_S = 2.0, 3.0
 _CLOSE_S = 3.0
@@ -64,12 +67,18 @@ class _Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no t
 class Session:
     """set_up: called with every new channel; calls ``ready`` when the client may begin.
     lost: called with the error class when a connection that was opened ends.
+    via: which node is tried first: the one that leads the destination, or one of the ``others``.
     """
 
     def __init__(
-        self, endpoint: Any, *, name: str, set_up: Callable[[Channel], None], lost: Callable[[str], None]
+        self, endpoint: Any, *, name: str, set_up: Callable[[Channel], None], lost: Callable[[str], None],
+        via: str = "leader",
     ) -> None:  # fmt: skip
-        self._addresses = [(str(host), int(port)) for host, port in endpoint["addresses"]]
+        if via not in _VIA:
+            raise PlanError(f"client {name!r}: via {via!r}; a client is connected via one of {', '.join(_VIA)}")
+        first = _VIA.index(via)
+        addresses = [(str(host), int(port)) for host, port in endpoint["addresses"]]
+        self.addresses = addresses[first:] + addresses[:first]
         self._endpoint, self._name = endpoint, name
         self._set_up, self._lost = set_up, lost
         self._loop = IOLoop()
@@ -148,7 +157,7 @@ class Session:
     # -- pika's callbacks ----------------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        host, port = self._addresses[self._attempts % len(self._addresses)]
+        host, port = self.addresses[self._attempts % len(self.addresses)]
         self._attempts += 1
         e = self._endpoint
         parameters = pika.ConnectionParameters(

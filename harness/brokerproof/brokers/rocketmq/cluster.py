@@ -163,6 +163,9 @@ class RocketmqCluster:
         """The master: without a controller no other broker ever takes writes."""
         return self.master
 
+    def replicas(self, name: str) -> Sequence[str]:
+        return list(self._brokers)
+
     # -- state ---------------------------------------------------------------------------------------------------------
 
     def wait_healthy(self, timeout_s: float) -> None:
@@ -384,6 +387,7 @@ class Rocketmq:
         "master-slave": "name server, a master and its slave (asynchronous unless brokerRole=SYNC_MASTER), gRPC proxy",
     }
     capabilities = frozenset({"peers", "several_consumers_per_lane", "fifo", "slave"})
+    capability_versions: Mapping[str, str] = {}
     live_settings = frozenset(configuration.LIVE)
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
