@@ -20,7 +20,7 @@ class Container:
     """A node that answers like the engine: an exited one cannot be paused or killed."""
 
     def __init__(self, name: str) -> None:
-        self.name, self._state = name, "running"
+        self.name, self._state, self.disk = name, "running", None
 
     def _from(self, states: tuple[str, ...], to: str) -> None:
         if self._state not in states:
