@@ -61,13 +61,13 @@ _MASTER = "broker/rocketmq-sync-replication", "master-lost"
 KNOWN = (
     Known(
         "kafka", "acks=1 loses acknowledged messages when the leader is isolated; acks=all loses none",
-        "Kafka documentation, producer configuration acks; aphyr.com/posts/293-jepsen-kafka",
+        "Kafka documentation, producer configuration acks",
         Arm(*_ISOLATED, "control", "acks=1"), Arm(*_ISOLATED, "treatment", "acks=all"),
     ),
     Known(
         "kafka", "acks=all loses acknowledged messages once the in-sync replicas have shrunk to one and an unclean "
         "election follows; with min.insync.replicas=2 it does not",
-        "aphyr.com/posts/293-jepsen-kafka; Kafka documentation, min.insync.replicas, unclean.leader.election.enable",
+        "aphyr.com/posts/293-call-me-maybe-kafka; Kafka documentation, min.insync.replicas, unclean.leader.election.enable",
         Arm(*_SHRUNK, "treatment", "min.insync.replicas=1"), Arm(*_SHRUNK, "control", "min.insync.replicas=2"),
     ),
     Known(
@@ -88,13 +88,13 @@ KNOWN = (
     ),
     Known(
         "rabbitmq", "a mirrored queue loses confirmed messages when an unsynchronised mirror is promoted",
-        "rabbitmq.com/docs/3.13/ha, unsynchronised mirrors",
+        "rabbitmq.com/docs/3.13/ha, unsynchronised mirrors; jack-vanlightly.com/blog/2018/9/10/how-to-lose-messages-on-a-rabbitmq-cluster",
         Arm(_MIRRORED, "unsynchronised", "treatment", "ha-promote-on-failure=always"),
         Arm(f"{_MIRRORED}--when-synced", "unsynchronised", "treatment", "ha-promote-on-failure=when-synced"),
     ),
     Known(
         "rabbitmq", "a mirrored queue loses confirmed messages when autoheal ends a partition",
-        "aphyr.com/posts/315-jepsen-rabbitmq; rabbitmq.com/docs/partitions, autoheal mode",
+        "rabbitmq.com/docs/partitions, autoheal mode; jack-vanlightly.com/blog/2018/9/10/how-to-lose-messages-on-a-rabbitmq-cluster",
         Arm(_MIRRORED, "autoheal", "treatment", "cluster_partition_handling=autoheal"),
         Arm(f"{_MIRRORED}--pause-minority", "isolate-leader", "treatment", "cluster_partition_handling=pause_minority"),
     ),
@@ -137,11 +137,13 @@ def figures(results: Iterable[Entry]) -> Figures:
 
 
 def word(known: Known, measured: Figures) -> str:
-    """``reproduced``, ``not reproduced``, ``undecided`` (evidence was missing), ``not measured``."""
+    """``reproduced``, ``not reproduced``, ``undecided`` (evidence was missing), ``half measured`` (one arm of the two),
+    ``not measured``."""
     cells = [measured.get((known.broker, a.claim, a.variant)) for a in known.arms]
     shows, clean = (cell and cell.get(a.arm) for a, cell in zip(known.arms, cells, strict=True))
-    if not shows or not clean or not shows["trials"] or not clean["trials"]:
-        return "not measured"
+    measured_arms = sum(1 for arm in (shows, clean) if arm and arm["trials"])
+    if measured_arms < 2 or not shows or not clean:
+        return "half measured" if measured_arms else "not measured"
     if any(cell and cell["verdict"] == "UNKNOWN" for cell in cells):
         return "undecided"
     return "reproduced" if shows["violated"] and not clean["violated"] else "not reproduced"

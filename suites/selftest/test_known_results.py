@@ -52,6 +52,13 @@ def test_a_result_is_reproduced_where_one_arm_shows_it_and_the_other_does_not(kn
     assert word(known, figures([result(known, verdict="UNSUPPORTED")])) == "not measured"
 
 
+def test_one_arm_without_its_opposite_reproduces_nothing() -> None:
+    known = next(k for k in KNOWN if k.shows.claim != k.clean.claim)
+    alone = result(known, verdict="VIOLATED")
+    alone["claims"] = [c for c in alone["claims"] if c["claim"] == known.shows.claim]
+    assert word(known, figures([alone])) == "half measured"
+
+
 def test_the_newest_run_counts_and_what_none_decided_is_said_so() -> None:
     old, new = result(KNOWN[0], shows=0, finished="1"), result(KNOWN[0], finished="2")
     text = page(figures([new, old]))
