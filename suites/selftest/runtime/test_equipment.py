@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from brokerproof.brokers.base import Opening
 from brokerproof.errors import EnvironmentProblem, UsageError
 from brokerproof.faults.base import Scene, apply, make
 from brokerproof.runtime import equipment, images, sweep
@@ -41,6 +42,10 @@ class Cluster:
         return {}
 
 
+#: There is no link, so nobody speaks.
+_OPENING = Opening(b"", b"", bool)
+
+
 @pytest.fixture(scope="module")
 def image() -> str:
     return images.ensure("kafka").tag  # has a user of its own, and a folder that belongs to it
@@ -59,7 +64,12 @@ def spec(image: str, script: str) -> NodeSpec:
 @pytest.fixture
 def ground(state: Path, able: None) -> Iterator[Ground]:
     made = Ground.open(
-        name=f"bp-{RUN}", run=RUN, nodes=["n1", "n2"], links=[], greeting=b"", equipment=["disk", "fsync_void"]
+        name=f"bp-{RUN}",
+        run=RUN,
+        nodes=["n1", "n2"],
+        links=[],
+        opening=_OPENING,
+        equipment=["disk", "fsync_void"],
     )
     yield made
     made.close()
@@ -133,9 +143,11 @@ def test_the_writes_of_a_node_are_slowed(ground: Ground, image: str) -> None:
 _DIES = """
 import os, signal, sys
 sys.path[:0] = sys.argv[3:]
+from brokerproof.brokers.base import Opening
 from brokerproof.runtime.ground import Ground
 from brokerproof.runtime.node import NodeSpec
-ground = Ground.open(name=f"bp-{sys.argv[1]}", run=sys.argv[1], nodes=["n1"], links=[], greeting=b"", equipment=["disk"])
+ground = Ground.open(name=f"bp-{sys.argv[1]}", run=sys.argv[1], nodes=["n1"], links=[], opening=Opening(b"", b"", bool),
+                     equipment=["disk"])
 ground.launch(NodeSpec(name="n1", image=sys.argv[2], command=["sleep", "1000"], data=("/var/lib/kafka/data",)))
 os.kill(os.getpid(), signal.SIGKILL)
 """
