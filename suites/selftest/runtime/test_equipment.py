@@ -38,6 +38,9 @@ class Cluster:
     def __init__(self, node: ContainerNode) -> None:
         self.nodes = {"n1": node}
 
+    def links(self, group: str) -> tuple[()]:
+        return ()
+
     def observe(self, names: object) -> dict[str, str]:
         return {}
 
