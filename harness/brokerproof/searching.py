@@ -83,16 +83,17 @@ def search_run(
         f"workloads, budget {budget_s:g} s or {schedules_max} schedules, seed {seed}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
-    # A polite kill is an interrupt: everything that was started goes through the same way out.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     hunt = Hunt(folder, console, seed=seed, budget_s=budget_s, schedules_max=schedules_max, only=only, arm=arm)
+    # A polite kill is an interrupt: everything that was started goes through the same way out.
+    before = {number: signal.signal(number, hunt.interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with contextlib.suppress(_Over):
             hunt.go(arms)
     except KeyboardInterrupt:
-        hunt.interrupted = True
+        pass  # it is known, and told
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         try:
             hunt.close()
         finally:
@@ -290,6 +291,12 @@ class Hunt:
         passed = time.monotonic() - self._started
         self.console.print(f"{passed:7.1f} s  {what}", highlight=False, markup=False, soft_wrap=True)
 
+    def interrupt(self, number: int, frame: object) -> None:
+        """Handles the signal. An exception that comes while a library cleans up is lost; the word that it was is not, and
+        ends the search before the next schedule."""
+        self.interrupted = True
+        raise KeyboardInterrupt
+
     def close(self) -> None:
         self._session.close()
 
@@ -327,6 +334,8 @@ class Hunt:
         def one(schedule: Schedule) -> None:
             text = json.dumps([asdict(i) for i in schedule], sort_keys=True)
             if text not in self._known:
+                if self.interrupted:
+                    raise KeyboardInterrupt
                 shrinking = bool(self._found)
                 if time.monotonic() >= (self._until if shrinking else until):
                     raise _Over
