@@ -29,6 +29,8 @@ from brokerproof.waiting import wait_until
 READY_S = 30.0
 #: How long a worker may take to end its part after it was asked to.
 STOP_S = 40.0
+#: How long a process may take from its last words to its end, and they to be heard.
+LAST_WORDS_S = 2.0
 
 
 class Worker(Protocol):
@@ -93,7 +95,8 @@ class ProcessWorker:
         self.failed = ""
         self._busy = False
         self._ready = threading.Event()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listening = threading.Thread(target=self._listen, daemon=True)
+        self._listening.start()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -109,6 +112,9 @@ class ProcessWorker:
             else:
                 self.failed = str(said.get("failed", ""))
                 self._busy = False
+        # A process that is ending closes its pipes first: what is told of it is told when it is gone.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(LAST_WORDS_S)
         if self._busy and not self.failed:
             self.failed = "its process ended in the middle of its part"
         self._busy = False
@@ -161,6 +167,9 @@ class ProcessWorker:
 
     @property
     def busy(self) -> bool:
+        if self._busy and self._process.poll() is not None:
+            # Its last words are heard, and its end is put down, before it counts as ended.
+            self._listening.join(LAST_WORDS_S)
         return self._busy and self._process.poll() is None
 
     @property
