@@ -200,9 +200,9 @@ def test_fewer_acks(stage: Stage, acks: str, told: bool) -> None:
 
 
 def test_a_rate_is_a_schedule_and_an_answer_is_not_kept_for_the_next(stage: Stage) -> None:
-    stage.send(200, rate_per_s=100.0, settings={"linger.ms": 0})
+    stage.send(600, rate_per_s=100.0, settings={"linger.ms": 0})
     sent = stage.rows("send", OK)
-    assert len(sent["msg"]) == 200
+    assert len(sent["msg"]) == 600
     assert set(np.diff(np.sort(sent["due_ns"])).tolist()) == {10_000_000}, "one is due every 10 ms, whatever happens"
     assert (sent["start_ns"] >= sent["due_ns"]).all()
     # Answers are written down as they come, each at its time: not in one go when the sender gets round to it.
