@@ -12,7 +12,7 @@ from brokerproof.faults.base import LinkFault, fault
 @fault("link_down")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkDown(LinkFault):
-    """Evidence: a fresh connection through the same proxy is refused."""
+    """Evidence: a fresh connection through the same proxy is refused, or ended before anything was answered."""
 
     name: ClassVar[str] = "link_down"
 
@@ -23,4 +23,5 @@ class LinkDown(LinkFault):
         link.enable()
 
     def bites(self, seen: Greeted) -> bool:
-        return not seen.connected
+        # Where an engine forwards ports by a process of its own, that one accepts, finds nobody behind it, and closes.
+        return not seen.connected or (not seen.answered and seen.ended != "")
