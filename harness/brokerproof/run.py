@@ -538,8 +538,8 @@ class _Hand:
             block.note("fault", f"inject {injection.fault} {','.join(record.targets)}", record.injected_s)
             late = record.late_ms or 0.0
             self._say(
-                f"{injection.fault} on {', '.join(record.targets)} for {injection.for_s:g} s"
-                + (f", {late:.0f} ms later than planned" if late > LATE_MS else "")
+                f"{'dry run of ' if injection.dry else ''}{injection.fault} on {', '.join(record.targets)} for "
+                f"{injection.for_s:g} s" + (f", {late:.0f} ms later than planned" if late > LATE_MS else "")
             )
             if injection.until_read:
                 self._over.wait()
