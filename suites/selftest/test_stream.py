@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from brokerproof.errors import DeadlineError
 from brokerproof.history import Meta
 from brokerproof.loadprocess import LoadSpec
 from brokerproof.plan import Destination, Plan, Receiver, Sender, Workload
@@ -78,7 +81,9 @@ PLAN = Plan(
     workload=Workload(destinations=(Destination(name="q", kind="queue"),), senders=(Sender(),), receivers=(Receiver(),)),
     schedule=(), settings={}, seed=1, claim="c", variant="", arm="treatment", trial="t",
 )  # fmt: skip
-CLUSTER: Any = SimpleNamespace(in_process=False, keeps_consumed=False, endpoint=lambda group, name=None: {})
+CLUSTER: Any = SimpleNamespace(
+    in_process=False, keeps_consumed=False, redelivery_s=1.0, endpoint=lambda group, name=None: {}
+)
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +122,40 @@ def test_a_client_that_is_stuck_twice_leaves_evidence_missing(tmp_path: Path) ->
     assert len(crew.taken) == 3
     [problem] = block.trials[0].problems
     assert problem.startswith("consumers of t to connect")
+
+
+@pytest.mark.parametrize(
+    ("worked_off", "problem"),
+    [
+        ([1, 2, 3, 4], ""),  # slower than the senders, and done in the end
+        ([1, 1], "receivers to go quiet: not reached after 0.05 s; last state seen: False; 1 of 4 messages were worked off"),
+        ([1, 2, 2], "2 of 4 messages were worked off"),
+        ([1, 1.1, 1.2, 1.3, 1.4, 1.5], "receivers work on, 1.4 of 4 messages, after 5 times the drain's deadline"),
+    ],
+)  # fmt: skip
+def test_receivers_are_waited_for_as_long_as_they_get_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worked_off: list[float], problem: str
+) -> None:
+    block, _ = _start(tmp_path, False, False)
+    trial = block.trials[0]
+    trial.plan = replace(PLAN, workload=replace(PLAN.workload, drain_s=0.05))
+    deadlines = iter(worked_off)
+    done = 0.0
+
+    def passed(condition: Callable[[], bool], timeout_s: float, why: str, **_: object) -> bool:
+        nonlocal done
+        done = next(deadlines)
+        if condition():
+            return True
+        raise DeadlineError(f"{why}: not reached after {timeout_s:g} s; last state seen: False")
+
+    monkeypatch.setattr(stream, "wait_until", passed)
+    monkeypatch.setattr(trial, "_come_to", lambda *_: done)
+    monkeypatch.setattr(trial, "_acknowledged", lambda: 4)
+    monkeypatch.setattr(trial, "connected", lambda role: False)
+    trial.quiet(0)
+    assert "; ".join(trial.problems).endswith(problem)
+    assert bool(trial.problems) is bool(problem)
 
 
 def test_senders_share_no_numbers(tmp_path: Path, state: Path) -> None:

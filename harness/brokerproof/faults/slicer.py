@@ -11,6 +11,8 @@ from brokerproof.faults.base import LinkFault, Scene, Stream, again_if, fault, s
 
 #: Segments that follow each other closely may be read together; with a delay between them most are not.
 _READ_TOGETHER = 4
+#: The pieces of an answer that nobody slices arrive within so long of each other.
+_TOGETHER_MS = 20.0
 
 
 @fault("slicer")
@@ -20,8 +22,9 @@ class Slicer(LinkFault):
 
     stream: ``upstream`` (client to broker), ``downstream`` or ``both``.
     delay_us: between two segments; the proxy's clock adds to it, half a millisecond or so.
-    Evidence: downstream, the number of reads in which the answer arrives. Upstream, where the probe does not read, a
-    longer greeting is answered no earlier than the delays between its segments take, three times running.
+    Evidence: downstream, the number of reads in which the answer arrives; where a busy machine reads many segments at
+    once, that it arrives in pieces and no sooner than the delays between its segments take. Upstream, where the probe does
+    not read, a longer greeting is answered no earlier than those delays take. Three times running.
     """
 
     name: ClassVar[str] = "slicer"
@@ -55,14 +58,13 @@ class Slicer(LinkFault):
     def ask(self, link: Link) -> Greeted:
         # Some 4,000 octets both ways, of which each may be a segment with its delay and what the proxy's clock adds.
         timeout_s = 2.0 + 4000 * (self.delay_us + 1500) / 1e6 / self.average_size
-        if "downstream" in streams(self.stream):
-            return link.exchange(timeout_s)
         return again_if(self.bites, lambda: link.exchange(timeout_s))
 
     def bites(self, seen: Greeted) -> bool:
-        if not seen.answered or seen.whole_ms is None:
+        if not seen.answered or seen.whole_ms is None or seen.rtt_ms is None:
             return False
         most = self.average_size + self.size_variation
-        sliced = seen.pieces >= max(3, seen.octets / most / _READ_TOGETHER)
+        drawn_out = seen.whole_ms - seen.rtt_ms >= max(_TOGETHER_MS, seen.octets / most * self.delay_us / 1000)
+        sliced = seen.pieces >= max(3, seen.octets / most / _READ_TOGETHER) or (seen.pieces > 1 and drawn_out)
         late = seen.whole_ms >= max(10.0, seen.sent / most * self.delay_us / 1000)
         return all({"downstream": sliced, "upstream": late}[stream] for stream in streams(self.stream))

@@ -28,7 +28,7 @@ from brokerproof.waiting import wait_until
 
 READY_S = 30.0
 #: How long a worker may take to end its part after it was asked to.
-STOP_S = 40.0
+STOP_S = 75.0
 #: How long a process may take from its last words to its end, and they to be heard.
 LAST_WORDS_S = 2.0
 
