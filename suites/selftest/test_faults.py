@@ -20,6 +20,7 @@ from brokerproof.errors import DeadlineError, HarnessError, PlanError, UsageErro
 from brokerproof.experiment import Experiment
 from brokerproof.faults import base
 from brokerproof.faults.base import Probe, Scene, apply, faults, judge, make
+from brokerproof.faults.planes import nodes
 from brokerproof.plan import Destination, Injection, Workload
 from brokerproof.run import lacking
 
@@ -395,7 +396,7 @@ def test_roles_of_nodes(target: str, nodes: str, scene: Scene) -> None:
 
 
 def test_a_replica_leads_nothing_of_the_scene(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "LEADER_S", 0.05)
+    monkeypatch.setattr(nodes, "LEADER_S", 0.05)
     both = Scene(cluster=three_nodes(scene).cluster, destinations=("one", "two"))
     both.cluster.replicas = lambda name: {"one": "ba", "two": "bc"}[name]  # type: ignore[method-assign]
     assert make("kill").resolve(both, "replica") == ("a", "c")
@@ -404,7 +405,7 @@ def test_a_replica_leads_nothing_of_the_scene(scene: Scene, monkeypatch: pytest.
 
 
 def test_a_role_that_nobody_has_is_said_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "LEADER_S", 0.05)
+    monkeypatch.setattr(nodes, "LEADER_S", 0.05)
     for role in ("replica", "follower", "minority"):
         with pytest.raises(PlanError, match=f"no node is a {role} of q: led by m1"):
             make("kill").resolve(scene, role)

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from brokerproof.brokers.base import Greeted, Link
 from brokerproof.errors import PlanError
-from brokerproof.faults.base import LinkFault, Scene, Stream, again_if, fault, streams
+from brokerproof.faults.base import Scene, fault
+from brokerproof.faults.planes.links import LinkFault, Stream, again_if, streams
 
 #: What the probe's transfer takes at the limited rate has to be longer than what it takes anyway on a busy machine.
 _TELLING_MS = 15.0

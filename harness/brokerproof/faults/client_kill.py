@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from brokerproof.errors import PlanError, unknown
-from brokerproof.faults.base import Plane, Probe, Scene, Step, fault, resolve_clients
+from brokerproof.faults.base import Plane, Probe, Scene, Step, fault
+from brokerproof.faults.planes.clients import resolve_clients
 
 #: Step -> what the history has last of a client that was killed right after it.
 _LAST = {"receive": ("receive",), "effect": ("effect",), "ack": ("settle", "commit")}

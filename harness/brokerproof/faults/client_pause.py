@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
-from brokerproof.faults.base import Plane, Probe, Scene, fault, resolve_clients
+from brokerproof.faults.base import Plane, Probe, Scene, fault
+from brokerproof.faults.planes.clients import resolve_clients
 
 
 @fault("client_pause")

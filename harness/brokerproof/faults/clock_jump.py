@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from brokerproof.brokers.base import Clocked
 from brokerproof.errors import UsageError
-from brokerproof.faults.base import CLOCK_RIGHT_S, ClockFault, ClockReading, fault
+from brokerproof.faults.base import fault
+from brokerproof.faults.planes.clocks import CLOCK_RIGHT_S, ClockFault, ClockReading
 
 
 @fault("clock_jump")

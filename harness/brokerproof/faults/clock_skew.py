@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from brokerproof.brokers.base import Clocked
 from brokerproof.errors import DeadlineError, UsageError
-from brokerproof.faults.base import CLOCK_RIGHT_S, ClockFault, ClockReading, fault
+from brokerproof.faults.base import fault
+from brokerproof.faults.planes.clocks import CLOCK_RIGHT_S, ClockFault, ClockReading
 from brokerproof.waiting import wait_until
 
 #: So much a clock has to have gained between two looks, at the errors of a busy machine.

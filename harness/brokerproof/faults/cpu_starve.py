@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from brokerproof.brokers.base import Limited, Node, Throttled
 from brokerproof.errors import DeadlineError, HarnessError
-from brokerproof.faults.base import NodeFault, Probe, Scene, fault, need, resolve_nodes, revive
+from brokerproof.faults.base import Probe, Scene, fault
+from brokerproof.faults.planes.nodes import NodeFault, need, resolve_nodes, revive
 from brokerproof.waiting import wait_until
 
 #: How long a look watches the counters: a starved node is throttled in most of these ten periods.

@@ -9,7 +9,8 @@ from threading import Event
 from typing import ClassVar
 
 from brokerproof.brokers.base import Node
-from brokerproof.faults.base import LastingNodeFault, Scene, fault
+from brokerproof.faults.base import Scene, fault
+from brokerproof.faults.planes.nodes import LastingNodeFault
 
 
 @fault("crash_loop")

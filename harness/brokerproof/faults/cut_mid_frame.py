@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 
 from brokerproof.brokers.base import Greeted, Link
 from brokerproof.errors import PlanError
-from brokerproof.faults.base import LinkFault, Scene, fault, streams
+from brokerproof.faults.base import Scene, fault
+from brokerproof.faults.planes.links import LinkFault, streams
 
 #: A little less than the probe's longer greeting, which has to be cut in its middle.
 _OCTETS_MAX = 1900

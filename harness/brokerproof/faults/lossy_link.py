@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from brokerproof.brokers.base import Direction, PeerLinks, PeerTrouble, both_ways
 from brokerproof.errors import PlanError
-from brokerproof.faults.base import PeerFault, Probe, Scene, arrows, fault, peers_of
+from brokerproof.faults.base import Probe, Scene, fault
+from brokerproof.faults.planes.peers import PeerFault, arrows, peers_of
 
 #: So many of the probe's datagrams are expected to be lost in each direction: that none is happens once in 10^8.
 _LOST_EXPECTED = 20

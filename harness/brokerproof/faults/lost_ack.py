@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from brokerproof.brokers.base import Greeted, Link
-from brokerproof.faults.base import LinkFault, fault
+from brokerproof.faults.base import fault
+from brokerproof.faults.planes.links import LinkFault
 
 
 @fault("lost_ack")

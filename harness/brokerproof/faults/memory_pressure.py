@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 
 from brokerproof.brokers.base import Limited, MemoryAlarmed, Node
 from brokerproof.errors import HarnessError, PlanError
-from brokerproof.faults.base import Plane, Probe, Scene, fault, need, resolve_nodes, revive
+from brokerproof.faults.base import Plane, Probe, Scene, fault
+from brokerproof.faults.planes.nodes import need, resolve_nodes, revive
 
 #: The kernel gives back memory a little ahead of the limit, in batches of some pages for each processor.
 _AT_LIMIT = 0.97

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 
 from brokerproof.brokers.base import Direction, PeerLinks, both_ways
 from brokerproof.errors import PlanError, unknown
-from brokerproof.faults.base import PeerFault, Probe, Scene, arrows, fault, peers_of
+from brokerproof.faults.base import Probe, Scene, fault
+from brokerproof.faults.planes.peers import PeerFault, arrows, peers_of
 
 _SHAPES = ("isolate", "halves", "ring", "bridge")
 

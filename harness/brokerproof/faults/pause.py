@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from brokerproof.brokers.base import Node
-from brokerproof.faults.base import NodeFault, fault
+from brokerproof.faults.base import fault
+from brokerproof.faults.planes.nodes import NodeFault
 
 
 @fault("pause")

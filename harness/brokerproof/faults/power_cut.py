@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from brokerproof.brokers.base import Disk, Node
-from brokerproof.faults.base import DiskFault, Scene, each_disk, fault, start_again
+from brokerproof.faults.base import Scene, fault
+from brokerproof.faults.planes.disks import DiskFault, each_disk
+from brokerproof.faults.planes.nodes import start_again
 
 
 @fault("power_cut")

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from brokerproof.brokers.base import Disk, Node
-from brokerproof.faults.base import DiskFault, fault, start_again
+from brokerproof.faults.base import fault
+from brokerproof.faults.planes.disks import DiskFault
+from brokerproof.faults.planes.nodes import start_again
 
 
 @fault("read_only")

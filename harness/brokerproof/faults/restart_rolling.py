@@ -9,7 +9,8 @@ from threading import Event
 from typing import ClassVar
 
 from brokerproof.brokers.base import Node
-from brokerproof.faults.base import LastingNodeFault, Scene, fault
+from brokerproof.faults.base import Scene, fault
+from brokerproof.faults.planes.nodes import LastingNodeFault
 
 #: How long a node may take to be back; after that the round ends, as an operator would end it.
 _BACK_S = 90.0

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from brokerproof.brokers.base import Greeted, Link
 from brokerproof.errors import PlanError
-from brokerproof.faults.base import LinkFault, Scene, Stream, again_if, fault, streams
+from brokerproof.faults.base import Scene, fault
+from brokerproof.faults.planes.links import LinkFault, Stream, again_if, streams
 
 #: Segments that follow each other closely may be read together; with a delay between them most are not.
 _READ_TOGETHER = 4

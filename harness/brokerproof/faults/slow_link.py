@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from brokerproof.brokers.base import Direction, PeerLinks, PeerTrouble, both_ways
 from brokerproof.errors import PlanError
-from brokerproof.faults.base import PeerFault, Probe, Scene, arrows, fault, peers_of
+from brokerproof.faults.base import Probe, Scene, fault
+from brokerproof.faults.planes.peers import PeerFault, arrows, peers_of
 
 #: The probe's transfer takes about so long at the limited rate, within these sizes.
 _TRANSFER_S, _OCTETS_MIN, _OCTETS_MAX = 0.5, 5_600, 42_000

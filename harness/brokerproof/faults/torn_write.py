@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from brokerproof.brokers.base import Disk, Node
-from brokerproof.faults.base import Scene, each_disk, fault, newest_segment, seen_damage
+from brokerproof.faults.base import Scene, fault
+from brokerproof.faults.planes.disks import each_disk, newest_segment, seen_damage
 from brokerproof.faults.power_cut import PowerCut
 
 

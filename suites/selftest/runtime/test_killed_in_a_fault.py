@@ -26,8 +26,8 @@ import pytest
 
 from brokerproof.brokers.base import LONGER_OCTETS, Opening
 from brokerproof.errors import DeadlineError
-from brokerproof.faults import base
 from brokerproof.faults.base import Scene, apply, faults, look, make, missing, plane
+from brokerproof.faults.planes import clocks, disks
 from brokerproof.runtime import images, sweep
 from brokerproof.runtime.ground import Ground, LinkSpec
 from brokerproof.runtime.node import LABEL_RUN, NodeSpec, client
@@ -218,7 +218,8 @@ def harness(run: str, phase: str, wanted: Sequence[str]) -> None:
         list(pool.map(launch, nodes))
     Plain(ground, nodes, peers=False).wait_healthy(30)
     held = Held(phase)
-    base.ThreadPoolExecutor = Following  # type: ignore[misc]
+    for module in (links, nodes, clocks, disks):
+        module.ThreadPoolExecutor = Following  # type: ignore[attr-defined]
     sys.addaudithook(held.audit)
 
     def one(name: str) -> None:
