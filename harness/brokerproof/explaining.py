@@ -150,7 +150,7 @@ def _faults(folder: Path, index: Index) -> list[dict[str, Any]]:
                 "to_s": i["healed_s"] if i["healed_s"] >= 0 else None, "evidence": i["evidence"],
             }
             for i in load_json(file).get("injections", ())
-            if i["injected_s"] >= 0
+            if i["injected_s"] >= 0 and not i.get("dry")
         ]  # fmt: skip
     out: list[dict[str, Any]] = []
     for at, what, text in fault_times(index):

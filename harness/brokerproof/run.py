@@ -616,6 +616,14 @@ def _facts(block: Block, plan: Plan) -> Mapping[str, Any]:
 # -- from the files of a trial to its part of the verdict --------------------------------------------------------------
 
 
+def _of_a_disk(fault: str) -> bool:
+    """Whether that is a disk fault; an older run may hold one that there is no more."""
+    try:
+        return plane(fault) == "disk"
+    except UsageError:
+        return False
+
+
 def evaluate(folder: Path, deciding: Sequence[str]) -> TrialResult:
     """History -> finding, with the exposure of each fault; writes ``findings.json`` and completes ``faults.json``."""
     try:
@@ -627,9 +635,7 @@ def evaluate(folder: Path, deciding: Sequence[str]) -> TrialResult:
     injections = faults.get("injections", [])
     # A disk that fails takes what it was given before, too: what was sent was in its hands ever since.
     windows = [
-        (0.0 if plane(i["fault"]) == "disk" else i["injected_s"], i["healed_s"])
-        for i in injections
-        if i["injected_s"] >= 0
+        (0.0 if _of_a_disk(i["fault"]) else i["injected_s"], i["healed_s"]) for i in injections if i["injected_s"] >= 0
     ]
     witnesses = 0
     if history is not None:

@@ -50,7 +50,8 @@ def test_a_class_is_named_beyond_its_first_hundred_messages(tmp_path: Path) -> N
 def test_faults_json_says_more_than_the_rows(tmp_path: Path) -> None:
     folder = write(tmp_path, *TALE)
     injection = {"fault": "kill", "targets": ["m1"], "injected_s": 0.003, "healed_s": -1.0, "evidence": "not_healed"}
-    (folder / "faults.json").write_text(json.dumps({"injections": [injection, {**injection, "injected_s": -1.0}]}))
+    never, dry = {**injection, "injected_s": -1.0}, {**injection, "dry": True}
+    (folder / "faults.json").write_text(json.dumps({"injections": [injection, never, dry]}))
     (fault,) = explain(folder, 0).faults
     assert (fault["to_s"], fault["evidence"]) == (None, "not_healed")
 

@@ -525,6 +525,21 @@ def test_one_look_that_is_late_does_not_count(name: str, scene: Scene) -> None:
     assert fault.probe(scene, (link.name,)).bites is False
 
 
+@pytest.mark.parametrize(
+    ("pieces", "whole_ms", "bites"),
+    [((1, 1, 120), 400.0, True), ((1, 1, 1), 400.0, False), ((1, 1, 2), 90.0, False), ((3, 3, 3), 12.0, False),
+     ((1, 2, 2), 400.0, True)],
+)  # fmt: skip
+def test_one_look_that_sees_slices_is_enough(pieces: Sequence[int], whole_ms: float, bites: bool, scene: Scene) -> None:
+    """A reader that gets no processor reads many slices at once; an answer that nobody slices never has many."""
+    fault, scene, _ = staged("slicer", scene, {"stream": "downstream"})
+    link: Any = scene.cluster.links("producer")[0]
+    first = Greeted(True, True, "", 10.0, sent=2000, octets=1000, pieces=1, whole_ms=whole_ms)
+    looks = iter([replace(first, pieces=n) for n in pieces])
+    link.exchange = lambda timeout_s: next(looks)
+    assert fault.probe(scene, (link.name,)).bites is bites
+
+
 def test_a_cut_behind_the_answers_end_has_no_effect(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     impatient(monkeypatch, "cut_mid_frame")
     fault = make("cut_mid_frame", {"stream": "downstream", "after_octets": 1000})

@@ -150,6 +150,7 @@ class Applied:
     """The record of one injection: what ``faults.json`` holds. Times in seconds from the trial's start.
 
     planned_s: when it was to be issued; injected_s: when it was.  overlapped: another one was on the same nodes or links.
+    dry: looks and waits only, nothing was injected.
     """
 
     fault: str
@@ -167,6 +168,7 @@ class Applied:
     error: str = ""
     planned_s: float = -1.0
     overlapped: bool = False
+    dry: bool = False
     #: Looks once more, from outside, while the fault is still on; set by ``apply``.
     confirm: Callable[[], None] = field(default=lambda: None, repr=False)
     #: Looks once more when everything is over, where company had kept the last look from saying anything.
@@ -185,7 +187,7 @@ class Applied:
             "evidence": self.evidence, "injected_s": self.injected_s, "bit_s": self.bit_s,
             "healing_s": self.healing_s, "healed_s": self.healed_s, "probes": self.probes,
             "observed": self.observed, "in_flight": self.in_flight, "error": self.error, "planned_s": self.planned_s,
-            "late_ms": self.late_ms, "overlapped": self.overlapped,
+            "late_ms": self.late_ms, "overlapped": self.overlapped, "dry": self.dry,
         }  # fmt: skip
 
 
@@ -219,7 +221,7 @@ def apply(
         than ``no_effect``.
     """
     before = before or look(fault_, scene, target)
-    record = Applied(fault_.name, target, dict(options or {}), targets=before.targets, planned_s=planned_s)
+    record = Applied(fault_.name, target, dict(options or {}), targets=before.targets, planned_s=planned_s, dry=dry)
     record.observed["before"] = before.observed
     record.probes["before"] = before.probe.to_json()
     scene = replace(scene, note=partial(_note, record, now_s))

@@ -10,10 +10,12 @@ from brokerproof.errors import PlanError
 from brokerproof.faults.base import Scene, fault
 from brokerproof.faults.planes.links import LinkFault, Stream, again_if, streams
 
-#: Segments that follow each other closely may be read together; with a delay between them most are not.
-_READ_TOGETHER = 4
-#: The pieces of an answer that nobody slices arrive within so long of each other.
-_TOGETHER_MS = 20.0
+#: So many segments a busy machine may read together; an answer that nobody slices comes in one piece or two.
+_READ_TOGETHER, _WHOLE_PIECES = 40, 3
+#: Its pieces arrive within so long of each other.
+_TOGETHER_MS = 100.0
+#: How often a link is looked at until one answer is seen to be sliced: a reader that gets no processor sees no pieces.
+_TRIES = 3
 
 
 @fault("slicer")
@@ -23,12 +25,13 @@ class Slicer(LinkFault):
 
     stream: ``upstream`` (client to broker), ``downstream`` or ``both``.
     delay_us: between two segments; the proxy's clock adds to it, half a millisecond or so.
-    Evidence: downstream, the number of reads in which the answer arrives; where a busy machine reads many segments at
-    once, that it arrives in pieces and no sooner than the delays between its segments take. Upstream, where the probe does
-    not read, a longer greeting is answered no earlier than those delays take. Three times running.
+    Evidence: downstream, the number of reads in which the answer arrives or, where a busy machine reads many segments at
+    once, an answer in pieces that takes no less than the delays between its segments, in one of three looks. Upstream,
+    where the probe does not read, a longer greeting is answered no earlier than those delays take, three times running.
     """
 
     name: ClassVar[str] = "slicer"
+    bite_s: ClassVar[float] = 15.0
     average_size: int = 1
     size_variation: int = 0
     delay_us: int = 100
@@ -59,13 +62,17 @@ class Slicer(LinkFault):
     def ask(self, link: Link) -> Greeted:
         # Some 4,000 octets both ways, of which each may be a segment with its delay and what the proxy's clock adds.
         timeout_s = 2.0 + 4000 * (self.delay_us + 1500) / 1e6 / self.average_size
-        return again_if(self.bites, lambda: link.exchange(timeout_s))
+        if "downstream" not in streams(self.stream):
+            return again_if(self.bites, lambda: link.exchange(timeout_s))
+        return again_if(lambda seen: not self.bites(seen), lambda: link.exchange(timeout_s), _TRIES)
 
     def bites(self, seen: Greeted) -> bool:
         if not seen.answered or seen.whole_ms is None or seen.rtt_ms is None:
             return False
         most = self.average_size + self.size_variation
         drawn_out = seen.whole_ms - seen.rtt_ms >= max(_TOGETHER_MS, seen.octets / most * self.delay_us / 1000)
-        sliced = seen.pieces >= max(3, seen.octets / most / _READ_TOGETHER) or (seen.pieces > 1 and drawn_out)
+        sliced = seen.pieces > max(_WHOLE_PIECES, seen.octets / most / _READ_TOGETHER) or (
+            seen.pieces > 1 and drawn_out
+        )
         late = seen.whole_ms >= max(10.0, seen.sent / most * self.delay_us / 1000)
         return all({"downstream": sliced, "upstream": late}[stream] for stream in streams(self.stream))

@@ -175,6 +175,8 @@ def lifeline(line: Json, scale: tuple[float, float], faults: Sequence[Json]) -> 
     parts = []
     for fault in faults:
         begin, end = _time(fault, "injected_s"), _time(fault, "healed_s")
+        if fault.get("dry") is True:
+            continue  # nothing was broken
         if begin is not None and begin < last and (end is None or end > first):
             wide = x(last if end is None else end) - x(begin)
             parts.append(
@@ -223,15 +225,20 @@ def _band(fault: Json, x: Callable[[float], float], end_s: float, y: float, bott
     healing = _time(fault, "healing_s")
     stop = end_s if healed is None else healed
     active = stop if healing is None else min(healing, stop)
+    dry = fault.get("dry") is True
     out = [
-        Markup('<rect class="band" x="{}" y="{}" width="{}" height="{}"/>').format(
-            _n(x(begin)), _n(y), _n(max(1.5, x(active) - x(begin))), _n(bottom - y)
-        ),
-        Markup('<rect class="bar" x="{}" y="{}" width="{}" height="15"/>').format(
-            _n(x(begin)), _n(y), _n(max(1.5, x(active) - x(begin)))
+        Markup('<rect class="{}" x="{}" y="{}" width="{}" height="15"/>').format(
+            "bar dry" if dry else "bar", _n(x(begin)), _n(y), _n(max(1.5, x(active) - x(begin)))
         ),
     ]
-    if stop > active:
+    if not dry:
+        out.insert(
+            0,
+            Markup('<rect class="band" x="{}" y="{}" width="{}" height="{}"/>').format(
+                _n(x(begin)), _n(y), _n(max(1.5, x(active) - x(begin))), _n(bottom - y)
+            ),
+        )
+    if stop > active and not dry:
         out.append(
             Markup('<rect class="heal" x="{}" y="{}" width="{}" height="{}"/>').format(
                 _n(x(active)), _n(y), _n(max(1.0, x(stop) - x(active))), _n(bottom - y)
@@ -251,7 +258,11 @@ def _band(fault: Json, x: Callable[[float], float], end_s: float, y: float, bott
 def _fault_label(fault: Json) -> str:
     """The fault and whom it hit, cut to what fits beside its bar."""
     targets = ", ".join(text(t) for t in items(fault.get("targets"))) or text(fault.get("target"))
-    label = text(fault.get("fault")) + (f" → {targets}" if targets else "")
+    label = (
+        ("dry run of " if fault.get("dry") is True else "")
+        + text(fault.get("fault"))
+        + (f" → {targets}" if targets else "")
+    )
     return label if len(label) <= 56 else label[:55] + "…"
 
 

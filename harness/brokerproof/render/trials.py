@@ -189,7 +189,7 @@ def _fault(fault: Json) -> FaultView:
         probes.append((when, says, text(probe.get("seen"))))
     in_flight = number(fault.get("in_flight"))
     return FaultView(
-        name=text(fault.get("fault")),
+        name=("dry run of " if fault.get("dry") is True else "") + text(fault.get("fault")),
         target=text(fault.get("target")),
         targets=", ".join(map(text, items(fault.get("targets")))),
         options=", ".join(f"{k} {text(v)}" for k, v in mapping(fault.get("options")).items()),

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from render_sample import HOSTILE, claim, make_hostile, write, write_sample
+from render_sample import HOSTILE, claim, injection, make_hostile, write, write_sample
 
-from brokerproof.render import html, render_all
+from brokerproof.render import html, render_all, svg
 from brokerproof.render.folder import as_expected, clean, read_run
 
 
@@ -262,3 +262,17 @@ def test_the_page_stays_small_and_what_is_left_off_is_said(tmp_path: Path) -> No
     assert len(small) / cells * 40 < 3_000_000
     assert len(large) < len(small) * 1.1
     assert "more are in the run folder" in large
+
+
+def test_a_dry_run_is_no_fault_in_the_drawings() -> None:
+    real = injection("kill", "leader", "n1", 2.0, 5.0)
+    dry = {**real, "dry": True}
+    data = {"bin_s": 1.0, "sent_ok": [3] * 10, "received_ok": [3] * 10}
+    line = {"t_s": 2.5, "end_s": 3.0, "f": "send", "outcome": "ok"}
+    scale = svg.lifeline_scale([line])
+    assert scale is not None
+    assert 'class="band"' in svg.timeline(data, [real]) and 'class="band"' in svg.lifeline(line, scale, [real])
+    drawn = svg.timeline(data, [dry])
+    assert "dry run of kill → n1" in drawn and 'class="bar dry"' in drawn
+    assert 'class="band"' not in drawn + svg.lifeline(line, scale, [dry])
+    assert "heal" not in drawn

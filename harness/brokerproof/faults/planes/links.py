@@ -86,10 +86,11 @@ class LinkFault:
         return Probe(False if all(saw.answered for saw in seen) and not any(biting) else None, said)
 
 
-def again_if(bites: Callable[[Greeted], bool], ask: Callable[[], Greeted], times: int = 3) -> Greeted:
-    """The first look that does not bite, or the last of so many: for what a busy machine looks like now and then."""
+def again_if(doubtful: Callable[[Greeted], bool], ask: Callable[[], Greeted], times: int = 3) -> Greeted:
+    """The first look that is not doubtful, or the last of so many: a busy machine looks broken now and then, and hides
+    now and then what is."""
     for _ in range(times - 1):
-        if not bites(seen := ask()):
+        if not doubtful(seen := ask()):
             return seen
     return ask()
 
