@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from brokerproof.brokers.base import broker, configurations, products, without
+from brokerproof.brokers.base import broker, configurations, parse_target, products, without
 from brokerproof.claims import Declared
 from brokerproof.errors import HarnessError, UsageError, unknown
 from brokerproof.experiment import PROFILES, Cell, Experiment, PropertyExperiment
@@ -111,18 +111,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Cells(config), "brokerproof-cells")
 
 
-def targets(named: Sequence[str]) -> list[tuple[str, str]]:
+def targets(texts: Sequence[str]) -> list[tuple[str, str]]:
     """(product, version) of each ``--broker``. Raises UsageError for what does not exist."""
-    found = []
-    for text in named or REAL:
-        product, _, version = text.partition("=")
-        if product not in products():
-            raise unknown("broker", product, products())
-        versions = broker(product).versions
-        if version and version not in versions:
-            raise unknown(f"version of {product}", version, versions)
-        found.append((product, version or versions[0]))
-    return found
+    return [parse_target(text) for text in texts or REAL]
 
 
 # -- items -------------------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ class Session:
     def cluster(self, key: ClusterKey, cell: str) -> Iterator[Cluster]:
         """Leases a cluster; one that a trial left unhealthy is replaced."""
         self.say(cell, f"waiting for {key.product} {key.version} {key.topology}")
-        needed = {_key(p).cluster for p in self.blocks.coming}
+        needed = {ClusterKey.of_plan(p).cluster for p in self.blocks.coming}
         with self.pool.lease(key, progress=lambda what: self.say(cell, what), needed=needed) as cluster:
             if self._last.get(key.product) is not cluster:
                 self._last[key.product] = cluster
@@ -128,7 +128,7 @@ class Session:
 
     def _coming(self, key: ClusterKey) -> list[tuple[Plan, int]]:
         """(plan, destination) of each lane that coming cells need on that cluster."""
-        mine = (p for p in (*self.blocks.coming, *self.ahead) if _key(p).cluster == key.cluster)
+        mine = (p for p in (*self.blocks.coming, *self.ahead) if ClusterKey.of_plan(p).cluster == key.cluster)
         return [(p, d) for p in mine for d in range(len(p.workload.destinations))]
 
     def _declare(self, cluster: Cluster, lanes: Sequence[tuple[Plan, int]], say: Callable[[str], None]) -> None:
@@ -174,10 +174,6 @@ class Session:
         for scribe in self._scribes.values():
             scribe.close()
         self.pool.close()
-
-
-def _key(plan: Plan) -> ClusterKey:
-    return ClusterKey.of(plan.product, plan.version, plan.topology, plan.settings, plan.equipment)
 
 
 def _id(cluster: Cluster) -> str:
@@ -323,7 +319,7 @@ def _watching(session: Session, cell: Cell, plans: Sequence[Plan]) -> Iterator[W
 def _run_shared(session: Session, cell: Cell, block: SharedBlock, watch: Watch | None) -> None:
     try:
         run_block(
-            session, cell.slug, block.plans, _key(block.plans[0]), link_groups=block.link_groups, watch=watch
+            session, cell.slug, block.plans, ClusterKey.of_plan(block.plans[0]), link_groups=block.link_groups, watch=watch
         )  # fmt: skip
     except Exception as exc:
         block.failed = exc
@@ -872,7 +868,7 @@ def replay(session: Session, folder: RunFolder, trials: Sequence[str], *, record
         deciding = tuple(entry["deciding"]) if entry else ()
         groups = tuple(sorted({s.link for s in plan.workload.senders} | {r.link for r in plan.workload.receivers}))
         run_block(
-            session, f"replay of {trial}", [plan], _key(plan),
+            session, f"replay of {trial}", [plan], ClusterKey.of_plan(plan),
             link_groups=tuple(entry["link_groups"]) if entry else groups, recorded=recorded,
         )  # fmt: skip
         results.append(evaluate(session.folder.trial(trial), deciding))

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from brokerproof import promises, run
-from brokerproof.brokers.base import Cluster, broker, configurations, products
+from brokerproof.brokers.base import Cluster, broker, configurations, parse_target
 from brokerproof.claims import Declared, declared
 from brokerproof.errors import EnvironmentProblem, HarnessError, UsageError, unknown
 from brokerproof.experiment import Cell, Experiment
@@ -68,7 +68,7 @@ def search_run(
     """Exit code 1: a schedule was found that breaks a promise. 0: none within the budget. 3: nothing could be said of any.
     130: interrupted before anything was found."""
     budget_s = seconds(budget)
-    product, version = _target(target)
+    product, version = parse_target(target)
     seed = random.SystemRandom().randrange(1, 100_000) if seed is None else seed
     arms = _arms(product, version, select, arm, seed, _equipment(only))
     folder = RunFolder((run_dir or Path("runs", new_run_id(seed))).absolute())
@@ -107,16 +107,6 @@ def seconds(text: str) -> float:
     if match is None or float(match[1]) <= 0:
         raise UsageError(f"--budget {text!r}: expected a time like 90s, 10m or 1h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def _target(text: str) -> tuple[str, str]:
-    product, _, version = text.partition("=")
-    if product not in products():
-        raise unknown("broker", product, products())
-    versions = broker(product).versions
-    if version and version not in versions:
-        raise unknown(f"version of {product}", version, versions)
-    return product, version or versions[0]
 
 
 def _equipment(only: Sequence[str]) -> tuple[str, ...]:
@@ -315,7 +305,7 @@ class Hunt:
                 return
 
     def _draw(self, group: Sequence[Arm], *, until: float, at_most: int) -> None:
-        key = _key(group[0].plan)
+        key = ClusterKey.of_plan(group[0].plan)
         pace = configurations(group[0].plan.product).pace
         with self._session.cluster(key, "search") as cluster:
             self._limits = Limits(nodes=len(cluster.nodes), quiet_s=2.0 * pace)
@@ -360,7 +350,7 @@ class Hunt:
     def _breaks(self, plans: Sequence[Plan], arms: Sequence[Arm], *, name: str = "") -> bool:
         """Runs the plans as one block, tells and counts what came out, and keeps what broke a promise."""
         self._n += 1
-        named = [
+        plans = [
             replace(plan, trial=name or f"search-{self._n:03d}" + (f"-{k}" if len(plans) > 1 else ""))
             for k, plan in enumerate(plans)
         ]
@@ -370,12 +360,12 @@ class Hunt:
                 for n in range(self._n, self._n + LANES_AHEAD)
                 for k, plan in enumerate(plans)
             ]
-        what = in_words(named[0].schedule)
+        what = in_words(plans[0].schedule)
         try:
             run.run_block(
-                self._session, "search", named, _key(named[0]), link_groups=arms[0].link_groups
+                self._session, "search", plans, ClusterKey.of_plan(plans[0]), link_groups=arms[0].link_groups
             )  # fmt: skip
-            results = [run.evaluate(self.folder.trial(p.trial), a.deciding) for p, a in zip(named, arms, strict=True)]
+            results = [run.evaluate(self.folder.trial(p.trial), a.deciding) for p, a in zip(plans, arms, strict=True)]
         except UsageError:
             raise
         except HarnessError as exc:
@@ -385,9 +375,9 @@ class Hunt:
                 raise EnvironmentProblem(f"{ERRORS_MAX} schedules in a row could not be run; the last: {exc}") from exc
             return False
         self._errors.clear()
-        self._count(named[0].schedule, results)
-        broke = [f for f in map(self._broken, named, arms, results) if f is not None]
-        for plan in named:
+        self._count(plans[0].schedule, results)
+        broke = [f for f in map(self._broken, plans, arms, results) if f is not None]
+        for plan in plans:
             if plan.trial not in {f.plan.trial for f in broke}:
                 shutil.rmtree(self.folder.trial(plan.trial), ignore_errors=True)
         if not broke:
@@ -461,7 +451,7 @@ class Hunt:
         ranked = sorted({f.plan.trial: f for f in reversed(self._found)}.values(), key=lambda f: _size(f.plan))
         for found in ranked[:CANDIDATES]:
             for n in range(CONFIRMS):
-                self._session.pool.spoil(_key(found.plan))
+                self._session.pool.spoil(ClusterKey.of_plan(found.plan))
                 self._session.ahead = ()
                 if self._breaks([found.plan], [found.arm], name="least"):
                     self._confirmed = f"on a fresh cluster at try {n + 1}"
@@ -544,7 +534,7 @@ def _groups(arms: Sequence[Arm]) -> Iterator[list[Arm]]:
     """Arms that can run side by side: one cluster, the same link groups, few of them."""
     by: dict[str, list[Arm]] = {}
     for arm in arms:
-        by.setdefault(repr((_key(arm.plan), arm.link_groups)), []).append(arm)
+        by.setdefault(repr((ClusterKey.of_plan(arm.plan), arm.link_groups)), []).append(arm)
     for several in by.values():
         for n in range(0, len(several), ARMS_MAX):
             yield several[n : n + ARMS_MAX]
@@ -573,10 +563,6 @@ def _size(plan: Plan) -> tuple[int, float]:
 
 def in_words(schedule: Sequence[Injection]) -> str:
     return "; ".join(f"{i.fault} {i.target} at {i.at_s:g} s for {i.for_s:g} s" for i in schedule) or "no fault"
-
-
-def _key(plan: Plan) -> ClusterKey:
-    return ClusterKey.of(plan.product, plan.version, plan.topology, plan.settings, plan.equipment)
 
 
 def _shown(path: Path) -> Path:

@@ -180,7 +180,7 @@ def shrink_run(
         least = plan
         # A cluster remembers: what the trials before left may be what made a small plan reproduce.
         for candidate in reversed(kept.copy()):
-            session.pool.spoil(_key(candidate))
+            session.pool.spoil(ClusterKey.of_plan(candidate))
             if reproduces(f"on a fresh cluster: {describe(candidate)}", candidate):
                 least = candidate
                 break
@@ -200,12 +200,8 @@ def shrink_run(
 def _shows(session: run.Session, plan: Plan, trial: str, entry: Mapping[str, Any], deciding: tuple[str, ...]) -> bool:
     plan = replace(plan, trial=trial)
     groups = tuple(entry.get("link_groups") or ("producer",))
-    run.run_block(session, trial, [plan], _key(plan), link_groups=groups)
+    run.run_block(session, trial, [plan], ClusterKey.of_plan(plan), link_groups=groups)
     return run.evaluate(session.folder.trial(trial), deciding).finding.shows(*deciding)
-
-
-def _key(plan: Plan) -> ClusterKey:
-    return ClusterKey.of(plan.product, plan.version, plan.topology, plan.settings, plan.equipment)
 
 
 def _violation(folder: RunFolder, cell: str) -> tuple[Mapping[str, Any], str]:

@@ -517,6 +517,16 @@ def broker(product: str) -> Broker:
     return found
 
 
+def parse_target(text: str) -> tuple[str, str]:
+    """``PRODUCT[=VERSION]`` as product and version, its newest tested one by default. Raises UsageError for what does not
+    exist."""
+    product, _, version = text.partition("=")
+    versions = broker(product).versions
+    if version and version not in versions:
+        raise unknown(f"version of {product}", version, versions)
+    return product, version or versions[0]
+
+
 # -- what load processes run ---------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from brokerproof.brokers.base import Adjustable, Cluster, broker
 from brokerproof.errors import HarnessError
+from brokerproof.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,10 @@ class ClusterKey:
             product=product, version=version, topology=topology, settings=json.dumps(settings, sort_keys=True),
             live=json.dumps(live, sort_keys=True), equipment=tuple(sorted(equipment)),
         )  # fmt: skip
+
+    @classmethod
+    def of_plan(cls, plan: Plan) -> ClusterKey:
+        return cls.of(plan.product, plan.version, plan.topology, plan.settings, plan.equipment)
 
     @property
     def cluster(self) -> ClusterKey:
