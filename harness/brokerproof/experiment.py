@@ -74,6 +74,8 @@ class Experiment:
     control_schedule: the control's own injections; ``None``: the same. A measurement's are dry (``Injection.dry``).
     equipment, control_equipment: what the nodes are started with for the faults of the schedule, see
         ``Plan.equipment``; ``None``: the same for both.
+    stored: what the faults are to take lies in the broker when they strike, confirmed and not consumed: that is its
+        exposure, and not that it is on its way.
     sham_s: how long the sham arm is loaded, at most the workload's own time; 0 no sham (an experiment without a fault
         has nothing to sham).
     """
@@ -89,6 +91,7 @@ class Experiment:
     control_equipment: tuple[str, ...] | None = None
     mode: Mode = "deterministic"
     link_groups: tuple[str, ...] = ("producer",)
+    stored: bool = False
     sham_s: float = 3.0
 
     @property
@@ -186,15 +189,17 @@ class PropertyResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PropertyExperiment:
-    """A claim over generated cases: the real broker and the claim's model must agree on every one.
+    """A claim over cases, generated or listed: the real broker and the claim's model must agree on every one.
 
-    check: (cluster, seed, cases) -> PropertyResult; runs on the real cluster, and again on a memory broker with the
-        bug ``mutant``, which it must find.
+    check: (cluster, seed, cases) -> PropertyResult; runs on the real cluster. That it can go red is shown in one of two
+        ways: it runs again on a memory broker with the bug ``mutant``, which it must find; or
+    control: the same cases on the same cluster with what the claim rests on taken away, which must disagree.
     """
 
     topology: str
     check: Callable[[Any, int, int], PropertyResult]
-    mutant: str
+    mutant: str = ""
+    control: Callable[[Any, int, int], PropertyResult] | None = None
     cases: Mapping[str, int] = field(default_factory=lambda: {"quick": 200, "standard": 1000, "thorough": 5000})
     settings: Mapping[str, Any] = field(default_factory=dict)
     mode: Mode = "property"

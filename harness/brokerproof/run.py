@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from brokerproof import promises
-from brokerproof.brokers.base import Cluster, broker
+from brokerproof.brokers.base import Cluster, Perishing, broker
 from brokerproof.checkers.base import check
 from brokerproof.claim import Claim
 from brokerproof.errors import HarnessError, HistoryError, PlanError, UsageError
@@ -153,7 +153,8 @@ class Session:
         id_ = _id(cluster)
         wanted = [(p, d) for p in plans for d in range(len(p.workload.destinations))]
         if any((id_, p.destination_name(d)) not in self._lanes for p, d in wanted):
-            self._declare(cluster, [*wanted, *self._coming(key)[:AHEAD_MAX]], lambda what: self.say(cell, what))
+            ahead = [lane for lane in self._coming(key)[:AHEAD_MAX] if not _perishes(cluster, *lane)]
+            self._declare(cluster, [*wanted, *ahead], lambda what: self.say(cell, what))
         if cluster.in_process:
             return 0.0
         mine = [(id_, p.destination_name(d)) for p, d in wanted]
@@ -174,6 +175,10 @@ class Session:
         for scribe in self._scribes.values():
             scribe.close()
         self.pool.close()
+
+
+def _perishes(cluster: Cluster, plan: Plan, destination: int) -> bool:
+    return isinstance(cluster, Perishing) and cluster.perishes(plan.workload.destinations[destination])
 
 
 def _key(plan: Plan) -> ClusterKey:
@@ -203,6 +208,7 @@ def decide(session: Session, cell: Cell, experiment: Experiment | PropertyExperi
             entry = _entry(session, cell, experiment.mode, verdict) | {"stopped": broken}
             entry |= {name: arm.to_json(cell.claim) for name, arm in arms.items()} | {"unrecovered": _unrecovered(arms)}
             entry |= {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
+            entry["stored"] = experiment.stored
             entry["fault_classes"] = list(
                 promises.fault_classes([(i.fault, i.until_read) for i in experiment.schedule])
             )
@@ -244,7 +250,7 @@ def found(
     session: Session, cell: Cell, experiment: Experiment, plan: Plan, verdict: Verdict, *, command: str
 ) -> dict[str, Any]:  # fmt: skip
     """The entry of a trial that a search came to, as the treatment of a cell without other arms."""
-    result = evaluate(session.folder.trial(plan.trial), cell.claim.deciding)
+    result = evaluate(session.folder.trial(plan.trial), cell.claim.deciding, stored=experiment.stored)
     arms = {"treatment": ArmResult(trials=(result,))}
     entry = _entry(session, cell, experiment.mode, verdict) | {"started": utc_now(), "duration_s": 0.0, "stopped": ""}
     entry |= {
@@ -303,7 +309,7 @@ def _run_trials(session: Session, cell: Cell, experiment: Experiment) -> tuple[d
                 raise block.failed
             session.say(cell.slug, "checking")
             for plan, trial in zip(plans, block.trials(plans), strict=True):
-                found = evaluate(session.folder.trial(trial), cell.claim.deciding)
+                found = evaluate(session.folder.trial(trial), cell.claim.deciding, stored=experiment.stored)
                 results.setdefault(plan.arm, []).append(found)
     return _witnessed({arm: ArmResult(trials=tuple(trials)) for arm, trials in results.items()}), broken
 
@@ -616,8 +622,11 @@ def _facts(block: Block, plan: Plan) -> Mapping[str, Any]:
 # -- from the files of a trial to its part of the verdict --------------------------------------------------------------
 
 
-def evaluate(folder: Path, deciding: Sequence[str]) -> TrialResult:
-    """History -> finding, with the exposure of each fault; writes ``findings.json`` and completes ``faults.json``."""
+def evaluate(folder: Path, deciding: Sequence[str], *, stored: bool = False) -> TrialResult:
+    """History -> finding, with the exposure of each fault; writes ``findings.json`` and completes ``faults.json``.
+
+    stored: see ``Experiment``.
+    """
     try:
         history = read_history(folder / "history.arrow")
         finding = check(history)
@@ -627,7 +636,7 @@ def evaluate(folder: Path, deciding: Sequence[str]) -> TrialResult:
     injections = faults.get("injections", [])
     # A disk that fails takes what it was given before, too: what was sent was in its hands ever since.
     windows = [
-        (0.0 if plane(i["fault"]) == "disk" else i["injected_s"], i["healed_s"])
+        (0.0 if stored or plane(i["fault"]) == "disk" else i["injected_s"], i["healed_s"])
         for i in injections
         if i["injected_s"] >= 0
     ]
@@ -635,7 +644,8 @@ def evaluate(folder: Path, deciding: Sequence[str]) -> TrialResult:
     if history is not None:
         for injection in injections:
             if injection["injected_s"] >= 0:
-                injection["in_flight"] = _in_flight(history, injection["injected_s"], injection["healed_s"])
+                from_s = 0.0 if stored else injection["injected_s"]
+                injection["in_flight"] = _in_flight(history, from_s, injection["healed_s"])
         witnesses = _witnesses_in_flight(history, finding, deciding, windows)
         problems = problems_of(folder)
         if problems:
@@ -684,8 +694,7 @@ def _witnesses_in_flight(
     """
     found: set[int] = set()
     for key in deciding:
-        messages = finding.anomalies[key].messages if key in finding.anomalies else ()
-        mine = np.isin(history["msg"], np.array(messages, dtype=np.int64))
+        mine = np.isin(history["msg"], np.array(finding.of(key).messages, dtype=np.int64))
         in_hand = key in ("effect_lost", "settled_but_lost")
         for from_s, to_s in windows:
             hit = _overlaps(history, from_s, to_s)
@@ -765,18 +774,21 @@ def settings_of(plan: Plan) -> dict[str, Any]:
 
 def _decide_property(session: Session, cell: Cell, experiment: PropertyExperiment) -> dict[str, Any]:
     cases = experiment.cases[cell.profile]
-    memory = ClusterKey.of("memory", experiment.mutant, "single", {})
     key = ClusterKey.of(cell.broker, cell.version, experiment.topology, experiment.settings)
     with session.cluster(key, cell.slug) as cluster:
-        session.say(cell.slug, f"{cases} generated cases")
+        session.say(cell.slug, f"{cases} generated cases" if experiment.mutant else "cases, and the control's")
         real = experiment.check(cluster, cell.seed, cases)
-    with session.cluster(memory, cell.slug) as mutant:
-        on_mutant = experiment.check(mutant, cell.seed, cases)
+        if experiment.control is not None:
+            on_mutant = experiment.control(cluster, cell.seed, cases)
+    if experiment.control is None:
+        memory = ClusterKey.of("memory", experiment.mutant, "single", {})
+        with session.cluster(memory, cell.slug) as mutant:
+            on_mutant = experiment.check(mutant, cell.seed, cases)
     verdict = judge_property(cell.claim, real, experiment.mutant, on_mutant)
     entry = _entry(session, cell, experiment.mode, verdict)
     entry["property"] = {
         **real.to_json(),
-        "mutant": {"name": experiment.mutant, "failed": on_mutant.counterexample is not None},
+        "mutant": {"name": experiment.mutant or "control", "failed": on_mutant.counterexample is not None},
     }
     entry["configuration"] = {"treatment": {"broker": dict(experiment.settings)}}
     return entry
@@ -817,7 +829,11 @@ def recheck(folder: RunFolder) -> list[dict[str, Any]]:
         )  # fmt: skip
         arms = {
             arm: ArmResult(
-                trials=tuple(evaluate(folder.trial(t), claim.deciding) for t in old[arm]["trial_ids"] if t in ran)
+                trials=tuple(
+                    evaluate(folder.trial(t), claim.deciding, stored=bool(old.get("stored")))
+                    for t in old[arm]["trial_ids"]
+                    if t in ran
+                )
             )
             for arm in ("treatment", "control", "sham")
             if old[arm] is not None
@@ -869,5 +885,6 @@ def replay(session: Session, folder: RunFolder, trials: Sequence[str], *, record
             session, f"replay of {trial}", [plan], _key(plan),
             link_groups=tuple(entry["link_groups"]) if entry else groups, recorded=recorded,
         )  # fmt: skip
-        results.append(evaluate(session.folder.trial(trial), deciding))
+        stored = bool(entry.get("stored")) if entry else False
+        results.append(evaluate(session.folder.trial(trial), deciding, stored=stored))
     return results

@@ -271,22 +271,23 @@ def _cost(injection: Mapping[str, Any]) -> str:
 
 
 def judge_property(claim: Claim, real: PropertyResult, mutant: str, on_mutant: PropertyResult) -> Verdict:
-    """The verdict of a property; the memory broker with the bug ``mutant`` must fail it, or it could not go red."""
+    """The verdict of a property; the memory broker with the bug ``mutant`` (empty: the control) must fail it, or it could not
+    go red."""
+    other, kind = (
+        (f"the memory broker {mutant!r}", "generated case") if mutant else (f"the control ({claim.control})", "case")
+    )
     if on_mutant.counterexample is None:
         return Verdict(
-            word="UNKNOWN",
-            reason=f"the check could not go red: the memory broker {mutant!r} passed all {on_mutant.cases} cases",
-        )
+            word="UNKNOWN", reason=f"the check could not go red: {other} passed all {on_mutant.cases} cases"
+        )  # fmt: skip
     if real.counterexample is not None:
-        return Verdict(
-            word="VIOLATED",
-            reason=f"a generated case disagrees with the claim, shrunk to {_brief(real.counterexample)}",
-        )
+        found = f"shrunk to {_brief(real.counterexample)}" if mutant else _brief(real.counterexample)
+        return Verdict(word="VIOLATED", reason=f"a {kind} disagrees with the claim, {found}")
     if real.cases == 0:
         return Verdict(word="UNKNOWN", reason="no case was run")
     return Verdict(
         word="HOLDS",
-        reason=f"all {real.cases} generated cases agree; the memory broker {mutant!r} fails it with {_brief(on_mutant.counterexample)}",
+        reason=f"all {real.cases} {kind}s agree; {other} fails it with {_brief(on_mutant.counterexample)}",
     )
 
 
@@ -311,7 +312,7 @@ def _problem(trials: Sequence[TrialResult]) -> str:
 
 
 def _counts(claim: Claim, finding: Finding) -> str:
-    shown = [(key, finding.anomalies[key]) for key in claim.deciding if finding.shows(key)]
+    shown = [(key, finding.of(key)) for key in claim.deciding if finding.shows(key)]
     first = [f"{c.count} {key} (first message {c.messages[0] if c.messages else '-'})" for key, c in shown]
     sent = finding.exercised.get("send", {})
     return f"{', '.join(first)} of {sent.get('ok', 0)} acknowledged"

@@ -150,3 +150,48 @@ def test_resend_duplicates(cell: Cell) -> Experiment:
 def test_resend_duplicates_only_then(cell: Cell) -> Experiment:
     resends, once, experiment = _lost_ack(cell)
     return replace(experiment, treatment=once, control=resends)
+
+
+@claim(
+    "producer/timeout-then-resend-no-loss", revision=1, kind="promise",
+    sentence="A producer that keeps unconfirmed messages in memory and sends them again after a time-out loses nothing.",
+    source="S0 S1",
+    brokers={"rabbitmq": ("link-cut", "producer-killed")},
+    deciding=("lost", "given_up"), control="what was not confirmed in time is not sent again",
+    profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_timeout_then_resend_no_loss(cell: Cell) -> Experiment:
+    c = replace(configurations(cell.broker), rate_per_s=200.0)
+    schedule = [Injection(fault="black_hole", target="all", at_s=1.0, for_s=4.0)]
+    if cell.own_variant == "producer-killed":
+        # While it holds what the link has swallowed; another takes over, which knows nothing of that.
+        schedule.append(Injection(fault="client_kill", target="producer", at_s=2.5, for_s=0.5))
+    return Experiment(
+        topology="single", schedule=tuple(schedule),
+        treatment=_workload(c, Sender(settings=c.confirmed, resend=True, timeout_s=2.0), load_s=9.0),
+        control=_workload(c, Sender(settings=c.confirmed, timeout_s=2.0), load_s=9.0),
+    )  # fmt: skip
+
+
+@claim(
+    "producer/tx-rollback-retry", revision=1, kind="promise",
+    sentence="With tx.select a publish that failed can be rolled back and sent again: nothing is given up, what was rolled "
+    "back is never seen, and what was committed is never lost.",
+    source="S0 S1; rabbitmq.com/docs/semantics",
+    brokers={"rabbitmq": ("link-cut", "kill")},
+    deciding=("lost", "given_up", "aborted_read"), control="no transaction and no confirm",
+    profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_tx_rollback_retry(cell: Cell) -> Experiment:
+    c = replace(configurations(cell.broker), rate_per_s=200.0)
+    # Every seventh transaction is rolled back on purpose, and its messages are sent again.
+    tx = Sender(settings={"mode": "tx", "batch": 10, "rollback_every": 7}, resend=True, timeout_s=2.0)
+    fault = {
+        "link-cut": Injection(fault="black_hole", target="all", at_s=1.0, for_s=3.0),
+        "kill": Injection(fault="kill", target="all", at_s=2.0, for_s=2.0),
+    }[cell.own_variant]
+    load_s = {"link-cut": 8.0, "kill": 16.0}[cell.own_variant]
+    return Experiment(
+        topology="single", schedule=(fault,), treatment=_workload(c, tx, load_s=load_s),
+        control=_workload(c, Sender(settings=c.unconfirmed), load_s=load_s),
+    )  # fmt: skip

@@ -19,7 +19,7 @@ VOCABULARY = {
     "effect_lost", "effect_duplicated", "effect_out_of_order", "effect_of_nobody", "settled_but_lost", "zombie_effect",
     "commit_regressed", "commit_ahead_of_work", "aborted_read", "precommitted_read", "inconsistent_positions",
     "poll_skip", "poll_nonmonotonic", "send_nonmonotonic", "send_skip", "g0", "g1c", "expired_but_delivered",
-    "delivered_early", "delivered_late", "stale_read", "late", "undrained", "redelivered", "resent", "recovered",
+    "delivered_early", "delivered_late", "stale_read", "late", "undrained", "redelivered", "resent", "given_up", "recovered",
     "unavailable",
 }  # fmt: skip
 
