@@ -18,7 +18,7 @@ from brokerproof.faults.base import spares_nodes
 from brokerproof.plan import Injection, Plan, Workload
 from brokerproof.schedules import Schedule, end_s, equipment
 
-Mode = Literal["deterministic", "race", "property"]
+Mode = Literal["deterministic", "race", "property", "comparison"]
 PROFILES = ("quick", "standard", "thorough")
 #: What a variant that is decided under a named schedule ends with, and the schedule's name.
 UNDER = "under-"
@@ -171,6 +171,35 @@ def _sham(workload: Workload, sham_s: float) -> Workload:
         receivers=tuple(replace(r, link="sham") for r in workload.receivers),
         load_s=min(workload.load_s, sham_s),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonExperiment:
+    """Two ways to get the same counted messages acknowledged, one after the other, pair after pair; who is first changes.
+
+    treatment: the one that the claim says is faster.  margin: the least ratio of rates that makes a difference.
+    Both send ``count`` messages, without a rate of their own, and have no receivers: nothing else limits them.
+    """
+
+    topology: str
+    treatment: Workload
+    control: Workload
+    margin: float = 1.1
+    pairs: Mapping[str, int] = field(default_factory=lambda: {"quick": 0, "standard": 10, "thorough": 30})
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    mode: Mode = "comparison"
+
+    def plans(self, cell: Cell, n: int) -> dict[str, Plan]:
+        """The plans of pair ``n``, by arm, in the order they run."""
+        arms = {"treatment": self.treatment, "control": self.control}
+        return {
+            arm: Plan(
+                product=cell.broker, version=cell.version, topology=self.topology, workload=arms[arm],
+                settings=dict(self.settings), seed=cell.seed, claim=cell.claim.id, variant=cell.variant, arm=arm,
+                trial=f"{cell.slug}-{arm}-{n}",
+            )
+            for arm in (("treatment", "control") if n % 2 == 0 else ("control", "treatment"))
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from brokerproof.checkers.base import check
 from brokerproof.claim import Claim
 from brokerproof.errors import HarnessError, HistoryError, PlanError, UsageError
 from brokerproof.expected import expected
-from brokerproof.experiment import Cell, Experiment, PropertyExperiment
+from brokerproof.experiment import Cell, ComparisonExperiment, Experiment, PropertyExperiment
 from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, look, make, missing, plane, spares_nodes
 from brokerproof.finding import Finding
 from brokerproof.history import FAIL, F, History, read_history
@@ -40,7 +40,7 @@ from brokerproof.results import RunFolder, load_json, problems_of, utc_now, writ
 from brokerproof.runtime import sweep
 from brokerproof.runtime.pool import ClusterKey, Pool
 from brokerproof.sharing import Blocks, SharedBlock
-from brokerproof.verdict import ArmResult, TrialResult, Verdict, judge, judge_property, recovery
+from brokerproof.verdict import ArmResult, TrialResult, Verdict, judge, judge_comparison, judge_property, recovery
 from brokerproof.waiting import wait_until
 from brokerproof.workloads.crew import Crew, ProcessScribe, Scribe, ThreadScribe
 from brokerproof.workloads.stream import Block
@@ -193,13 +193,18 @@ def _id(cluster: Cluster) -> str:
 # -- one cell ----------------------------------------------------------------------------------------------------------
 
 
-def decide(session: Session, cell: Cell, experiment: Experiment | PropertyExperiment) -> dict[str, Any]:
+Decided = Experiment | PropertyExperiment | ComparisonExperiment
+
+
+def decide(session: Session, cell: Cell, experiment: Decided) -> dict[str, Any]:
     """Decides one cell and writes its verdict file; returns its entry of ``results.json``."""
     started, clock = utc_now(), time.monotonic()
     session.folder.write_cell(cell.slug, _undecided(session, cell, experiment, started))
     try:
         if isinstance(experiment, PropertyExperiment):
             entry = _decide_property(session, cell, experiment)
+        elif isinstance(experiment, ComparisonExperiment):
+            entry = _decide_comparison(session, cell, experiment)
         else:
             arms, broken = _run_trials(session, cell, experiment)
             verdict = judge(cell.claim, experiment.mode, arms, has_faults=bool(experiment.schedule))
@@ -229,12 +234,12 @@ def _stopped(broken: str) -> Verdict:
 
 
 def _undecided(
-    session: Session, cell: Cell, experiment: Experiment | PropertyExperiment, started: str
+    session: Session, cell: Cell, experiment: Decided, started: str
 ) -> dict[str, Any]:  # fmt: skip
     """The entry that stands until the cell is decided: what a killed run leaves, with the trials that were planned."""
     verdict = Verdict(word="UNKNOWN", reason="the run was killed before this was decided")
     entry = _entry(session, cell, experiment.mode, verdict) | {"started": started, "duration_s": 0.0}
-    if isinstance(experiment, PropertyExperiment):
+    if not isinstance(experiment, Experiment):
         return entry
     planned: dict[str, list[str]] = {}
     for n in range(experiment.trials(cell.profile)):
@@ -268,10 +273,10 @@ def found(
     return entry
 
 
-def lacking(experiment: Experiment | PropertyExperiment, product: str) -> str:
+def lacking(experiment: Decided, product: str) -> str:
     """What the product lacks for the experiment's faults, or this machine for them and the equipment, in a sentence; empty
     when it can be had."""
-    if isinstance(experiment, PropertyExperiment):
+    if not isinstance(experiment, Experiment):
         return ""
     for injection in experiment.schedule:
         if absent := sorted(set(make(injection.fault, injection.options).asks) - broker(product).capabilities):
@@ -445,7 +450,8 @@ def _drive(
     try:
         for hand in hands:
             hand.go(start_s)
-        _until(block, start_s + load_s, watch, hands)
+        # Without a fault there is nothing to wait for once all counted messages are sent.
+        _until(block, start_s + load_s, watch, hands, or_else=lambda: not hands and not block.sending())
         last_s = max([0.0, *(h.injection.at_s + h.injection.for_s for h in passing)])
         _until(block, start_s + last_s, watch, hands, also=lambda: not any(h.busy for h in passing))
         session.say(cell, "senders end")
@@ -590,13 +596,14 @@ class _PromiseBroken(Exception):
 
 
 def _until(
-    block: Block, at_s: float, watch: Watch | None, hands: Sequence[_Hand], also: Callable[[], bool] = lambda: True
+    block: Block, at_s: float, watch: Watch | None, hands: Sequence[_Hand], also: Callable[[], bool] = lambda: True,
+    or_else: Callable[[], bool] = lambda: False,
 ) -> None:  # fmt: skip
     def due() -> bool:
         _failed(hands)
         if watch is not None and watch.broken:
             raise _PromiseBroken(watch.broken)
-        return block.now_s() >= at_s and also()
+        return (block.now_s() >= at_s and also()) or or_else()
 
     wait_until(due, max(0.0, at_s - block.now_s()) + HANDS_S, "the next moment of the schedule",
                interval_s=0.005 if block.cluster.in_process else 0.01)  # fmt: skip
@@ -792,6 +799,52 @@ def _decide_property(session: Session, cell: Cell, experiment: PropertyExperimen
     }
     entry["configuration"] = {"treatment": {"broker": dict(experiment.settings)}}
     return entry
+
+
+def _decide_comparison(session: Session, cell: Cell, experiment: ComparisonExperiment) -> dict[str, Any]:
+    pairs = [experiment.plans(cell, n) for n in range(experiment.pairs[cell.profile])]
+    session.ahead = [plan for arms in pairs for plan in arms.values()]
+    trials: dict[str, list[str]] = {}
+    rates: dict[str, list[float]] = {}
+    missing = ""
+    for arms in pairs:
+        for arm, plan in arms.items():
+            run_block(session, cell.slug, [plan], _key(plan), link_groups=("producer",))
+            folder = session.folder.trial(plan.trial)
+            result = evaluate(folder, cell.claim.deciding)
+            missing = missing or _not_done(plan, result)
+            trials.setdefault(arm, []).append(plan.trial)
+            rates.setdefault(arm, []).append(_rate_per_s(read_history(folder / "history.arrow")))
+    session.ahead = ()
+    paired = list(zip(rates.get("treatment", ()), rates.get("control", ()), strict=True))
+    verdict, comparison = judge_comparison(cell.claim, experiment.margin, paired, missing)
+    entry = _entry(session, cell, experiment.mode, verdict) | {"comparison": comparison}
+    entry["compared"] = {"rates_per_s": rates, "trial_ids": trials}
+    entry["configuration"] = {
+        arm: {"senders": [dict(s.settings) for s in load.senders], "destinations": [dict(d.settings) for d in load.destinations]}
+        for arm, load in (("treatment", experiment.treatment), ("control", experiment.control))
+    }  # fmt: skip
+    return entry
+
+
+def _not_done(plan: Plan, result: TrialResult) -> str:
+    """Why the trial does not count: both arms have to do the same work, all of it."""
+    wanted = sum(sender.count or 0 for sender in plan.workload.senders)
+    done = result.finding.exercised.get("send", {}).get("ok", 0)
+    if result.finding.missing:
+        return f"evidence missing in trial {plan.trial}: {result.finding.missing[0]}"
+    if done != wanted or result.finding.shows("lost", "duplicated"):
+        return f"trial {plan.trial}: {done} of {wanted} messages were acknowledged, or not all of them were there, once"
+    return ""
+
+
+def _rate_per_s(history: History) -> float:
+    """Messages a second from the first send's beginning to the last one's acknowledgement; 0 without any."""
+    mine = (history["f"] == F["send"]) & (history["end_ns"] >= 0)
+    if not mine.any():
+        return 0.0
+    span_ns = int(history["end_ns"][mine].max()) - int(history["start_ns"][mine].min())
+    return int(np.count_nonzero(mine)) / max(span_ns, 1) * 1e9
 
 
 def _cluster_facts(cluster: Cluster, run: str) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from brokerproof.brokers.base import Configurations, configurations
 from brokerproof.claims import claim
-from brokerproof.experiment import Cell, Experiment
-from brokerproof.plan import Injection, Sender, Workload
+from brokerproof.experiment import Cell, ComparisonExperiment, Experiment
+from brokerproof.plan import Destination, Injection, Sender, Workload
 
 ONE = ("",)
 
@@ -195,3 +197,31 @@ def test_tx_rollback_retry(cell: Cell) -> Experiment:
         topology="single", schedule=(fault,), treatment=_workload(c, tx, load_s=load_s),
         control=_workload(c, Sender(settings=c.unconfirmed), load_s=load_s),
     )  # fmt: skip
+
+
+#: Variant -> the sender that is said to be slower. The faster one is the same: confirms, up to 1,000 unanswered.
+_SLOW: Mapping[str, Mapping[str, Any]] = {
+    "tx-each": {"mode": "tx", "batch": 1},
+    "tx-100": {"mode": "tx", "batch": 100},
+    "confirm-each": {"confirm": True, "mode": "each"},
+}
+
+
+@claim(
+    "producer/tx-is-synchronous-and-slow", revision=1, kind="comparison",
+    sentence="Transactions block and cost throughput; confirms are asynchronous and faster.",
+    source="S0 S1 S4",
+    brokers={"rabbitmq": ("tx-each", "tx-100", "confirm-each")},
+    control="a transaction for each message, or for 100; or a confirm awaited for each", needs=("confirm", "transactions"),
+    profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_tx_is_synchronous_and_slow(cell: Cell) -> ComparisonExperiment:
+    queue = Destination(name="q", kind="queue", settings={"x-queue-type": "classic"})
+
+    def arm(settings: Mapping[str, Any]) -> Workload:
+        sender = Sender(settings=settings, count=2000, timeout_s=20.0)
+        return Workload(destinations=(queue,), senders=(sender,), load_s=60.0)
+
+    return ComparisonExperiment(
+        topology="single", treatment=arm({"confirm": True, "mode": "pipelined"}), control=arm(_SLOW[cell.own_variant])
+    )

@@ -7,6 +7,7 @@ and was not on its way. Both ways down: ``stop``, which lets the node end in goo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from brokerproof.claims import claim
@@ -31,11 +32,11 @@ def _queue(cell: Cell, **settings: Any) -> dict[str, Any]:
     return {"x-queue-type": cell.own_variant.split("-")[0], **settings}
 
 
-def _restarted(cell: Cell, treatment: Workload, control: Workload) -> Experiment:
+def _restarted(cell: Cell, treatment: Workload, control: Workload, *, at_s: float = 3.0) -> Experiment:
     fault = cell.own_variant.split("-")[-1]
     return Experiment(
         topology="single", treatment=treatment, control=control, stored=True,
-        schedule=(Injection(fault=fault, target="all", at_s=3.0, for_s=1.0),),
+        schedule=(Injection(fault=fault, target="all", at_s=at_s, for_s=1.0),),
     )  # fmt: skip
 
 
@@ -140,18 +141,41 @@ def test_durable_exchange_queue_decides(cell: Cell) -> Experiment:
 
 @claim(
     "broker/consumed-is-garbage", revision=1, kind="promise",
-    sentence="A message that was consumed and acknowledged is not delivered again after a restart.",
+    sentence="A message that was consumed and acknowledged, seconds ago, is not delivered again after a restart.",
     source="S4: it is marked for collection in the log",
     brokers={"rabbitmq": _BOTH},
     deciding=("duplicated", "effect_duplicated"), control="consumed, and not acknowledged", profiles=_PROFILES,
 )  # fmt: skip
 def test_consumed_is_garbage(cell: Cell) -> Experiment:
     queue = Destination(name="q", kind="queue", settings=_queue(cell))
-    sender = Sender(settings={"confirm": True}, rate_per_s=100.0, count=150)
+    sender = Sender(settings={"confirm": True}, rate_per_s=100.0, count=100)
 
     def arm(ack: str) -> Workload:
-        # All of it worked off, and acknowledged for good, before the node goes down: no acknowledgement is on its way then.
+        # All of it is worked off and acknowledged seconds before the node goes down: what it got in its last second may not
+        # be written yet, which is a claim of its own.
         receiver = Receiver(settings={"ack": ack}, work_ms=1.0, prefetch=200)
-        return Workload(destinations=(queue,), senders=(sender,), receivers=(receiver,), load_s=4.0)
+        return Workload(destinations=(queue,), senders=(sender,), receivers=(receiver,), load_s=9.0)
 
-    return _restarted(cell, arm("after"), arm("never"))
+    return _restarted(cell, arm("after"), arm("never"), at_s=8.0)
+
+
+@claim(
+    "broker/consumed-is-garbage--just-acknowledged", revision=1, kind="hazard",
+    sentence="A message that was acknowledged right before its node died is delivered again: a classic queue writes "
+    "acknowledgements later than it takes them.",
+    source="(ours)", sharpens="broker/consumed-is-garbage",
+    brokers={"rabbitmq": ("classic",)},
+    deciding=("duplicated",), control="the node ends in good order: the safe arm", profiles=_PROFILES,
+)  # fmt: skip
+def test_just_acknowledged(cell: Cell) -> Experiment:
+    # Consumed as it comes until the node goes down: some acknowledgements are fresh then.
+    arm = Workload(
+        destinations=(Destination(name="q", kind="queue", settings={"x-queue-type": "classic"}),),
+        senders=(Sender(settings={"confirm": True}, rate_per_s=400.0, timeout_s=10.0),),
+        receivers=(Receiver(settings={"ack": "after"}, prefetch=200),), load_s=6.0,
+    )  # fmt: skip
+    kill = Injection(fault="kill", target="all", at_s=3.0, for_s=1.0)
+    return Experiment(
+        topology="single", treatment=arm, control=arm, stored=True,
+        schedule=(kill,), control_schedule=(replace(kill, fault="stop"),),
+    )  # fmt: skip
