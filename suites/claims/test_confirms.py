@@ -5,34 +5,19 @@ Decided over cases, see ``brokerproof.cases``: the frames on the channel, and wh
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 
-from brokerproof.brokers.base import Confirm, Publish, Sent, Wiring
+from brokerproof.brokers.base import Publish, Sent, Wiring
 from brokerproof.cases import Case, Found, by_cases
 from brokerproof.claims import claim
+from brokerproof.confirms import misnumbered
 from brokerproof.experiment import Cell, PropertyExperiment
 
 _ONE = {"rabbitmq": ("",)}
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
-
-
-def numbering(frames: Sequence[Confirm], messages: int) -> dict[int, int]:
-    """Number -> how often it is answered, of those that are not answered exactly once, and of those nobody sent.
-
-    A frame that is ``multiple`` answers all numbers up to its own that no frame before it has.
-    Source: rabbitmq.com/docs/confirms, publisher confirms.
-    """
-    times: Counter[int] = Counter()
-    for frame in frames:
-        if frame.multiple:
-            times.update(n for n in range(1, frame.number + 1) if n not in times or n == frame.number)
-        else:
-            times[frame.number] += 1
-    return {n: times[n] for n in sorted({*range(1, messages + 1), *times}) if times[n] != 1 or n > messages or n < 1}
 
 
 #: How many messages are sent before the first confirm is read.
@@ -57,7 +42,7 @@ def _numbered(*, confirm: bool) -> Iterable[Case]:
                     for n in range(length)
                 ]  # fmt: skip
                 sent = w.send(messages, confirm=confirm)
-                wrong = numbering(sent.confirms, length)
+                wrong = misnumbered(sent.confirms, length)
                 if wrong:
                     return {
                         "queues": list(types), "channel": channel, "messages": length,

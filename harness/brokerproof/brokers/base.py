@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from brokerproof.confirms import Confirm
 from brokerproof.errors import unknown
 from brokerproof.message import Bodies, Verifier
 from brokerproof.plan import Destination, Receiver, Sender
@@ -421,20 +422,6 @@ class Publish:
     body: str
     persistent: bool = True
     mandatory: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Confirm:
-    """A frame that answers messages of a channel: ``ack`` or ``nack``; multiple: this number and all before it."""
-
-    number: int
-    multiple: bool
-    word: str
-
-
-def confirmed(frames: Sequence[Confirm]) -> frozenset[int]:
-    """The numbers that these frames answer, whatever they say."""
-    return frozenset(n for f in frames for n in (range(1, f.number + 1) if f.multiple else (f.number,)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,20 @@ def test_a_resend_that_is_ok_makes_the_message_acknowledged() -> None:
     assert nonzero(look("info send a", "ok send a", "ok receive a").observations) == {"resent": 1}
 
 
+def test_what_no_attempt_got_acknowledged_and_nobody_has_is_given_up() -> None:
+    finding = look(
+        "info send a", "info send a", "fail send b", "info send c", "ok receive c", "ok send d", "ok receive d"
+    )
+    assert nonzero(finding.anomalies) == {}
+    assert (
+        finding.observations["given_up"].messages
+        == look("info send a", "fail send b").observations["given_up"].messages
+    )
+    assert finding.observations["given_up"].details == {"refused": 1}
+    # Not drained: it may be there.
+    assert "given_up" not in nonzero(look("info send a", "ok send b", drained=False).observations)
+
+
 def test_lost_splits_per_sender_and_lane() -> None:
     finding = look(
         "ok send 1", "ok send 2", "ok send 3", "ok send 11 by=4", "ok send 12 by=4", "ok send 21 by=4 lane=1",

@@ -18,10 +18,11 @@ import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.channel import Channel
 
-from brokerproof.brokers.base import Confirm, Json, Node, Publish, Sent, confirmed
+from brokerproof.brokers.base import Json, Node, Publish, Sent
 from brokerproof.brokers.rabbitmq import admin
 from brokerproof.brokers.rabbitmq.outcomes import classify
 from brokerproof.brokers.rabbitmq.session import Session
+from brokerproof.confirms import Confirm, confirmed
 from brokerproof.errors import EnvironmentProblem
 from brokerproof.waiting import wait_until
 
