@@ -18,7 +18,7 @@ Case = Callable[[Wiring], Found]
 Cases = Callable[[], Iterable[Case]]
 
 
-def by_cases(cases: Cases, control: Cases, *, topology: str = "single") -> PropertyExperiment:
+def by_cases(cases: Cases, control: Cases, *, topology: str = "cluster") -> PropertyExperiment:
     return PropertyExperiment(topology=topology, check=over(cases), control=over(control))
 
 

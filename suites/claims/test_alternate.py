@@ -254,4 +254,4 @@ def _routes(w: Wiring) -> dict[str, list[str] | None]:
 )  # fmt: skip
 def test_exchange_binding_recovered(cell: Cell) -> PropertyExperiment:
     how = cell.own_variant
-    return by_cases(lambda: _recovered(how, durable=True), lambda: _recovered(how, durable=False))
+    return by_cases(lambda: _recovered(how, durable=True), lambda: _recovered(how, durable=False), topology="single")
