@@ -152,16 +152,16 @@ def _refused(
             if kind == "deleted":
                 w.delete_queue("q")
             answers = [w.send([Publish(exchange="main", key=key, body=body)]).answer for body in _TWO]
-            got = {"q": w.take("q"), "kept": []}
+            got, kept = {"q": w.take("q")}, list[str]()
             missing = sorted({*_TWO} - {*(got["q"] or ())})
             # Dead letters are on their way when the confirm comes, for some milliseconds.
             with suppress(DeadlineError):
-                wait_until(partial(_all_came, w, got["kept"], missing), _ON_THEIR_WAY_S, "messages in the backup")
-            if got["kept"] == missing and missing:
+                wait_until(partial(_all_came, w, kept, missing), _ON_THEIR_WAY_S, "messages in the backup")
+            if kept == missing and missing:
                 return None
             return {
                 "the queue is": kind, "queue type": type, "answers": answers, "in the queue": got["q"],
-                "in the backup": got["kept"],
+                "in the backup": kept,
             }  # fmt: skip
 
         yield case

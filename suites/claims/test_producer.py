@@ -209,7 +209,7 @@ def test_tx_rollback_retry(cell: Cell) -> Experiment:
         "link-cut": Injection(fault="black_hole", target="all", at_s=1.0, for_s=3.0),
         "kill": Injection(fault="kill", target="all", at_s=2.0, for_s=2.0),
     }[cell.own_variant]
-    load_s = {"link-cut": 8.0, "kill": 16.0}[cell.own_variant]
+    load_s = {"link-cut": 8.0, "kill": 24.0}[cell.own_variant]
     return Experiment(
         topology="single", schedule=(fault,), treatment=_workload(c, tx, load_s=load_s),
         control=_workload(c, Sender(settings=c.unconfirmed), load_s=load_s),
