@@ -130,6 +130,7 @@ _FULL = {
     "full, reject-publish": {"x-max-length": 1, "x-overflow": "reject-publish"},
     "no room, drop-head": {"x-max-length-bytes": 1, "x-overflow": "drop-head"},
 }
+_NO_MAJORITY = "no majority"
 _MESSAGES = tuple(str(n) for n in range(6))
 
 
@@ -145,9 +146,11 @@ def _untaken(w: Wiring, name: str, kind: str, type: str) -> dict[str, str]:
     def answer(body: str) -> str:
         return w.send([Publish(exchange=exchange, key=key, body=body, mandatory=kind.endswith("mandatory"))]).answer
 
-    with w.memory_alarm() if kind == "memory alarm" else nullcontext():
+    trouble = {"memory alarm": w.memory_alarm, _NO_MAJORITY: w.minority}.get(kind, nullcontext)
+    with trouble():
         answers = {body: answer(body) for body in (_MESSAGES if kind in _FULL else _MESSAGES[:1])}
-        taken = w.take(q) or ()
+        # Without a majority nobody could look into the queue, and nothing is in it.
+        taken = () if kind == _NO_MAJORITY else w.take(q) or ()
     return {body: said for body, said in answers.items() if body not in taken}
 
 
@@ -157,6 +160,8 @@ def _nacked(kinds: Sequence[str]) -> Iterable[Case]:
     def case(w: Wiring) -> Found:
         silent = {}
         for n, (kind, type) in enumerate((kind, type) for kind in kinds for type in ("classic", "quorum")):
+            if kind == _NO_MAJORITY and type != "quorum":
+                continue
             untaken = _untaken(w, str(n), kind, type)
             if not untaken:
                 return {"nothing was refused by a queue that is": kind, "queue type": type}
@@ -171,11 +176,13 @@ def _nacked(kinds: Sequence[str]) -> Iterable[Case]:
 @claim(
     "producer/nack-is-reported", revision=1, kind="property",
     sentence="If the broker cannot take a message, the producer gets a nack.",
-    source="S0 S1 S2 S4", brokers=_ONE, control="a message that no queue is bound for", needs=("confirm",),
+    source="S0 S1 S2 S4", brokers=_ONE, control="a message that no queue is bound for", needs=("confirm", "three_nodes"),
+    profiles=("standard", "thorough"),
 )  # fmt: skip
 def test_nack_is_reported(cell: Cell) -> PropertyExperiment:
     kinds = (
         "full, reject-publish", "no queue", "no queue, mandatory", "no such exchange", "no room, drop-head", "memory alarm",
+        _NO_MAJORITY,
     )  # fmt: skip
     return by_cases(lambda: _nacked(kinds), lambda: _nacked(("no queue",)))
 

@@ -464,6 +464,9 @@ class Wiring(Protocol):
     def memory_alarm(self) -> AbstractContextManager[None]:
         """Every node's alarm is on in this block."""
 
+    def minority(self) -> AbstractContextManager[None]:
+        """In this block all nodes stand still but the one that this talks to. Raises EnvironmentProblem where it is alone."""
+
     def restart(self, how: str) -> None:
         """Takes all nodes down, by ``kill`` or ``stop``, and starts them again; healthy when it returns."""
 

@@ -18,7 +18,7 @@ import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.channel import Channel
 
-from brokerproof.brokers.base import Json, Node, Publish, Sent
+from brokerproof.brokers.base import Json, Link, Node, Publish, Sent
 from brokerproof.brokers.rabbitmq import admin
 from brokerproof.brokers.rabbitmq.outcomes import classify
 from brokerproof.brokers.rabbitmq.session import Session
@@ -37,6 +37,7 @@ class _Cluster(Protocol):
     nodes: Mapping[str, Node]
 
     def endpoint(self, group: str, name: str | None = None) -> Json: ...
+    def links(self, group: str) -> Sequence[Link]: ...
     def wait_healthy(self, timeout_s: float) -> None: ...
     def raise_memory_alarm(self, node: str) -> None: ...
     def clear_memory_alarm(self, node: str) -> None: ...
@@ -158,6 +159,21 @@ class Wiring:
         finally:
             for node in self._cluster.nodes:
                 self._cluster.clear_memory_alarm(node)
+
+    @contextlib.contextmanager
+    def minority(self) -> Iterator[None]:
+        here = self._cluster.links("admin")[0].node
+        others = [node for name, node in self._cluster.nodes.items() if name != here]
+        if not others:
+            raise EnvironmentProblem(f"{here} is the only node: it cannot be a minority; three nodes are needed")
+        try:
+            for node in others:
+                node.pause()
+            yield
+        finally:
+            for node in others:
+                node.unpause()
+            self._cluster.wait_healthy(_HEALTHY_S)
 
     def restart(self, how: str) -> None:
         self._hang_up()
