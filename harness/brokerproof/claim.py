@@ -17,7 +17,7 @@ _ID = re.compile(r"[a-z0-9]+/[a-z0-9]+(-[a-z0-9]+)*(--[a-z0-9]+(-[a-z0-9]+)*)?")
 class Claim:
     """Ids are for ever: never reused; what changes a verdict raises ``revision``.
 
-    deciding: keys of the anomalies that break (promise) or show (hazard) it.
+    deciding: keys of the anomalies, or observations, that break (promise) or show (hazard) it.
     always: for a hazard, whether the source says that it happens every time (else it says that it can).
     sharpens: id of the claim that this one states more exactly.  control: what the control arm takes away.
     """

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from brokerproof.claim import Claim, Kind
 from brokerproof.errors import HarnessError
-from brokerproof.experiment import PROFILES, Cell, Experiment, PropertyExperiment
+from brokerproof.experiment import PROFILES, Cell, ComparisonExperiment, Experiment, PropertyExperiment
 
-Decides = Callable[[Cell], Experiment | PropertyExperiment]
+Decides = Callable[[Cell], Experiment | PropertyExperiment | ComparisonExperiment]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from brokerproof.faults.base import spares_nodes
 from brokerproof.plan import Injection, Plan, Workload
 from brokerproof.schedules import Schedule, end_s, equipment
 
-Mode = Literal["deterministic", "race", "property"]
+Mode = Literal["deterministic", "race", "property", "comparison"]
 PROFILES = ("quick", "standard", "thorough")
 #: What a variant that is decided under a named schedule ends with, and the schedule's name.
 UNDER = "under-"
@@ -74,6 +74,8 @@ class Experiment:
     control_schedule: the control's own injections; ``None``: the same. A measurement's are dry (``Injection.dry``).
     equipment, control_equipment: what the nodes are started with for the faults of the schedule, see
         ``Plan.equipment``; ``None``: the same for both.
+    stored: what the faults are to take lies in the broker when they strike, confirmed and not consumed: that is its
+        exposure, and not that it is on its way.
     sham_s: how long the sham arm is loaded, at most the workload's own time; 0 no sham (an experiment without a fault
         has nothing to sham).
     """
@@ -89,6 +91,7 @@ class Experiment:
     control_equipment: tuple[str, ...] | None = None
     mode: Mode = "deterministic"
     link_groups: tuple[str, ...] = ("producer",)
+    stored: bool = False
     sham_s: float = 3.0
 
     @property
@@ -171,6 +174,35 @@ def _sham(workload: Workload, sham_s: float) -> Workload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonExperiment:
+    """Two ways to get the same counted messages acknowledged, one after the other, pair after pair; who is first changes.
+
+    treatment: the one that the claim says is faster.  margin: the least ratio of rates that makes a difference.
+    Both send ``count`` messages, without a rate of their own, and have no receivers: nothing else limits them.
+    """
+
+    topology: str
+    treatment: Workload
+    control: Workload
+    margin: float = 1.1
+    pairs: Mapping[str, int] = field(default_factory=lambda: {"quick": 0, "standard": 10, "thorough": 30})
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    mode: Mode = "comparison"
+
+    def plans(self, cell: Cell, n: int) -> dict[str, Plan]:
+        """The plans of pair ``n``, by arm, in the order they run."""
+        arms = {"treatment": self.treatment, "control": self.control}
+        return {
+            arm: Plan(
+                product=cell.broker, version=cell.version, topology=self.topology, workload=arms[arm],
+                settings=dict(self.settings), seed=cell.seed, claim=cell.claim.id, variant=cell.variant, arm=arm,
+                trial=f"{cell.slug}-{arm}-{n}",
+            )
+            for arm in (("treatment", "control") if n % 2 == 0 else ("control", "treatment"))
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PropertyResult:
     """What a property check found. counterexample: shrunk, JSON-able, None when all cases agreed."""
 
@@ -186,15 +218,17 @@ class PropertyResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PropertyExperiment:
-    """A claim over generated cases: the real broker and the claim's model must agree on every one.
+    """A claim over cases, generated or listed: the real broker and the claim's model must agree on every one.
 
-    check: (cluster, seed, cases) -> PropertyResult; runs on the real cluster, and again on a memory broker with the
-        bug ``mutant``, which it must find.
+    check: (cluster, seed, cases) -> PropertyResult; runs on the real cluster. That it can go red is shown in one of two
+        ways: it runs again on a memory broker with the bug ``mutant``, which it must find; or
+    control: the same cases on the same cluster with what the claim rests on taken away, which must disagree.
     """
 
     topology: str
     check: Callable[[Any, int, int], PropertyResult]
-    mutant: str
+    mutant: str = ""
+    control: Callable[[Any, int, int], PropertyResult] | None = None
     cases: Mapping[str, int] = field(default_factory=lambda: {"quick": 200, "standard": 1000, "thorough": 5000})
     settings: Mapping[str, Any] = field(default_factory=dict)
     mode: Mode = "property"

@@ -54,8 +54,12 @@ class Finding:
     recovery: tuple[Mapping[str, Any], ...] = ()
 
     def shows(self, *keys: str) -> bool:
-        """Whether any of these anomalies was found."""
-        return any(key in self.anomalies and self.anomalies[key].count > 0 for key in keys)
+        """Whether any of these anomalies was found, or any of these observations made."""
+        return any(self.of(key).count > 0 for key in keys)
+
+    def of(self, key: str) -> Count:
+        """The count of that anomaly or observation; of none, where nobody looked for it."""
+        return self.anomalies.get(key) or self.observations.get(key) or Count()
 
     def observed(self, key: str) -> bool:
         """Whether this observation was made at least once."""

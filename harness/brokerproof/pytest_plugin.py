@@ -24,7 +24,7 @@ import pytest
 from brokerproof.brokers.base import broker, configurations, parse_target, products, without
 from brokerproof.claims import Declared
 from brokerproof.errors import HarnessError, UsageError, unknown
-from brokerproof.experiment import PROFILES, Cell, Experiment, PropertyExperiment
+from brokerproof.experiment import PROFILES, Cell, ComparisonExperiment, Experiment, PropertyExperiment
 from brokerproof.results import RunFolder, new_run_id
 from brokerproof.schedules import Ground, Limits, Schedule, lacking, named, paced, schedules
 
@@ -197,12 +197,12 @@ class CellItem(pytest.Item):
     def _own(self) -> Any:
         return self._decide(replace(self.cell, variant=self.cell.own_variant, schedule=""))
 
-    def experiment(self) -> Experiment | PropertyExperiment:
+    def experiment(self) -> Experiment | PropertyExperiment | ComparisonExperiment:
         found = self._own()
         if self._under and isinstance(found, Experiment):
             pace = configurations(self.cell.broker).pace
             return found.under(paced(self._under, pace), pace)
-        if not isinstance(found, (Experiment, PropertyExperiment)):
+        if not isinstance(found, (Experiment, PropertyExperiment, ComparisonExperiment)):
             raise HarnessError(f"{self.nodeid}: a claim returns an Experiment, this one {type(found).__name__}")
         return found
 

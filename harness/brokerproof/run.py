@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 
 from brokerproof import promises
-from brokerproof.brokers.base import Cluster, broker
+from brokerproof.brokers.base import Cluster, Perishing, broker
 from brokerproof.checkers.base import check
 from brokerproof.claim import Claim
 from brokerproof.errors import HarnessError, HistoryError, PlanError, UsageError
 from brokerproof.expected import expected
-from brokerproof.experiment import Cell, Experiment, PropertyExperiment
+from brokerproof.experiment import Cell, ComparisonExperiment, Experiment, PropertyExperiment
 from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, look, make, missing, plane, spares_nodes
 from brokerproof.finding import Finding
 from brokerproof.history import FAIL, F, History, read_history
@@ -40,7 +40,7 @@ from brokerproof.results import RunFolder, load_json, problems_of, utc_now, writ
 from brokerproof.runtime import sweep
 from brokerproof.runtime.pool import ClusterKey, Pool
 from brokerproof.sharing import Blocks, SharedBlock
-from brokerproof.verdict import ArmResult, TrialResult, Verdict, judge, judge_property, recovery
+from brokerproof.verdict import ArmResult, TrialResult, Verdict, judge, judge_comparison, judge_property, recovery
 from brokerproof.waiting import wait_until
 from brokerproof.workloads.crew import Crew, ProcessScribe, Scribe, ThreadScribe
 from brokerproof.workloads.stream import Block
@@ -153,7 +153,8 @@ class Session:
         id_ = _id(cluster)
         wanted = [(p, d) for p in plans for d in range(len(p.workload.destinations))]
         if any((id_, p.destination_name(d)) not in self._lanes for p, d in wanted):
-            self._declare(cluster, [*wanted, *self._coming(key)[:AHEAD_MAX]], lambda what: self.say(cell, what))
+            ahead = [lane for lane in self._coming(key)[:AHEAD_MAX] if not _perishes(cluster, *lane)]
+            self._declare(cluster, [*wanted, *ahead], lambda what: self.say(cell, what))
         if cluster.in_process:
             return 0.0
         mine = [(id_, p.destination_name(d)) for p, d in wanted]
@@ -176,6 +177,10 @@ class Session:
         self.pool.close()
 
 
+def _perishes(cluster: Cluster, plan: Plan, destination: int) -> bool:
+    return isinstance(cluster, Perishing) and cluster.perishes(plan.workload.destinations[destination])
+
+
 def _id(cluster: Cluster) -> str:
     """Tells one start of a cluster from the next."""
     return str(id(cluster)) if cluster.in_process else json.dumps(cluster.endpoint("admin"), sort_keys=True)
@@ -184,13 +189,18 @@ def _id(cluster: Cluster) -> str:
 # -- one cell ----------------------------------------------------------------------------------------------------------
 
 
-def decide(session: Session, cell: Cell, experiment: Experiment | PropertyExperiment) -> dict[str, Any]:
+Decided = Experiment | PropertyExperiment | ComparisonExperiment
+
+
+def decide(session: Session, cell: Cell, experiment: Decided) -> dict[str, Any]:
     """Decides one cell and writes its verdict file; returns its entry of ``results.json``."""
     started, clock = utc_now(), time.monotonic()
     session.folder.write_cell(cell.slug, _undecided(session, cell, experiment, started))
     try:
         if isinstance(experiment, PropertyExperiment):
             entry = _decide_property(session, cell, experiment)
+        elif isinstance(experiment, ComparisonExperiment):
+            entry = _decide_comparison(session, cell, experiment)
         else:
             arms, broken = _run_trials(session, cell, experiment)
             verdict = judge(cell.claim, experiment.mode, arms, has_faults=bool(experiment.schedule))
@@ -199,6 +209,7 @@ def decide(session: Session, cell: Cell, experiment: Experiment | PropertyExperi
             entry = _entry(session, cell, experiment.mode, verdict) | {"stopped": broken}
             entry |= {name: arm.to_json(cell.claim) for name, arm in arms.items()} | {"unrecovered": _unrecovered(arms)}
             entry |= {"configuration": _configuration(cell, experiment), "link_groups": list(experiment.link_groups)}
+            entry["stored"] = experiment.stored
             entry["fault_classes"] = list(
                 promises.fault_classes([(i.fault, i.until_read) for i in experiment.schedule])
             )
@@ -219,12 +230,12 @@ def _stopped(broken: str) -> Verdict:
 
 
 def _undecided(
-    session: Session, cell: Cell, experiment: Experiment | PropertyExperiment, started: str
+    session: Session, cell: Cell, experiment: Decided, started: str
 ) -> dict[str, Any]:  # fmt: skip
     """The entry that stands until the cell is decided: what a killed run leaves, with the trials that were planned."""
     verdict = Verdict(word="UNKNOWN", reason="the run was killed before this was decided")
     entry = _entry(session, cell, experiment.mode, verdict) | {"started": started, "duration_s": 0.0}
-    if isinstance(experiment, PropertyExperiment):
+    if not isinstance(experiment, Experiment):
         return entry
     planned: dict[str, list[str]] = {}
     for n in range(experiment.trials(cell.profile)):
@@ -240,7 +251,7 @@ def found(
     session: Session, cell: Cell, experiment: Experiment, plan: Plan, verdict: Verdict, *, command: str
 ) -> dict[str, Any]:  # fmt: skip
     """The entry of a trial that a search came to, as the treatment of a cell without other arms."""
-    result = evaluate(session.folder.trial(plan.trial), cell.claim.deciding)
+    result = evaluate(session.folder.trial(plan.trial), cell.claim.deciding, stored=experiment.stored)
     arms = {"treatment": ArmResult(trials=(result,))}
     entry = _entry(session, cell, experiment.mode, verdict) | {"started": utc_now(), "duration_s": 0.0, "stopped": ""}
     entry |= {
@@ -258,10 +269,10 @@ def found(
     return entry
 
 
-def lacking(experiment: Experiment | PropertyExperiment, product: str) -> str:
+def lacking(experiment: Decided, product: str) -> str:
     """What the product lacks for the experiment's faults, or this machine for them and the equipment, in a sentence; empty
     when it can be had."""
-    if isinstance(experiment, PropertyExperiment):
+    if not isinstance(experiment, Experiment):
         return ""
     for injection in experiment.schedule:
         if absent := sorted(set(make(injection.fault, injection.options).asks) - broker(product).capabilities):
@@ -299,7 +310,7 @@ def _run_trials(session: Session, cell: Cell, experiment: Experiment) -> tuple[d
                 raise block.failed
             session.say(cell.slug, "checking")
             for plan, trial in zip(plans, block.trials(plans), strict=True):
-                found = evaluate(session.folder.trial(trial), cell.claim.deciding)
+                found = evaluate(session.folder.trial(trial), cell.claim.deciding, stored=experiment.stored)
                 results.setdefault(plan.arm, []).append(found)
     return _witnessed({arm: ArmResult(trials=tuple(trials)) for arm, trials in results.items()}), broken
 
@@ -435,7 +446,8 @@ def _drive(
     try:
         for hand in hands:
             hand.go(start_s)
-        _until(block, start_s + load_s, watch, hands)
+        # Without a fault there is nothing to wait for once all counted messages are sent.
+        _until(block, start_s + load_s, watch, hands, or_else=lambda: not hands and not block.sending())
         last_s = max([0.0, *(h.injection.at_s + h.injection.for_s for h in passing)])
         _until(block, start_s + last_s, watch, hands, also=lambda: not any(h.busy for h in passing))
         session.say(cell, "senders end")
@@ -580,13 +592,14 @@ class _PromiseBroken(Exception):
 
 
 def _until(
-    block: Block, at_s: float, watch: Watch | None, hands: Sequence[_Hand], also: Callable[[], bool] = lambda: True
+    block: Block, at_s: float, watch: Watch | None, hands: Sequence[_Hand], also: Callable[[], bool] = lambda: True,
+    or_else: Callable[[], bool] = lambda: False,
 ) -> None:  # fmt: skip
     def due() -> bool:
         _failed(hands)
         if watch is not None and watch.broken:
             raise _PromiseBroken(watch.broken)
-        return block.now_s() >= at_s and also()
+        return (block.now_s() >= at_s and also()) or or_else()
 
     wait_until(due, max(0.0, at_s - block.now_s()) + HANDS_S, "the next moment of the schedule",
                interval_s=0.005 if block.cluster.in_process else 0.01)  # fmt: skip
@@ -620,8 +633,11 @@ def _of_a_disk(fault: str) -> bool:
         return False
 
 
-def evaluate(folder: Path, deciding: Sequence[str]) -> TrialResult:
-    """History -> finding, with the exposure of each fault; writes ``findings.json`` and completes ``faults.json``."""
+def evaluate(folder: Path, deciding: Sequence[str], *, stored: bool = False) -> TrialResult:
+    """History -> finding, with the exposure of each fault; writes ``findings.json`` and completes ``faults.json``.
+
+    stored: see ``Experiment``.
+    """
     try:
         history = read_history(folder / "history.arrow")
         finding = check(history)
@@ -631,13 +647,16 @@ def evaluate(folder: Path, deciding: Sequence[str]) -> TrialResult:
     injections = faults.get("injections", [])
     # A disk that fails takes what it was given before, too: what was sent was in its hands ever since.
     windows = [
-        (0.0 if _of_a_disk(i["fault"]) else i["injected_s"], i["healed_s"]) for i in injections if i["injected_s"] >= 0
+        (0.0 if stored or _of_a_disk(i["fault"]) else i["injected_s"], i["healed_s"])
+        for i in injections
+        if i["injected_s"] >= 0
     ]
     witnesses = 0
     if history is not None:
         for injection in injections:
             if injection["injected_s"] >= 0:
-                injection["in_flight"] = _in_flight(history, injection["injected_s"], injection["healed_s"])
+                from_s = 0.0 if stored else injection["injected_s"]
+                injection["in_flight"] = _in_flight(history, from_s, injection["healed_s"])
         witnesses = _witnesses_in_flight(history, finding, deciding, windows)
         problems = problems_of(folder)
         if problems:
@@ -686,8 +705,7 @@ def _witnesses_in_flight(
     """
     found: set[int] = set()
     for key in deciding:
-        messages = finding.anomalies[key].messages if key in finding.anomalies else ()
-        mine = np.isin(history["msg"], np.array(messages, dtype=np.int64))
+        mine = np.isin(history["msg"], np.array(finding.of(key).messages, dtype=np.int64))
         in_hand = key in ("effect_lost", "settled_but_lost")
         for from_s, to_s in windows:
             hit = _overlaps(history, from_s, to_s)
@@ -767,21 +785,70 @@ def settings_of(plan: Plan) -> dict[str, Any]:
 
 def _decide_property(session: Session, cell: Cell, experiment: PropertyExperiment) -> dict[str, Any]:
     cases = experiment.cases[cell.profile]
-    memory = ClusterKey.of("memory", experiment.mutant, "single", {})
     key = ClusterKey.of(cell.broker, cell.version, experiment.topology, experiment.settings)
     with session.cluster(key, cell.slug) as cluster:
-        session.say(cell.slug, f"{cases} generated cases")
+        session.say(cell.slug, f"{cases} generated cases" if experiment.mutant else "cases, and the control's")
         real = experiment.check(cluster, cell.seed, cases)
-    with session.cluster(memory, cell.slug) as mutant:
-        on_mutant = experiment.check(mutant, cell.seed, cases)
+        if experiment.control is not None:
+            on_mutant = experiment.control(cluster, cell.seed, cases)
+    if experiment.control is None:
+        memory = ClusterKey.of("memory", experiment.mutant, "single", {})
+        with session.cluster(memory, cell.slug) as mutant:
+            on_mutant = experiment.check(mutant, cell.seed, cases)
     verdict = judge_property(cell.claim, real, experiment.mutant, on_mutant)
     entry = _entry(session, cell, experiment.mode, verdict)
     entry["property"] = {
         **real.to_json(),
-        "mutant": {"name": experiment.mutant, "failed": on_mutant.counterexample is not None},
+        "mutant": {"name": experiment.mutant or "control", "failed": on_mutant.counterexample is not None},
     }
     entry["configuration"] = {"treatment": {"broker": dict(experiment.settings)}}
     return entry
+
+
+def _decide_comparison(session: Session, cell: Cell, experiment: ComparisonExperiment) -> dict[str, Any]:
+    pairs = [experiment.plans(cell, n) for n in range(experiment.pairs[cell.profile])]
+    session.ahead = [plan for arms in pairs for plan in arms.values()]
+    trials: dict[str, list[str]] = {}
+    rates: dict[str, list[float]] = {}
+    missing = ""
+    for arms in pairs:
+        for arm, plan in arms.items():
+            run_block(session, cell.slug, [plan], ClusterKey.of_plan(plan), link_groups=("producer",))
+            folder = session.folder.trial(plan.trial)
+            result = evaluate(folder, cell.claim.deciding)
+            missing = missing or _not_done(plan, result)
+            trials.setdefault(arm, []).append(plan.trial)
+            rates.setdefault(arm, []).append(_rate_per_s(read_history(folder / "history.arrow")))
+    session.ahead = ()
+    paired = list(zip(rates.get("treatment", ()), rates.get("control", ()), strict=True))
+    verdict, comparison = judge_comparison(cell.claim, experiment.margin, paired, missing)
+    entry = _entry(session, cell, experiment.mode, verdict) | {"comparison": comparison}
+    entry["compared"] = {"rates_per_s": rates, "trial_ids": trials}
+    entry["configuration"] = {
+        arm: {"senders": [dict(s.settings) for s in load.senders], "destinations": [dict(d.settings) for d in load.destinations]}
+        for arm, load in (("treatment", experiment.treatment), ("control", experiment.control))
+    }  # fmt: skip
+    return entry
+
+
+def _not_done(plan: Plan, result: TrialResult) -> str:
+    """Why the trial does not count: both arms have to do the same work, all of it."""
+    wanted = sum(sender.count or 0 for sender in plan.workload.senders)
+    done = result.finding.exercised.get("send", {}).get("ok", 0)
+    if result.finding.missing:
+        return f"evidence missing in trial {plan.trial}: {result.finding.missing[0]}"
+    if done != wanted or result.finding.shows("lost", "duplicated"):
+        return f"trial {plan.trial}: {done} of {wanted} messages were acknowledged, or not all of them were there, once"
+    return ""
+
+
+def _rate_per_s(history: History) -> float:
+    """Messages a second from the first send's beginning to the last one's acknowledgement; 0 without any."""
+    mine = (history["f"] == F["send"]) & (history["end_ns"] >= 0)
+    if not mine.any():
+        return 0.0
+    span_ns = int(history["end_ns"][mine].max()) - int(history["start_ns"][mine].min())
+    return int(np.count_nonzero(mine)) / max(span_ns, 1) * 1e9
 
 
 def _cluster_facts(cluster: Cluster, run: str) -> dict[str, Any]:
@@ -819,7 +886,11 @@ def recheck(folder: RunFolder) -> list[dict[str, Any]]:
         )  # fmt: skip
         arms = {
             arm: ArmResult(
-                trials=tuple(evaluate(folder.trial(t), claim.deciding) for t in old[arm]["trial_ids"] if t in ran)
+                trials=tuple(
+                    evaluate(folder.trial(t), claim.deciding, stored=bool(old.get("stored")))
+                    for t in old[arm]["trial_ids"]
+                    if t in ran
+                )
             )
             for arm in ("treatment", "control", "sham")
             if old[arm] is not None
@@ -871,5 +942,6 @@ def replay(session: Session, folder: RunFolder, trials: Sequence[str], *, record
             session, f"replay of {trial}", [plan], ClusterKey.of_plan(plan),
             link_groups=tuple(entry["link_groups"]) if entry else groups, recorded=recorded,
         )  # fmt: skip
-        results.append(evaluate(session.folder.trial(trial), deciding))
+        stored = bool(entry.get("stored")) if entry else False
+        results.append(evaluate(session.folder.trial(trial), deciding, stored=stored))
     return results

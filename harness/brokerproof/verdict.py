@@ -271,23 +271,60 @@ def _cost(injection: Mapping[str, Any]) -> str:
 
 
 def judge_property(claim: Claim, real: PropertyResult, mutant: str, on_mutant: PropertyResult) -> Verdict:
-    """The verdict of a property; the memory broker with the bug ``mutant`` must fail it, or it could not go red."""
+    """The verdict of a property; the memory broker with the bug ``mutant`` (empty: the control) must fail it, or it could not
+    go red."""
+    other, kind = (
+        (f"the memory broker {mutant!r}", "generated case") if mutant else (f"the control ({claim.control})", "case")
+    )
     if on_mutant.counterexample is None:
         return Verdict(
-            word="UNKNOWN",
-            reason=f"the check could not go red: the memory broker {mutant!r} passed all {on_mutant.cases} cases",
-        )
+            word="UNKNOWN", reason=f"the check could not go red: {other} passed all {on_mutant.cases} cases"
+        )  # fmt: skip
     if real.counterexample is not None:
-        return Verdict(
-            word="VIOLATED",
-            reason=f"a generated case disagrees with the claim, shrunk to {_brief(real.counterexample)}",
-        )
+        found = f"shrunk to {_brief(real.counterexample)}" if mutant else _brief(real.counterexample)
+        return Verdict(word="VIOLATED", reason=f"a {kind} disagrees with the claim, {found}")
     if real.cases == 0:
         return Verdict(word="UNKNOWN", reason="no case was run")
     return Verdict(
         word="HOLDS",
-        reason=f"all {real.cases} generated cases agree; the memory broker {mutant!r} fails it with {_brief(on_mutant.counterexample)}",
+        reason=f"all {real.cases} {kind}s agree; {other} fails it with {_brief(on_mutant.counterexample)}",
     )
+
+
+#: Two-sided 95 % quantile of Student's t by degrees of freedom; beyond the last, that of the one before.
+_T95 = {9: 2.262, 10: 2.228, 12: 2.179, 15: 2.131, 20: 2.086, 25: 2.060, 29: 2.045, 40: 2.021, 60: 2.000, 120: 1.980}
+PAIRS_MIN = 10
+
+
+def ratio_of_pairs(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """(ratio, low, high): the geometric mean of first / second and its 95 % interval, by Student's t over the logarithms.
+    At least ``PAIRS_MIN`` pairs of positive numbers."""
+    logs = [math.log(a / b) for a, b in pairs]
+    mean, spread = statistics.fmean(logs), statistics.stdev(logs) / math.sqrt(len(logs))
+    t = _T95[max(freedom for freedom in _T95 if freedom <= len(logs) - 1)]
+    return math.exp(mean), math.exp(mean - t * spread), math.exp(mean + t * spread)
+
+
+def judge_comparison(
+    claim: Claim, margin: float, pairs: Sequence[tuple[float, float]], missing: str
+) -> tuple[Verdict, dict[str, Any] | None]:
+    """The verdict, and ``comparison`` of ``results.json``. pairs: messages per second (of the treatment, of the control).
+    missing: what is not as it has to be in some trial; empty: nothing."""
+    if missing:
+        return Verdict(word="UNKNOWN", reason=missing), None
+    if len(pairs) < PAIRS_MIN:
+        return Verdict(word="UNKNOWN", reason=f"{len(pairs)} pairs; at least {PAIRS_MIN} are needed"), None
+    ratio, low, high = ratio_of_pairs(pairs)
+    word: Word = "HOLDS" if low > margin else "VIOLATED" if high < 1 / margin else "UNKNOWN"
+    rates = [statistics.median(side) for side in zip(*pairs, strict=True)]
+    said = (
+        f"{ratio:.3g} times as fast over {len(pairs)} pairs (95 % interval {low:.3g} to {high:.3g}, margin {margin:g}): "
+        f"median {rates[0]:,.0f} against {rates[1]:,.0f} messages/s ({claim.control})"
+    )
+    return Verdict(word=word, reason=said), {
+        "ratio": round(ratio, 4), "ci95": [round(low, 4), round(high, 4)], "pairs": len(pairs), "margin": margin,
+        "median_per_s": [round(rate, 1) for rate in rates],
+    }  # fmt: skip
 
 
 def _problem(trials: Sequence[TrialResult]) -> str:
@@ -311,7 +348,7 @@ def _problem(trials: Sequence[TrialResult]) -> str:
 
 
 def _counts(claim: Claim, finding: Finding) -> str:
-    shown = [(key, finding.anomalies[key]) for key in claim.deciding if finding.shows(key)]
+    shown = [(key, finding.of(key)) for key in claim.deciding if finding.shows(key)]
     first = [f"{c.count} {key} (first message {c.messages[0] if c.messages else '-'})" for key, c in shown]
     sent = finding.exercised.get("send", {})
     return f"{', '.join(first)} of {sent.get('ok', 0)} acknowledged"

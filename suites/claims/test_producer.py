@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from brokerproof.brokers.base import Configurations, configurations
 from brokerproof.claims import claim
-from brokerproof.experiment import Cell, Experiment
-from brokerproof.plan import Injection, Sender, Workload
+from brokerproof.experiment import Cell, ComparisonExperiment, Experiment
+from brokerproof.plan import Destination, Injection, Sender, Workload
 
 ONE = ("",)
 
@@ -150,3 +152,93 @@ def test_resend_duplicates(cell: Cell) -> Experiment:
 def test_resend_duplicates_only_then(cell: Cell) -> Experiment:
     resends, once, experiment = _lost_ack(cell)
     return replace(experiment, treatment=once, control=resends)
+
+
+def _resent_after_timeout(cell: Cell) -> Experiment:
+    c = replace(configurations(cell.broker), rate_per_s=200.0)
+    schedule = [Injection(fault="black_hole", target="all", at_s=1.0, for_s=4.0)]
+    if cell.own_variant == "producer-killed":
+        # While it holds what the link has swallowed; another takes over, which knows nothing of that.
+        schedule.append(Injection(fault="client_kill", target="producer", at_s=2.5, for_s=0.5))
+    return Experiment(
+        topology="single", schedule=tuple(schedule),
+        treatment=_workload(c, Sender(settings=c.confirmed, resend=True, timeout_s=2.0), load_s=9.0),
+        control=_workload(c, Sender(settings=c.confirmed, timeout_s=2.0), load_s=9.0),
+    )  # fmt: skip
+
+
+@claim(
+    "producer/timeout-then-resend-no-loss", revision=1, kind="promise",
+    sentence="A producer that keeps unconfirmed messages in memory and sends them again after a time-out loses nothing.",
+    source="S0 S1",
+    brokers={"rabbitmq": ("link-cut", "producer-killed")},
+    deciding=("lost", "given_up"), control="what was not confirmed in time is not sent again",
+    profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_timeout_then_resend_no_loss(cell: Cell) -> Experiment:
+    return _resent_after_timeout(cell)
+
+
+@claim(
+    "producer/timeout-then-resend-no-loss--while-it-lives", revision=1, kind="promise",
+    sentence="A producer that keeps unconfirmed messages in memory and sends them again after a time-out loses nothing, as "
+    "long as its process lives.",
+    source="(ours)", sharpens="producer/timeout-then-resend-no-loss",
+    brokers={"rabbitmq": ("link-cut",)},
+    deciding=("lost", "given_up"), control="what was not confirmed in time is not sent again",
+    profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_timeout_then_resend_while_it_lives(cell: Cell) -> Experiment:
+    return _resent_after_timeout(cell)
+
+
+@claim(
+    "producer/tx-rollback-retry", revision=1, kind="promise",
+    sentence="With tx.select a publish that failed can be rolled back and sent again: nothing is given up, what was rolled "
+    "back is never seen, and what was committed is never lost.",
+    source="S0 S1; rabbitmq.com/docs/semantics",
+    brokers={"rabbitmq": ("link-cut", "kill")},
+    deciding=("lost", "given_up", "aborted_read"), control="no transaction and no confirm",
+    profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_tx_rollback_retry(cell: Cell) -> Experiment:
+    c = replace(configurations(cell.broker), rate_per_s=200.0)
+    # Every seventh transaction is rolled back on purpose, and its messages are sent again.
+    tx = Sender(settings={"mode": "tx", "batch": 10, "rollback_every": 7}, resend=True, timeout_s=2.0)
+    fault = {
+        "link-cut": Injection(fault="black_hole", target="all", at_s=1.0, for_s=3.0),
+        "kill": Injection(fault="kill", target="all", at_s=2.0, for_s=2.0),
+    }[cell.own_variant]
+    load_s = {"link-cut": 8.0, "kill": 24.0}[cell.own_variant]
+    return Experiment(
+        topology="single", schedule=(fault,), treatment=_workload(c, tx, load_s=load_s),
+        control=_workload(c, Sender(settings=c.unconfirmed), load_s=load_s),
+    )  # fmt: skip
+
+
+#: Variant -> the sender that is said to be slower. The faster one is the same: confirms, up to 1,000 unanswered.
+_SLOW: Mapping[str, Mapping[str, Any]] = {
+    "tx-each": {"mode": "tx", "batch": 1},
+    "tx-100": {"mode": "tx", "batch": 100},
+    "confirm-each": {"confirm": True, "mode": "each"},
+}
+
+
+@claim(
+    "producer/tx-is-synchronous-and-slow", revision=1, kind="comparison",
+    sentence="Transactions block and cost throughput; confirms are asynchronous and faster.",
+    source="S0 S1 S4",
+    brokers={"rabbitmq": ("tx-each", "tx-100", "confirm-each")},
+    control="a transaction for each message, or for 100; or a confirm awaited for each", needs=("confirm", "transactions"),
+    profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_tx_is_synchronous_and_slow(cell: Cell) -> ComparisonExperiment:
+    queue = Destination(name="q", kind="queue", settings={"x-queue-type": "classic"})
+
+    def arm(settings: Mapping[str, Any]) -> Workload:
+        sender = Sender(settings=settings, count=2000, timeout_s=20.0)
+        return Workload(destinations=(queue,), senders=(sender,), load_s=60.0)
+
+    return ComparisonExperiment(
+        topology="single", treatment=arm({"confirm": True, "mode": "pipelined"}), control=arm(_SLOW[cell.own_variant])
+    )

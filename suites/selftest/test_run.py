@@ -36,6 +36,12 @@ def test_what_a_disk_took_had_been_in_its_hands_since_it_was_sent(
     assert result.faults == ((fault, "took_effect", 1),)
 
 
+def test_what_lay_stored_was_in_the_hands_of_a_node_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = evaluate(trial(tmp_path, "kill", monkeypatch), ["lost"], stored=True)
+    assert result.witnesses_in_flight == 1
+    assert result.faults == (("kill", "took_effect", 2),)
+
+
 def test_what_the_machine_lacks_for_any_arm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class Kind:
         def __init__(self, name: str) -> None:

@@ -8,7 +8,17 @@ import pytest
 from brokerproof.claim import Claim
 from brokerproof.experiment import Mode, PropertyResult
 from brokerproof.finding import Count, Finding
-from brokerproof.verdict import ArmResult, TrialResult, fisher_one_sided, judge, judge_property, recovery, wilson95
+from brokerproof.verdict import (
+    ArmResult,
+    TrialResult,
+    fisher_one_sided,
+    judge,
+    judge_comparison,
+    judge_property,
+    ratio_of_pairs,
+    recovery,
+    wilson95,
+)
 
 PROMISE = Claim(id="t/promise", revision=1, kind="promise", sentence="s", source="s", deciding=("lost",))
 HAZARD = Claim(id="t/hazard", revision=1, kind="hazard", sentence="s", source="s", deciding=("lost",))
@@ -139,6 +149,66 @@ def test_a_property_needs_its_mutant_to_fail() -> None:
     assert judge_property(claim, red, "m", red).word == "VIOLATED"
     assert judge_property(claim, green, "m", green).word == "UNKNOWN"
     assert judge_property(claim, PropertyResult(cases=0), "m", red).word == "UNKNOWN"
+
+
+def test_a_property_may_show_by_its_control_that_it_could_go_red() -> None:
+    claim = Claim(id="t/property", revision=1, kind="property", sentence="s", source="s", control="no queue")
+    red, green = PropertyResult(cases=1, counterexample={"answer": "ack"}), PropertyResult(cases=3)
+    held = judge_property(claim, green, "", red)
+    assert (held.word, held.reason) == ("HOLDS", "all 3 cases agree; the control (no queue) fails it with answer 'ack'")
+    assert judge_property(claim, green, "", green).word == "UNKNOWN"
+
+
+def test_an_observation_can_decide() -> None:
+    claim = replace(PROMISE, deciding=("given_up",))
+    red = replace(
+        trial(),
+        witnesses_in_flight=1,
+        finding=Finding(operations=1, observations={"given_up": Count(count=2, messages=(4, 5))}),
+    )
+    verdict = judge(claim, "deterministic", arms([trial()], [red]), has_faults=True)
+    assert verdict.word == "HOLDS"
+    assert "2 given_up (first message 4)" in verdict.reason
+
+
+COMPARISON = Claim(id="t/comparison", revision=1, kind="comparison", sentence="s", source="s", control="each by itself")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "word"),
+    [
+        ([(2000.0 + n, 1000.0 - n) for n in range(10)], "HOLDS"),
+        ([(1000.0 - n, 2000.0 + n) for n in range(10)], "VIOLATED"),
+        ([(1000.0 + 10 * (-1) ** n, 1000.0) for n in range(10)], "UNKNOWN"),  # no difference
+        ([(3000.0 if n % 2 else 500.0, 1000.0) for n in range(10)], "UNKNOWN"),  # all over the place
+        ([(2000.0, 1000.0 + n) for n in range(9)], "UNKNOWN"),  # too few
+    ],
+)  # fmt: skip
+def test_a_comparison_holds_when_its_interval_lies_beyond_the_margin(
+    pairs: list[tuple[float, float]], word: str
+) -> None:
+    verdict, comparison = judge_comparison(COMPARISON, 1.1, pairs, "")
+    assert verdict.word == word
+    assert (comparison is None) == (len(pairs) < 10)
+
+
+def test_a_comparison_of_work_that_was_not_done_says_nothing() -> None:
+    verdict, comparison = judge_comparison(
+        COMPARISON, 1.1, [(2000.0, 1000.0)] * 10, "9 of 10 messages were acknowledged"
+    )
+    assert (verdict.word, comparison) == ("UNKNOWN", None)
+
+
+def test_the_ratio_of_pairs() -> None:
+    ratio, low, high = ratio_of_pairs([(4.0, 2.0), (2.0, 1.0)] * 5)
+    assert (ratio, low, high) == (pytest.approx(2.0), pytest.approx(2.0), pytest.approx(2.0))
+    # Logarithms 0 and 1, five each: mean 0.5, standard error 0.527 / sqrt(10), t(9) = 2.262.
+    ratio, low, high = ratio_of_pairs([(1.0, 1.0), (math.e, 1.0)] * 5)
+    assert ratio == pytest.approx(math.exp(0.5))
+    assert (math.log(low), math.log(high)) == (
+        pytest.approx(0.5 - 0.377, abs=1e-3),
+        pytest.approx(0.5 + 0.377, abs=1e-3),
+    )
 
 
 def test_the_worst_figure_of_an_arm_is_reported() -> None:

@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from brokerproof.confirms import Confirm
 from brokerproof.errors import unknown
 from brokerproof.message import Bodies, Verifier
 from brokerproof.plan import Destination, Receiver, Sender
@@ -412,6 +413,70 @@ class SupportsRouting(Protocol):
     def router(self, exchange_type: str) -> AbstractContextManager[Router]: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish:
+    """One message of a case. exchange "" is the default one; key is then the queue's name."""
+
+    exchange: str
+    key: str = ""
+    body: str
+    persistent: bool = True
+    mandatory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came back on the channel of some messages. returned: bodies.  ended: error class of what closed the channel; ""
+    nothing did.  blocked: the broker said that it takes nothing from this connection now."""
+
+    confirms: tuple[Confirm, ...] = ()
+    returned: tuple[str, ...] = ()
+    ended: str = ""
+    blocked: bool = False
+
+    @property
+    def answer(self) -> str:
+        """To a single message: the words that came, in order; ``nothing`` where none did."""
+        words = ["returned"] * len(self.returned) + [frame.word for frame in self.confirms]
+        return " and ".join(words + ["blocked"] * self.blocked + ([self.ended] if self.ended else [])) or "nothing"
+
+
+class Wiring(Protocol):
+    """Exchanges, queues and bindings of a case, under names of its own; deleted with the case. A string argument that begins
+    with ``@`` stands for such a name."""
+
+    def exchange(
+        self, name: str, type: str = "direct", *, durable: bool = True, arguments: Json | None = None
+    ) -> None: ...
+    def queue(self, name: str, *, durable: bool = True, arguments: Json | None = None) -> None: ...
+    def bind(self, queue: str, exchange: str, key: str = "") -> None: ...
+    def delete_queue(self, name: str) -> None: ...
+
+    def there(self, exchange: str) -> bool:
+        """Whether the broker has that exchange."""
+
+    def send(self, messages: Sequence[Publish], *, confirm: bool = True) -> Sent:
+        """On a channel that nothing was sent on before, in one write; waits until all are answered, or for some seconds."""
+
+    def take(self, queue: str) -> list[str] | None:
+        """The bodies that are in the queue at this moment, which has none of them afterwards; None: there is no such queue."""
+
+    def memory_alarm(self) -> AbstractContextManager[None]:
+        """Every node's alarm is on in this block."""
+
+    def minority(self) -> AbstractContextManager[None]:
+        """In this block all nodes stand still but the one that this talks to. Raises EnvironmentProblem where it is alone."""
+
+    def restart(self, how: str) -> None:
+        """Takes all nodes down, by ``kill`` or ``stop``, and starts them again; healthy when it returns."""
+
+
+class SupportsWiring(Protocol):
+    """What a cluster offers whose exchanges can be used one by one."""
+
+    def wiring(self) -> AbstractContextManager[Wiring]: ...
+
+
 @runtime_checkable
 class Adjustable(Protocol):
     """What the cluster of a product with ``live_settings`` offers as well."""
@@ -419,6 +484,14 @@ class Adjustable(Protocol):
     def adjust(self, settings: Json) -> None:
         """Puts these of the live settings into force, and the defaults of the others; returns when the nodes say so.
         Raises ProvisionError when one does not."""
+
+
+@runtime_checkable
+class Perishing(Protocol):
+    """What a cluster offers that has destinations which are gone when their node's process is."""
+
+    def perishes(self, destination: Destination) -> bool:
+        """Whether this is one of them. It is made for its own trial only: not ahead, with other trials' faults before it."""
 
 
 @runtime_checkable

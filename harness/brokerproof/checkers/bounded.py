@@ -45,7 +45,7 @@ MESSAGE_COST_BYTES = 10
 #: Checkers whose classes add up over parts that ``split.py`` makes.
 ADD_UP = frozenset(
     ("commit_order", "corrupted", "definition_lost", "duplicated", "effect_duplicated", "effect_lost", "effect_of_nobody",
-     "effect_out_of_order", "failed_but_seen", "inconsistent_positions", "late", "lost", "misrouted", "phantom",
+     "effect_out_of_order", "failed_but_seen", "given_up", "inconsistent_positions", "late", "lost", "misrouted", "phantom",
      "poll_order", "recovered", "redelivered", "reordered", "resent", "send_order", "settled_but_lost", "transactions",
      "undrained", "zombie_effect")
 )  # fmt: skip

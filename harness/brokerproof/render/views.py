@@ -47,7 +47,7 @@ KIND_MEANS = {
     "hazard": "holds when a treatment trial shows the anomaly with a witness, and the safe control arm stays clean "
     "under the same faults",
     "comparison": "holds when the 95 % interval of the ratio lies beyond the declared margin on the claimed side",
-    "property": "holds when all generated cases agree with the claim's model, and a mutant of the model's broker fails",
+    "property": "holds when all cases agree with the claim's model, and a broker with a bug, or the control, fails",
     "measurement": "reported with its spread, judged only against a stated figure",
 }
 _SHOWN_FIRST = (

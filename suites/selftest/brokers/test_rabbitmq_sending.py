@@ -15,13 +15,14 @@ import pika
 import pytest
 
 from brokerproof.brokers.base import Pace, SendJob
+from brokerproof.brokers.rabbitmq.cluster import RabbitCluster
 from brokerproof.brokers.rabbitmq.queues import queue_name, rejects_when_full, shape
 from brokerproof.brokers.rabbitmq.sending import Sending
 from brokerproof.brokers.rabbitmq.session import Session
 from brokerproof.errors import PlanError
 from brokerproof.history import FAIL, INFO, OK
 from brokerproof.message import Bodies
-from brokerproof.plan import Sender
+from brokerproof.plan import Destination, Sender
 from brokerproof.tape import OPEN, Tape, errors_of
 from brokerproof.waiting import wait_until
 
@@ -288,3 +289,18 @@ def test_a_client_tries_the_leader_first_or_last(via: str, first: str) -> None:
 def test_a_way_in_that_there_is_not_is_refused() -> None:
     with pytest.raises(PlanError, match=r"via 'r2'.*leader, others"):
         session("r2")
+
+
+@pytest.mark.parametrize(
+    ("settings", "perishes"),
+    [
+        ({}, False),
+        ({"durable": False}, True),
+        ({"exchange": "direct"}, False),
+        ({"exchange": {"type": "direct", "durable": False}}, True),
+    ],
+)
+def test_what_perishes_with_its_node_is_known_before(settings: dict[str, Any], perishes: bool) -> None:
+    ground: Any = SimpleNamespace(nodes={})
+    cluster = RabbitCluster(ground, version="4.0.5", topology="single", settings={})
+    assert cluster.perishes(Destination(name="q", kind="queue", settings=settings)) is perishes

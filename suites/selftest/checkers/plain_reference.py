@@ -111,6 +111,7 @@ class Reference:
             "misrouted": {r["msg"] for r in self.receives if self.misrouted_row(r)},
             "failed_but_seen": {m for m in seen if self.refused(m)},
             "recovered": {m for m in seen if self.maybe(m)},
+            "given_up": {m for m in self.sends if not self.acked(m) and m not in seen and self.drained(self.lane(m))},
             "resent": {m for m, sends in self.sends.items() if len(sends) > 1},
             "duplicated": self.on_logs() | self.on_queues(),
             "redelivered": self.redelivered(),

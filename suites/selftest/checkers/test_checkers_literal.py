@@ -19,7 +19,7 @@ VOCABULARY = {
     "effect_lost", "effect_duplicated", "effect_out_of_order", "effect_of_nobody", "settled_but_lost", "zombie_effect",
     "commit_regressed", "commit_ahead_of_work", "aborted_read", "precommitted_read", "inconsistent_positions",
     "poll_skip", "poll_nonmonotonic", "send_nonmonotonic", "send_skip", "g0", "g1c", "expired_but_delivered",
-    "delivered_early", "delivered_late", "stale_read", "late", "undrained", "redelivered", "resent", "recovered",
+    "delivered_early", "delivered_late", "stale_read", "late", "undrained", "redelivered", "resent", "given_up", "recovered",
     "unavailable",
 }  # fmt: skip
 
@@ -149,6 +149,20 @@ def test_an_info_receive_is_no_progress() -> None:
 def test_a_resend_that_is_ok_makes_the_message_acknowledged() -> None:
     assert anomalies("info send a", "ok send a", "ok send b", "ok receive b") == {"lost": 1}
     assert nonzero(look("info send a", "ok send a", "ok receive a").observations) == {"resent": 1}
+
+
+def test_what_no_attempt_got_acknowledged_and_nobody_has_is_given_up() -> None:
+    finding = look(
+        "info send a", "info send a", "fail send b", "info send c", "ok receive c", "ok send d", "ok receive d"
+    )
+    assert nonzero(finding.anomalies) == {}
+    assert (
+        finding.observations["given_up"].messages
+        == look("info send a", "fail send b").observations["given_up"].messages
+    )
+    assert finding.observations["given_up"].details == {"refused": 1}
+    # Not drained: it may be there.
+    assert "given_up" not in nonzero(look("info send a", "ok send b", drained=False).observations)
 
 
 def test_lost_splits_per_sender_and_lane() -> None:

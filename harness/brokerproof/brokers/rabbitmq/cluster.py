@@ -17,6 +17,7 @@ from brokerproof.brokers.base import LINK_GROUPS, LONGER_OCTETS, Json, Link, Nod
 from brokerproof.brokers.rabbitmq import admin, config, erlang, places
 from brokerproof.brokers.rabbitmq.queues import Shape, exchange_name, queue_name, shape
 from brokerproof.brokers.rabbitmq.routing import Router
+from brokerproof.brokers.rabbitmq.wiring import Wiring
 from brokerproof.errors import DeadlineError, EnvironmentProblem, HarnessError, PlanError, ProvisionError
 from brokerproof.plan import Destination
 from brokerproof.runtime import images
@@ -143,6 +144,11 @@ class RabbitCluster:
             passed, _CREATE_S, f"a message through queue {name!r} of {self._ground.name!r} on {home} and back",
             interval_s=0.2, retry_on=admin.NOT_YET,
         )  # fmt: skip
+
+    def perishes(self, destination: Destination) -> bool:
+        """See ``brokers.base.Perishing``."""
+        made = self._shape(destination, destination.name)
+        return not made.durable or (made.exchange is not None and not made.exchange.durable)
 
     def delete(self, destination: Destination, name: str) -> None:
         for node in self._names:
@@ -331,6 +337,9 @@ class RabbitCluster:
 
     def router(self, exchange_type: str) -> Router:
         return Router(self, exchange_type)
+
+    def wiring(self) -> Wiring:
+        return Wiring(self)
 
     def settings(self) -> Json:
         introduced = [admin.server(link.address) for link in self._ground.links_of("admin")]
