@@ -11,6 +11,7 @@ from brokerproof.experiment import Cell, Experiment
 from brokerproof.plan import Injection, Receiver, Sender, Workload
 
 ONE = ("",)
+_LONGER = ("standard", "thorough")
 
 
 def _arm(c: Configurations, acknowledge: Json) -> Workload:
@@ -67,7 +68,7 @@ _STEPS = {"received": "receive", "worked": "effect", "acknowledged": "ack"}
     source="S2 S3 S4",
     brokers=dict.fromkeys(("rabbitmq", "kafka", "rocketmq", "memory"), tuple(_STEPS)),
     deciding=("effect_lost", "settled_but_lost"), control="acknowledged before the work, and dead right after that",
-    profiles=("standard", "thorough"),
+    profiles=_LONGER,
 )  # fmt: skip
 def test_deleted_only_after_ack(cell: Cell) -> Experiment:
     c = configurations(cell.broker)
@@ -112,6 +113,8 @@ def test_kafka_commit_order(cell: Cell) -> Experiment:
 # -- what becomes of unacknowledged messages -------------------------------------------------------------------------------
 
 _IN_HAND = 5
+#: Where only clients are in trouble, one node does.
+_SMALL = {"rabbitmq": "single"}
 
 
 def _leaving(cell: Cell, **settings: object) -> tuple[Receiver, Receiver]:
@@ -137,14 +140,14 @@ def _leaves(cell: Cell, treatment: str, control: str = "") -> Experiment:
         quits = {"quit_by": quit_by, "quit_after": _IN_HAND} if quit_by else {}
         return _beside(cell, *_leaving(cell, **quits))
 
-    return Experiment(topology=configurations(cell.broker).topology, treatment=arm(treatment), control=arm(control))
+    return Experiment(topology="single", treatment=arm(treatment), control=arm(control))
 
 
 @claim(
     "consumer/unacked-redelivered-on-disconnect", revision=1, kind="promise",
     sentence="What a consumer has not acknowledged goes to another one when its connection drops or it cancels.",
     source="S2 S4", brokers={"rabbitmq": ("disconnect", "cancel")},
-    deciding=("effect_lost",), control="it stays and does not acknowledge",
+    deciding=("effect_lost",), control="it stays and does not acknowledge", profiles=_LONGER,
 )  # fmt: skip
 def test_unacked_redelivered_on_disconnect(cell: Cell) -> Experiment:
     return _leaves(cell, {"disconnect": "connection.close", "cancel": "basic.cancel"}[cell.own_variant])
@@ -155,7 +158,7 @@ def test_unacked_redelivered_on_disconnect(cell: Cell) -> Experiment:
     sentence="What a consumer that cancelled has not acknowledged goes to another one when its channel is closed.",
     source="(ours); AMQP 0-9-1, basic.cancel; rabbitmq.com/docs/confirms, automatic requeueing",
     brokers={"rabbitmq": ONE}, sharpens="consumer/unacked-redelivered-on-disconnect",
-    deciding=("effect_lost",), control="it cancels, and its channel stays open",
+    deciding=("effect_lost",), control="it cancels, and its channel stays open", profiles=_LONGER,
 )  # fmt: skip
 def test_unacked_redelivered_on_cancel(cell: Cell) -> Experiment:
     return _leaves(cell, "channel.close", "basic.cancel")
@@ -167,7 +170,7 @@ def test_unacked_redelivered_on_cancel(cell: Cell) -> Experiment:
     source="S2 S4; rabbitmq.com/docs/confirms, automatic requeueing; rabbitmq.com/docs/heartbeats",
     brokers={"rabbitmq": ("kill", "reset", "half-open")}, sharpens="consumer/unacked-redelivered-on-disconnect",
     deciding=("effect_lost",), control="another consumer is hit: the one that has not acknowledged stays",
-    profiles=("standard", "thorough"),
+    profiles=_LONGER,
 )  # fmt: skip
 def test_unacked_redelivered_on_loss(cell: Cell) -> Experiment:
     fails, works = _leaving(cell)
@@ -181,7 +184,7 @@ def test_unacked_redelivered_on_loss(cell: Cell) -> Experiment:
         spared = [replace(r, link="sham") for r in (fails, works)]
         treatment, control = (fails, spared[1]), (spared[0], works)
     return Experiment(
-        topology=configurations(cell.broker).topology, schedule=schedule, link_groups=("consumer",),
+        topology="single", schedule=schedule, link_groups=("consumer",),
         treatment=_beside(cell, *treatment, load_s=3.0), control=_beside(cell, *control, load_s=3.0),
         # The control leaves messages without any fault.
         sham_s=0.0,
@@ -192,13 +195,13 @@ def test_unacked_redelivered_on_loss(cell: Cell) -> Experiment:
     "consumer/error-redelivers", revision=1, kind="promise",
     sentence="An error while a consumer processes a message moves it to another consumer.",
     source="S2", brokers={"rabbitmq": ONE},
-    deciding=("effect_lost",), control="rejected without requeue",
+    deciding=("effect_lost",), control="rejected without requeue", profiles=_LONGER,
 )  # fmt: skip
 def test_error_redelivers(cell: Cell) -> Experiment:
     fails, works = _leaving(cell)
     rejects, _ = _leaving(cell, on_error="reject")
     return Experiment(
-        topology=configurations(cell.broker).topology, treatment=_beside(cell, fails, works), control=_beside(cell, rejects, works)
+        topology="single", treatment=_beside(cell, fails, works), control=_beside(cell, rejects, works)
     )  # fmt: skip
 
 
@@ -206,13 +209,14 @@ def test_error_redelivers(cell: Cell) -> Experiment:
     "consumer/error-redelivers--requeue", revision=1, kind="promise",
     sentence="A message whose processing failed is delivered again once the consumer gives it back (basic.nack with requeue).",
     source="(ours); rabbitmq.com/docs/nack", brokers={"rabbitmq": ONE, "memory": ONE}, sharpens="consumer/error-redelivers",
-    deciding=("effect_lost",), control="the consumer says nothing",
+    deciding=("effect_lost",), control="the consumer says nothing", profiles=_LONGER,
 )  # fmt: skip
 def test_error_redelivers_requeue(cell: Cell) -> Experiment:
     leaves, works = _leaving(cell)
     requeues, _ = _leaving(cell, on_error="requeue")
     return Experiment(
-        topology=configurations(cell.broker).topology, treatment=_beside(cell, requeues, works), control=_beside(cell, leaves, works)
+        topology=_SMALL.get(cell.broker, configurations(cell.broker).topology), treatment=_beside(cell, requeues, works),
+        control=_beside(cell, leaves, works),
     )  # fmt: skip
 
 
@@ -237,7 +241,7 @@ def _holding(queue: Mapping[str, object]) -> Workload:
     "consumer/no-ack-timeout", revision=1, kind="promise",
     sentence="There is no time-out: as long as the connection lives, the broker waits for the acknowledgement.",
     source="S4", brokers={"rabbitmq": ("classic", "quorum", "policy", "node")},
-    deciding=("effect_duplicated",), control="a limit of two seconds instead of five", profiles=("standard", "thorough"),
+    deciding=("effect_duplicated",), control="a limit of two seconds instead of five", profiles=_LONGER,
 )  # fmt: skip
 def test_no_ack_timeout(cell: Cell) -> Experiment:
     # The limit is 30 minutes by default, which no trial waits for: it is lowered, in each of the places where it can be set.
@@ -260,7 +264,7 @@ def test_no_ack_timeout(cell: Cell) -> Experiment:
     "by default); then it closes the channel, and gives the message to whoever comes.",
     source="rabbitmq.com/docs/consumers, delivery acknowledgement timeout", brokers={"rabbitmq": ("classic", "quorum")},
     deciding=("effect_duplicated",), control="x-consumer-timeout of 5 s", sharpens="consumer/no-ack-timeout",
-    profiles=("standard", "thorough"),
+    profiles=_LONGER,
 )  # fmt: skip
 def test_no_ack_timeout_below_the_limit(cell: Cell) -> Experiment:
     kind = {"x-queue-type": cell.own_variant}
@@ -287,7 +291,7 @@ _DEATH = Injection(fault="kill", target="leader", at_s=2.0, for_s=1.0)
     "consumer/unacked-kept-in-memory", revision=1, kind="hazard",
     sentence="Until it is acknowledged a message that was handed to a consumer is kept in memory, and is gone with the node.",
     source="S2, its first half", brokers={"rabbitmq": ("classic", "quorum")}, always=True,
-    deciding=("effect_lost",), control="acknowledged before the node dies: the safe arm", profiles=("standard", "thorough"),
+    deciding=("effect_lost",), control="acknowledged before the node dies: the safe arm", profiles=_LONGER,
 )  # fmt: skip
 def test_unacked_kept_in_memory(cell: Cell) -> Experiment:
     return Experiment(
@@ -301,7 +305,7 @@ def test_unacked_kept_in_memory(cell: Cell) -> Experiment:
     sentence="A persistent message that a consumer has not acknowledged survives the death of its node, and is delivered again.",
     source="(ours); rabbitmq.com/docs/confirms", brokers={"rabbitmq": ("classic", "quorum")},
     sharpens="consumer/unacked-kept-in-memory", deciding=("effect_lost",), control="transient messages in a classic queue",
-    profiles=("standard", "thorough"),
+    profiles=_LONGER,
 )  # fmt: skip
 def test_unacked_kept_in_memory_persistent(cell: Cell) -> Experiment:
     return Experiment(
@@ -324,7 +328,7 @@ def _unwilling(times: int, retry_max: int) -> Workload:
     "consumer/rocketmq-broker-resends", revision=1, kind="promise",
     sentence="The broker delivers a message again and again until it is acknowledged.",
     source="S2", brokers={"rocketmq": ONE},
-    deciding=("effect_lost",), control="one delivery less than the work needs", profiles=("standard", "thorough"),
+    deciding=("effect_lost",), control="one delivery less than the work needs", profiles=_LONGER,
 )  # fmt: skip
 def test_rocketmq_broker_resends(cell: Cell) -> Experiment:
     # 16 times by default, in ever longer intervals; the third delivery would succeed, and the group ends with the second.
@@ -337,7 +341,7 @@ def test_rocketmq_broker_resends(cell: Cell) -> Experiment:
     sentence="The broker delivers a message again until it is acknowledged or was delivered retryMaxTimes + 1 times.",
     source="(ours); rocketmq.apache.org/docs, consumption retry", brokers={"rocketmq": ONE},
     deciding=("effect_lost",), control="the work needs one delivery more", sharpens="consumer/rocketmq-broker-resends",
-    profiles=("standard", "thorough"),
+    profiles=_LONGER,
 )  # fmt: skip
 def test_rocketmq_broker_resends_up_to_retry_max(cell: Cell) -> Experiment:
     c = configurations(cell.broker)

@@ -10,6 +10,8 @@ from brokerproof.experiment import Cell, Experiment
 from brokerproof.plan import Injection, Receiver, Sender, Workload
 
 ONE = ("",)
+#: Where only clients are in trouble, one node does.
+_SMALL = {"rabbitmq": "single"}
 #: Milliseconds of work of a quick consumer; of a slow one: ``Configurations.slow_ms``.
 QUICK_MS = 1.0
 
@@ -47,12 +49,15 @@ def _troubled(cell: Cell, one: Workload, *others: Workload) -> Experiment:
         receivers = tuple(
             replace(r, work_ms=busy_ms if r.work_ms == QUICK_MS * c.pace else 4 * busy_ms) for r in workload.receivers
         )
-        if cell.variant == "requeue":
+        if cell.own_variant.startswith("requeue"):
             receivers = tuple(replace(r, fail_first=5) for r in receivers)
-        return replace(workload, receivers=receivers)
+        destinations = workload.destinations
+        if cell.own_variant.endswith("classic"):
+            destinations = tuple(replace(d, settings={**d.settings, "x-queue-type": "classic"}) for d in destinations)
+        return replace(workload, destinations=destinations, receivers=receivers)
 
     schedule = ()
-    if cell.variant == "reconnect":
+    if cell.own_variant == "reconnect":
         schedule = (Injection(fault="black_hole", target="all", at_s=1.0 * c.pace, for_s=1.5 * c.pace),)
     return Experiment(
         topology=c.topology, treatment=arm(one), control=arm(others[0]), schedule=schedule, link_groups=("consumer",),
@@ -66,7 +71,7 @@ def _troubled(cell: Cell, one: Workload, *others: Workload) -> Experiment:
     sentence="One queue with one single-threaded consumer keeps the order of each key.",
     source="S1 S4",
     brokers={
-        "rabbitmq": ("", "requeue", "reconnect"), "kafka": ("", "reconnect"), "rocketmq": ("", "requeue", "reconnect"),
+        "rabbitmq": ("", "requeue", "requeue-classic", "reconnect"), "kafka": ("", "reconnect"), "rocketmq": ("", "requeue", "reconnect"),
         "memory": ("", "requeue"),
     },
     deciding=("effect_out_of_order",), control="two consumers of unequal speed",
@@ -83,7 +88,7 @@ def test_one_queue_one_consumer(cell: Cell) -> Experiment:
     sentence="One queue with one single-threaded consumer that has one message in hand at a time (prefetch 1) keeps the order "
     "of each key when a message is requeued, and when its connection is lost.",
     source="(ours); rabbitmq.com/docs/queues, message ordering; rabbitmq.com/docs/confirms, channel prefetch",
-    brokers={"rabbitmq": ("requeue", "reconnect"), "memory": ("requeue",)}, sharpens="order/one-queue-one-consumer",
+    brokers={"rabbitmq": ("requeue", "requeue-classic", "reconnect"), "memory": ("requeue",)}, sharpens="order/one-queue-one-consumer",
     deciding=("effect_out_of_order",), control="ten in hand",
 )  # fmt: skip
 def test_one_queue_one_consumer_one_in_hand(cell: Cell) -> Experiment:
@@ -153,6 +158,7 @@ def test_split_queues(cell: Cell) -> Experiment:
     "so breaks their order.",
     source="(ours)", brokers={"rabbitmq": ONE, "memory": ONE}, sharpens="order/split-queues",
     deciding=("effect_out_of_order",), control="the number of queues stays: the safe arm",
+    profiles=("standard", "thorough"),
 )  # fmt: skip
 def test_split_queues_resized(cell: Cell) -> Experiment:
     c = configurations(cell.broker)
@@ -170,7 +176,7 @@ def test_split_queues_resized(cell: Cell) -> Experiment:
     )
     (sender,) = three.senders
     grown = replace(three, senders=(replace(sender, settings={**sender.settings, "grow_after": 150}),))
-    return Experiment(topology=c.topology, treatment=grown, control=three)
+    return Experiment(topology=_SMALL.get(cell.broker, c.topology), treatment=grown, control=three)
 
 
 def _sharing(cell: Cell, **settings: object) -> Workload:
@@ -185,17 +191,12 @@ def _sharing(cell: Cell, **settings: object) -> Workload:
     )
 
 
-#: Between receipt and work: what is in the workers' queues dies with the process.
-_KILLED_AT_RECEIPT = {"step": "receive"}
-
-
 def _shared_out(cell: Cell, treatment: Workload, control: Workload, *, killed: bool, sham: bool = False) -> Experiment:
     c = configurations(cell.broker)
-    kill = Injection(
-        fault="client_kill", target="consumer", at_s=1.2 * c.pace, for_s=0.5 * c.pace, options=_KILLED_AT_RECEIPT
-    )
+    # In the middle of the work on one message, with others in the workers' queues.
+    kill = Injection(fault="client_kill", target="consumer", at_s=1.2 * c.pace, for_s=0.5 * c.pace)
     return Experiment(
-        topology=c.topology, treatment=treatment, control=control, schedule=(kill,) if killed else (),
+        topology=_SMALL.get(cell.broker, c.topology), treatment=treatment, control=control, schedule=(kill,) if killed else (),
         link_groups=("consumer",), sham_s=2.0 * c.pace if sham else 0.0,
     )  # fmt: skip
 
@@ -205,7 +206,7 @@ def _shared_out(cell: Cell, treatment: Workload, control: Workload, *, killed: b
     sentence="One consumer that shares messages out to worker queues in memory by key keeps the order of each key.",
     source="S1",
     brokers={"rabbitmq": ("", "killed-ack-each", "killed-ack-in-order"), "memory": ("", "killed-ack-each")},
-    deciding=("effect_out_of_order",), control="shared out to the workers in turn",
+    deciding=("effect_out_of_order",), control="shared out to the workers in turn", profiles=("standard", "thorough"),
 )  # fmt: skip
 def test_in_memory_sharding(cell: Cell) -> Experiment:
     ack = {"ack": "in_order"} if cell.own_variant == "killed-ack-in-order" else {}
@@ -219,6 +220,7 @@ def test_in_memory_sharding(cell: Cell) -> Experiment:
     sentence="A consumer that acknowledges what it puts into its workers' queues loses what lies there when it dies.",
     source="(ours), from S1", brokers={"rabbitmq": ONE, "memory": ONE}, sharpens="order/in-memory-sharding",
     deciding=("effect_lost", "settled_but_lost"), control="acknowledged after the work: the safe arm",
+    profiles=("standard", "thorough"),
 )  # fmt: skip
 def test_in_memory_sharding_acknowledged_on_receipt(cell: Cell) -> Experiment:
     c = configurations(cell.broker)
@@ -244,7 +246,7 @@ def test_single_active_consumer(cell: Cell) -> Experiment:
 
     kill = Injection(fault="client_kill", target="consumer", at_s=1.2, for_s=1.5, options={"which": "active"})
     return Experiment(
-        topology=c.topology, treatment=arm(True), control=arm(False), schedule=(kill,), link_groups=("consumer",), sham_s=0.0
+        topology="single", treatment=arm(True), control=arm(False), schedule=(kill,), link_groups=("consumer",), sham_s=0.0
     )  # fmt: skip
 
 
