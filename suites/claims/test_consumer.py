@@ -220,6 +220,53 @@ def test_error_redelivers_requeue(cell: Cell) -> Experiment:
     )  # fmt: skip
 
 
+# -- how much a consumer is handed -----------------------------------------------------------------------------------------
+
+
+def _busy(prefetch: int, *, auto: bool = False) -> Workload:
+    """A slow consumer, which has to do with its first message for longer than all messages take to come, and a quick one.
+
+    What the slow one is handed besides waits in its memory, and is overtaken by all that the quick one does: its effects
+    come out of order. What it is handed alone overlaps with the others, which contradicts nothing.
+    """
+    c = configurations("rabbitmq")
+    slow = Receiver(settings={**(c.ack_auto if auto else c.ack_after), "shards": 1}, work_ms=2000.0, prefetch=prefetch)
+    quick = Receiver(settings=c.ack_after, work_ms=1.0, prefetch=1)
+    sender = Sender(settings=c.confirmed, rate_per_s=20.0, count=10, keys=1)
+    return Workload(destinations=(c.destination,), senders=(sender,), receivers=(slow, quick), load_s=1.0)
+
+
+@claim(
+    "consumer/unacked-means-busy", revision=1, kind="promise",
+    sentence="A consumer that has not acknowledged a message is busy, and is given no other one.",
+    source="S4", brokers={"rabbitmq": ("unset", "three")},
+    deciding=("effect_out_of_order",), control="automatic acknowledgement", profiles=_LONGER,
+)  # fmt: skip
+def test_unacked_means_busy(cell: Cell) -> Experiment:
+    prefetch = {"unset": 0, "three": 3}[cell.own_variant]
+    return Experiment(topology="single", treatment=_busy(prefetch), control=_busy(prefetch, auto=True))
+
+
+@claim(
+    "consumer/unacked-means-busy--prefetch-one", revision=1, kind="promise",
+    sentence="With prefetch 1 a consumer that has not acknowledged a message is given no other one.",
+    source="(ours); rabbitmq.com/docs/consumer-prefetch", brokers={"rabbitmq": ONE}, sharpens="consumer/unacked-means-busy",
+    deciding=("effect_out_of_order",), control="prefetch not set: no limit", profiles=_LONGER,
+)  # fmt: skip
+def test_unacked_means_busy_prefetch_one(cell: Cell) -> Experiment:
+    return Experiment(topology="single", treatment=_busy(1), control=_busy(0))
+
+
+@claim(
+    "consumer/push-overruns", revision=1, kind="hazard",
+    sentence="Pushing ignores what a consumer can bear: messages pile up in a slow one while another one is idle.",
+    source="S3", brokers={"rabbitmq": ONE},
+    deciding=("effect_out_of_order",), control="prefetch 1: the safe arm", profiles=_LONGER,
+)  # fmt: skip
+def test_push_overruns(cell: Cell) -> Experiment:
+    return Experiment(topology="single", treatment=_busy(0), control=_busy(1))
+
+
 # -- how long the broker waits, and where it keeps what it waits for ---------------------------------------------------------
 
 #: The limit is looked at every minute by default, too seldom for a trial. Source: rabbit_channel.erl, channel_tick_interval.
