@@ -72,7 +72,7 @@ def _troubled(cell: Cell, one: Workload, *others: Workload) -> Experiment:
     source="S1 S4",
     brokers={
         "rabbitmq": ("", "requeue", "requeue-classic", "reconnect"), "kafka": ("", "reconnect"), "rocketmq": ("", "requeue", "reconnect"),
-        "memory": ("", "requeue"),
+        "memory": ONE,
     },
     deciding=("effect_out_of_order",), control="two consumers of unequal speed",
 )  # fmt: skip
@@ -88,7 +88,7 @@ def test_one_queue_one_consumer(cell: Cell) -> Experiment:
     sentence="One queue with one single-threaded consumer that has one message in hand at a time (prefetch 1) keeps the order "
     "of each key when a message is requeued, and when its connection is lost.",
     source="(ours); rabbitmq.com/docs/queues, message ordering; rabbitmq.com/docs/confirms, channel prefetch",
-    brokers={"rabbitmq": ("requeue", "requeue-classic", "reconnect"), "memory": ("requeue",)}, sharpens="order/one-queue-one-consumer",
+    brokers={"rabbitmq": ("requeue", "requeue-classic", "reconnect")}, sharpens="order/one-queue-one-consumer",
     deciding=("effect_out_of_order",), control="ten in hand",
 )  # fmt: skip
 def test_one_queue_one_consumer_one_in_hand(cell: Cell) -> Experiment:
@@ -144,7 +144,7 @@ def test_same_lane(cell: Cell) -> Experiment:
 @claim(
     "order/split-queues", revision=1, kind="promise",
     sentence="Several queues with a consumer each, and each key hashed to one of them, keep the order of each key.",
-    source="S1", brokers={"rabbitmq": ONE, "kafka": ONE, "rocketmq": ONE, "memory": ONE},
+    source="S1", brokers={"rabbitmq": ONE, "kafka": ONE, "rocketmq": ONE},
     deciding=("effect_out_of_order",), control="the queues taken in turn",
 )  # fmt: skip
 def test_split_queues(cell: Cell) -> Experiment:
