@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +79,30 @@ def fails(msg: int, key: int, lane: int) -> None:
     raise ValueError("no")
 
 
+Make = Callable[..., Stage]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    made: list[Stage] = []
+
+    def build(settings: dict[str, Any], work: Callable[[int, int, int], None] = fails, partitions: int = 1) -> Stage:
+        made.append(Stage(tmp_path, settings, work, partitions))
+        return made[-1]
+
+    yield build
+    for stage in made:
+        loop = stage.receiving._session._loop
+        loop.deactivate_poller()
+        loop.close()
+
+
 @pytest.mark.parametrize(
     ("on_error", "said", "error"),
     [("requeue", [("nack", 1, True)], "REQUEUED"), ("reject", [("nack", 1, False)], "REJECTED"), ("leave", [], "LEFT")],
 )
-def test_work_that_fails_is_given_back_rejected_or_left(
-    on_error: str, said: list[Any], error: str, tmp_path: Path
-) -> None:
-    stage = Stage(tmp_path, {"on_error": on_error}, fails)
+def test_work_that_fails_is_given_back_rejected_or_left(on_error: str, said: list[Any], error: str, make: Make) -> None:
+    stage = make({"on_error": on_error})
     stage.deliver(0)
     assert stage.channel.said == said
     assert stage.settles() == [(0, FAIL, error)]
@@ -100,10 +116,8 @@ def test_work_that_fails_is_given_back_rejected_or_left(
         ("connection.close", [], True),
     ],
 )
-def test_a_consumer_that_has_left_enough_goes_for_good(
-    quit_by: str, said: list[Any], left: bool, tmp_path: Path
-) -> None:
-    stage = Stage(tmp_path, {"on_error": "leave", "quit_after": 2, "quit_by": quit_by}, fails)
+def test_a_consumer_that_has_left_enough_goes_for_good(quit_by: str, said: list[Any], left: bool, make: Make) -> None:
+    stage = make({"on_error": "leave", "quit_after": 2, "quit_by": quit_by})
     stage.deliver(0, 1, 2)
     assert stage.channel.said == said
     assert stage.settles() == [(0, FAIL, "LEFT"), (1, FAIL, "LEFT")]
@@ -111,10 +125,10 @@ def test_a_consumer_that_has_left_enough_goes_for_good(
 
 
 @pytest.mark.parametrize("ack", ["after", "in_order"])
-def test_workers_are_acknowledged_each_or_in_order(ack: str, tmp_path: Path) -> None:
+def test_workers_are_acknowledged_each_or_in_order(ack: str, make: Make) -> None:
     held: set[int] = {0}
-    stage = Stage(
-        tmp_path, {"ack": ack, "shards": 2}, lambda msg, key, lane: wait_until(lambda: msg not in held, 10, "to be let go")
+    stage = make(
+        {"ack": ack, "shards": 2}, lambda msg, key, lane: wait_until(lambda: msg not in held, 10, "to be let go")
     )  # fmt: skip
     shards = stage.receiving._shards
     assert shards is not None
@@ -136,8 +150,8 @@ def test_workers_are_acknowledged_each_or_in_order(ack: str, tmp_path: Path) -> 
     assert sorted(stage.settles()) == [(msg, OPEN, "") for msg in range(4)]
 
 
-def test_a_member_takes_its_part_of_the_queues(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, {"member": (1, 2)}, fails, partitions=4)
+def test_a_member_takes_its_part_of_the_queues(make: Make) -> None:
+    stage = make({"member": (1, 2)}, partitions=4)
     assert stage.receiving._queues == {1: "q.1", 3: "q.3"}
     assert queues_of(stage.receiving._job) == {0: "q", 1: "q.1", 2: "q.2", 3: "q.3"}
 
