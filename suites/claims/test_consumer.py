@@ -362,12 +362,12 @@ def test_unacked_kept_in_memory_persistent(cell: Cell) -> Experiment:
 
 
 def _unwilling(times: int, retry_max: int) -> Workload:
-    """A consumer whose work on each of five messages fails so many times; the group delivers again so many times."""
+    """A consumer whose work on each of five messages of ten fails so many times; the group delivers again so many times."""
     c = configurations("rocketmq")
     receiver = Receiver(
         settings={**c.ack_after, "retry_max_times": retry_max}, work_ms=5.0, prefetch=5, fail_first=5, fail_times=times
     )
-    sender = Sender(settings=c.confirmed, rate_per_s=20.0, count=5)
+    sender = Sender(settings=c.confirmed, rate_per_s=20.0, count=10)
     return Workload(destinations=(c.destination,), senders=(sender,), receivers=(receiver,), load_s=1.0, drain_s=120.0)
 
 
