@@ -39,6 +39,7 @@ from brokerproof.tape import Tape
 NUMBERS_EACH = 1 << 28
 #: Step of a consumer's work -> the row that says ``ok`` of it.
 STEPS: Mapping[str, str] = {"receive": "receive", "effect": "effect", "ack": "settle"}
+Work = Callable[[int, int, int], None]
 #: How long a load process may go on after its harness is gone.
 ORPHAN_S = 10.0
 
@@ -129,7 +130,9 @@ def perform(
         elif spec.do == "receive":
             receiver = Receiver(**(spec.receiver or {}))
             ledger = Ledger(Path(spec.ledger)) if receiver.work_ms is not None else None
-            work = None if ledger is None else _work(tape, ledger, receiver.work_ms or 0.0, still_alive)
+            work = None if ledger is None else _work(tape, ledger, receiver, still_alive)
+            if work is not None and receiver.fail_first and spec.generation == 0:
+                work = failing(work, receiver.fail_first, receiver.fail_times)
             module.receive(ReceiveJob(**common, receiver=receiver, work=work))
             if ledger is not None:
                 ledger.close()
@@ -152,18 +155,42 @@ def _gate(go: Callable[[], int | None], report: Callable[..., None]) -> Callable
     return gate
 
 
-def _work(
-    tape: Tape, ledger: Ledger, work_ms: float, still_alive: Callable[[], None]
-) -> Callable[[int, int, int], None]:  # fmt: skip
+def _work(tape: Tape, ledger: Ledger, receiver: Receiver, still_alive: Callable[[], None]) -> Work:
+    work_s = (receiver.work_ms or 0.0) / 1000
+
     def work(msg: int, key: int, lane: int) -> None:
         start = tape.now()
-        if work_ms > 0:
-            time.sleep(work_ms / 1000)  # the work itself: this is load, nothing is waited for
+        takes_s = work_s * _unevenness(msg) if receiver.uneven else work_s
+        if takes_s > 0:
+            time.sleep(takes_s)  # the work itself: this is load, nothing is waited for
         still_alive()
         place = ledger.append(msg, key, tape.process)
         tape.row("effect", OK, start_ns=start, end_ns=tape.now(), msg=msg, key=key, lane=lane, value=place)
 
     return work
+
+
+def _unevenness(msg: int) -> float:
+    """From 0 to 2, 1 on average, the same for a message each time. Source: Knuth, TAOCP 3, 6.4, multiplicative hashing."""
+    return (msg * 2654435761 % (1 << 32)) / (1 << 31)
+
+
+class WorkFailed(Exception):
+    """The work on a message failed, as planned."""
+
+
+def failing(work: Work, first: int, times: int) -> Work:
+    """The same work, which fails ``times`` times on each of the first ``first`` messages that it is called with."""
+    failed: dict[int, int] = {}
+
+    def fails(msg: int, key: int, lane: int) -> None:
+        if msg in failed or len(failed) < first:
+            failed[msg] = failed.get(msg, 0) + 1
+            if failed[msg] <= times:
+                raise WorkFailed(f"message {msg}, for the {failed[msg]}. time of {times}")
+        work(msg, key, lane)
+
+    return fails
 
 
 def main() -> None:

@@ -66,11 +66,17 @@ class Receiver:
     settings: of the client library; ``ack`` is ``after`` (work, then acknowledge), ``first`` (acknowledge, then work)
         or ``auto`` (the broker or the library does it).
     work_ms: how long the work on one message takes; None: no work, no effect.  prefetch: most unacknowledged at once.
+    uneven: from nothing to twice that, by message number.
+    fail_first, fail_times: the work on the first so many messages that it is handed fails so many times each, and has no
+        effect; what the client does then is in ``settings``. A process that takes over from a killed one works.
     """
 
     destination: int = 0
     settings: Json = field(default_factory=dict)
     work_ms: float | None = None
+    uneven: bool = False
+    fail_first: int = 0
+    fail_times: int = 1
     prefetch: int = 50
     group: str = "g"
     link: str = "consumer"

@@ -777,7 +777,12 @@ def settings_of(plan: Plan) -> dict[str, Any]:
     """What is set, by the part it is set on: what the promise table is asked with."""
     return {
         "senders": [dict(s.settings) | {"resend": s.resend, "spread": s.spread} for s in plan.workload.senders],
-        "receivers": [dict(r.settings) | {"work_ms": r.work_ms} for r in plan.workload.receivers],
+        "receivers": [
+            dict(r.settings)
+            | {"work_ms": r.work_ms, "prefetch": r.prefetch}
+            | ({"fails": True} if r.fail_first else {})
+            for r in plan.workload.receivers
+        ],
         "destinations": [dict(d.settings) | {"partitions": d.partitions} for d in plan.workload.destinations],
         "broker": dict(plan.settings) | {name: True for name in plan.equipment if name == "fsync_void"},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from brokerproof.brokers.base import broker
+from brokerproof.errors import PlanError
 from brokerproof.faults.base import Scene, apply, make
 from brokerproof.history import OK, F, read_history
 from brokerproof.plan import Destination, Plan, Receiver, Sender, Workload
@@ -78,6 +80,43 @@ def test_a_consumer_dies_right_after_its_step(step: str, last: str, tmp_path: Pa
     again = mine in history["msg"][(history["process"] > 2) & (history["f"] == F["receive"])]
     assert again is (step != "ack")
     assert stage.block.trials[0].problems == []
+
+
+@pytest.mark.parametrize(("which", "dies"), [("1", 2), ("active", 1)])
+@pytest.mark.parametrize("step", ["", "effect"])
+def test_one_of_several_consumers_dies(which: str, dies: int, step: str, tmp_path: Path) -> None:
+    of = plan()
+    first = replace(of.workload.receivers[0], settings={"ack": "after", "member": (0, 2)})
+    # The second serves a partition in which nothing lies.
+    second = replace(first, settings={"ack": "after", "member": (1, 2)})
+    if which == "1":
+        first, second = second, first
+    workload = replace(
+        of.workload, receivers=(first, second), destinations=(Destination(name="q", kind="queue", partitions=2),),
+        senders=(replace(of.workload.senders[0], keys=1),),
+    )  # fmt: skip
+    stage = Stage(tmp_path, replace(of, workload=workload))
+    try:
+        stage.block.start()
+        fault = make("client_kill", {"which": which, "step": step})
+        with apply(fault, stage.scene, "consumer", now_s=stage.block.now_s) as record:
+            assert f"consumer {dies} of t" in record.probes["during"]["seen"]
+            assert f"consumer {3 - dies} of t" not in record.probes["during"]["seen"]
+        assert record.evidence == "took_effect", record.probes
+        history = stage.end()
+    finally:
+        stage.close()
+    # Four client slots: only the one that died has a successor.
+    assert set(np.unique(history["process"][history["process"] >= 4]).tolist()) == {4 + dies}
+
+
+def test_which_client_is_a_number_or_the_active_one(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, plan())
+    try:
+        with pytest.raises(PlanError, match="expected a number, 'active'"):
+            make("client_kill", {"which": "the best"}).resolve(stage.scene, "consumer")
+    finally:
+        stage.close()
 
 
 def test_a_consumer_that_never_comes_to_the_step_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ class Clients:
     paused: list[str] = field(default_factory=list)
     last: str = ""
 
-    def kill(self, role: str, step: str = "") -> Sequence[int]:
+    def kill(self, role: str, step: str = "", which: str = "") -> Sequence[int]:
         self.gone.append(role)
         self.last = {"ack": "settle"}.get(step, step)
         return [1]

@@ -66,15 +66,19 @@ class Probe:
 #: Where in a consumer's work it is killed: after a message was received, after its effect and before its
 #: acknowledgement, after the acknowledgement was answered; "": in the middle of the work.
 Step = Literal["", "receive", "effect", "ack"]
+#: Which client of a role: the one that is given messages.
+ACTIVE = "active"
 
 
 class Clients(Protocol):
     """The load processes of the trials that share an injection."""
 
-    def kill(self, role: str, step: Step = "") -> Sequence[int]:
+    def kill(self, role: str, step: Step = "", which: str = "") -> Sequence[int]:
         """SIGKILLs the clients of that role (``producer`` or ``consumer``); returns their process ids.
 
-        step: each kills itself right after its next such step; one that never comes to it is left alive."""
+        step: each kills itself right after its next such step; one that never comes to it is left alive.
+        which: of each trial all, the one with that number among them, or the ``active`` one, whose history has the
+        latest entry."""
 
     def replace(self, role: str) -> None:
         """Starts a new client, under a new process number, for every one of that role that was killed."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from brokerproof.errors import PlanError, unknown
-from brokerproof.faults.base import Plane, Probe, Scene, Step, fault
+from brokerproof.faults.base import ACTIVE, Plane, Probe, Scene, Step, fault
 from brokerproof.faults.planes.clients import resolve_clients
 
 #: Step -> what the history has last of a client that was killed right after it.
@@ -23,6 +23,8 @@ class ClientKill:
     step: "" a consumer in the middle of its work, a producer at once; ``receive``, ``effect`` or ``ack``: a consumer
     kills itself right after it was handed a message, after that message's effect, or when its acknowledgement was
     answered. One that never comes to that step lives.
+    which: "" all of the role, a number the one with that number in each trial, ``active`` the one that was handed
+    something last (of consumers of which only one is given messages).
     Evidence: the processes are gone, then others have taken their slots; with a step, it is the last thing that the
     history has of each of them.
     """
@@ -30,12 +32,15 @@ class ClientKill:
     name: ClassVar[str] = "client_kill"
     plane: ClassVar[Plane] = "load"
     step: Step = ""
+    which: str = ""
 
     def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
         if self.step and self.step not in _LAST:
             raise unknown("step of client_kill", self.step, _LAST)
         if self.step and target == "producer":
             raise PlanError(f"client_kill at the step {self.step!r} is for consumers; a producer has no such step")
+        if self.which and self.which != ACTIVE and not self.which.isdigit():
+            raise PlanError(f"client_kill: which is {self.which!r}; expected a number, {ACTIVE!r}, or nothing for all")
         return resolve_clients(scene, target)
 
     @contextmanager
@@ -43,7 +48,7 @@ class ClientKill:
         assert scene.clients is not None
         try:
             for role in targets:
-                pids = scene.clients.kill(role, self.step)
+                pids = scene.clients.kill(role, self.step, self.which)
                 scene.note(f"killed {len(pids)} {role}s: {', '.join(map(str, pids))}")
             yield
         finally:

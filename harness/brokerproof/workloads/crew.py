@@ -251,6 +251,7 @@ class ThreadWorker:
     def kill_after(self, step: str) -> None:
         def die() -> None:
             self.failed = "killed"
+            self._killed.set()  # for the threads that work for it
             raise _Killed
 
         assert self._tape is not None

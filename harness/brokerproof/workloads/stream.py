@@ -22,6 +22,7 @@ import numpy as np
 
 from brokerproof.brokers.base import Cluster
 from brokerproof.errors import DeadlineError, HarnessError
+from brokerproof.faults.base import ACTIVE
 from brokerproof.history import FAIL, INJECTOR, OK, F, Meta
 from brokerproof.loadprocess import LoadSpec
 from brokerproof.plan import Plan
@@ -71,6 +72,7 @@ class LiveTrial:
             *(_Client(len(w.senders) + i, "consumer", i) for i in range(len(w.receivers))),
         ]
         self._readers: list[_Client] = []
+        self._doomed: list[_Client] = []
         self.problems: list[str] = []
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "plan.json").write_text(plan.dumps())
@@ -167,22 +169,36 @@ class LiveTrial:
     def busy(self, role: str) -> bool:
         return any(c.worker is not None and c.worker.busy for c in self._clients if c.role == role)
 
-    def kill(self, role: str) -> list[int]:
+    def kill(self, role: str, which: str = "") -> list[int]:
         """SIGKILL."""
         pids = []
-        for client in self._clients:
-            if client.role == role and client.worker is not None:
+        for client in self._chosen(role, which):
+            if client.worker is not None:
                 pids.append(client.worker.pid)
                 client.killed = True
                 client.worker.kill()
         return pids
 
-    def kill_after(self, role: str, step: str) -> None:
+    def _chosen(self, role: str, which: str) -> list[_Client]:
+        """See ``faults.base.Clients.kill``."""
+        mine = [c for c in self._clients if c.role == role]
+        if which == ACTIVE:
+            return [max(mine, key=lambda c: max(self._last_rows(c), default=(0, 0, ""))[0])]
+        return [c for c in mine if not which or c.part == int(which)]
+
+    def kill_after(self, role: str, step: str, which: str = "") -> None:
         """Tells the role's clients to kill themselves right after their next such step."""
-        for client in self._living(role):
-            client.worker.kill_after(step)  # type: ignore[union-attr]  # it lives
+        for client in self._chosen(role, which):
+            if client in self._living(role):
+                client.worker.kill_after(step)  # type: ignore[union-attr]  # it lives
+                self._doomed.append(client)
+
+    def to_die(self) -> bool:
+        """Whether one lives that was told to kill itself."""
+        return any(c.worker is not None and c.worker.busy for c in self._doomed)
 
     def spare(self, role: str) -> None:
+        self._doomed.clear()
         for client in self._living(role):
             client.worker.spare()  # type: ignore[union-attr]  # it lives
 
@@ -202,9 +218,6 @@ class LiveTrial:
                 worker.kill()
                 pids.append(worker.pid)
         return pids
-
-    def living(self, role: str) -> bool:
-        return bool(self._living(role))
 
     def _living(self, role: str) -> list[_Client]:
         return [c for c in self._clients if c.role == role and c.worker is not None and c.worker.busy]
@@ -559,35 +572,35 @@ class Block:
         """The sham's clients are left alone."""
         return [trial for trial in self.trials if trial.plan.arm != "sham"]
 
-    def kill(self, role: str, step: str = "") -> Sequence[int]:
+    def kill(self, role: str, step: str = "", which: str = "") -> Sequence[int]:
         """A consumer is killed in the middle of its work, each trial's as soon as it is: between two messages a kill
         proves nothing."""
         pids: list[int] = []
         left = self._broken
         if step:
-            return self._kill_after(left, role, step)
+            return self._kill_after(left, role, step, which)
 
         def kill_those_at_work() -> bool:
             for trial in [t for t in left if role != "consumer" or t.at_work()]:
-                pids.extend(trial.kill(role))
+                pids.extend(trial.kill(role, which))
                 left.remove(trial)
             return not left
 
         with contextlib.suppress(DeadlineError):
             wait_until(kill_those_at_work, IN_WORK_S, "consumers to be at work", interval_s=0.001)
         for trial in left:
-            pids.extend(trial.kill(role))
+            pids.extend(trial.kill(role, which))
         # Those that will take over get ready meanwhile.
         with self._replacing:
             self._crew.warm(self.cluster.product, 0 if self.cluster.in_process else len(pids))
         return pids
 
-    def _kill_after(self, trials: Sequence[LiveTrial], role: str, step: str) -> Sequence[int]:
+    def _kill_after(self, trials: Sequence[LiveTrial], role: str, step: str, which: str) -> Sequence[int]:
         for trial in trials:
-            trial.kill_after(role, step)
+            trial.kill_after(role, step, which)
         with contextlib.suppress(DeadlineError):
             why = f"{role}s to come to the step {step!r}"
-            wait_until(lambda: not any(t.living(role) for t in trials), IN_WORK_S, why, interval_s=0.005)
+            wait_until(lambda: not any(t.to_die() for t in trials), IN_WORK_S, why, interval_s=0.005)
         for trial in trials:
             trial.spare(role)
         pids = [pid for trial in trials for pid in trial.gone(role)]

@@ -99,7 +99,7 @@ class Clients:
         sweep.register_process(self._run, process.pid)
         return process
 
-    def kill(self, role: str, step: str = "") -> Sequence[int]:
+    def kill(self, role: str, step: str = "", which: str = "") -> Sequence[int]:
         os.kill(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._killed.append(role)

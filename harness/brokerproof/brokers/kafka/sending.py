@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from brokerproof.brokers.base import SendJob
 from brokerproof.brokers.kafka import outcomes
@@ -166,6 +166,9 @@ class Sending:
     def _produce(self, bodies: Sequence[bytes], first: int, keys: npt.NDArray[np.int32]) -> None:
         """Hands all of them to the client; waits while its queue is full, which is no outcome."""
         messages = self._place.messages(bodies, first, keys)
+        if self._place.each:
+            self._produce_each(messages)
+            return
         while messages:
             taken = self._producer.produce_batch(
                 self._job.destination, messages, self._place.partition, self._delivered
@@ -182,6 +185,21 @@ class Sending:
                         self._refused(message["value"], error)
             messages = left
             self._poll(0.01)
+
+    def _produce_each(self, messages: Sequence[dict[str, Any]]) -> None:
+        """Where each message has a partition of its own: ``produce_batch`` takes one partition for all of them, and passes
+        over what a message says (confluent-kafka 2.16)."""
+        for message in messages:
+            while True:
+                try:
+                    self._producer.produce(self._job.destination, on_delivery=self._delivered, **message)
+                except BufferError:
+                    self._poll(0.01)
+                except KafkaException as exc:
+                    self._refused(message["value"], exc.args[0])
+                    break
+                else:
+                    break
 
     def _refused(self, body: bytes, error: KafkaError) -> None:
         meant = outcomes.meaning(outcomes.REFUSED, error.name())
@@ -306,6 +324,8 @@ class _OnePartition:
     """A topic of one partition: nothing to choose."""
 
     known = True
+    #: Whether each message has to be handed over by itself.
+    each = False
     partition = 0
 
     def __init__(self, job: SendJob) -> None:
@@ -329,6 +349,7 @@ class _OnePartition:
 class _RoundRobin(_OnePartition):
     """Explicit partitions, in turn by message number."""
 
+    each = True
     partition = -1
 
     def __init__(self, job: SendJob) -> None:

@@ -9,25 +9,30 @@ from collections import deque
 from typing import Any
 
 from brokerproof.brokers.base import ReadJob, ReceiveJob, SendJob
+from brokerproof.brokers.shards import Shards
 from brokerproof.history import FAIL, INFO, OK
 from brokerproof.message import Read, Verifier
 
+#: (partition, tag, what it says)
+_Taken = tuple[int, int, Read]
 _consumers = itertools.count(1)
 _IDLE_S = 0.0005
 
 
 def send(job: SendJob) -> None:
-    """settings: ``confirm`` (default true): without it a send is ``ok`` when it was handed to the link."""
+    """settings: ``confirm`` (default true): without it a send is ``ok`` when it was handed to the link; ``grow_after``: so
+    many messages go to all partitions but the last, those after them to all."""
     cluster, tape = job.endpoint["cluster"], job.tape
     link = cluster.link(job.endpoint["group"])
     confirm = bool(job.sender.settings.get("confirm", True))
     timeout_ns = int(job.sender.timeout_s * 1e9)
     epoch = link.epoch
+    grown_from = job.pace.sent + int(job.sender.settings.get("grow_after", 0))
     retries: list[tuple[int, int]] = []  # (when, message) that the application will send again
 
     def lane_of(msg: int, key: int) -> int:
         by = key if job.sender.spread == "key" and key >= 0 else msg
-        return by % job.partitions
+        return by % (job.partitions - (msg < grown_from))
 
     def attempt(msg: int, due: int) -> None:
         nonlocal epoch
@@ -90,7 +95,8 @@ def send(job: SendJob) -> None:
 
 def receive(job: ReceiveJob) -> None:
     """settings: ``ack`` = ``after``, ``first`` or ``auto``; ``member`` = (number, of how many) where the partitions are
-    divided among consumers. Holds up to ``prefetch`` messages in hand."""
+    divided among consumers; ``on_error`` = ``requeue`` or ``leave``, when the work fails; ``shards`` and ``shard_by`` of
+    ``brokers/shards.py``. Holds up to ``prefetch`` messages in hand."""
     cluster, tape = job.endpoint["cluster"], job.tape
     link = cluster.link(job.endpoint["group"])
     verifier = job.verifier()
@@ -98,38 +104,79 @@ def receive(job: ReceiveJob) -> None:
     me = next(_consumers)
     epoch = link.epoch
     job.report(connected=True)
-    hand: deque[tuple[int, int, Read]] = deque()  # (partition, tag, what it says)
+    hand: deque[_Taken] = deque()
+    left: list[_Taken] = []  # unacknowledged, for good
+    shards: Shards[_Taken] | None = None
+    if "shards" in job.receiver.settings:
+        shards = Shards(job.receiver.settings, lambda taken: _work(job, taken))
     try:
         while not job.stopping():
             if link.epoch != epoch:
                 epoch = link.epoch
                 cluster.release(me)
                 hand.clear()
+                left.clear()
                 me = next(_consumers)
                 tape.reconnected()
+            for taken, failed in shards.done() if shards is not None else ():
+                _ended(job, cluster, taken, failed, left)
             if link.passage() == "passes":
-                _fill(job, cluster, verifier, hand, me, settle_now=mode == "auto")
+                room = job.receiver.prefetch - len(left) - (shards.in_hand if shards is not None else 0)
+                _fill(job, cluster, verifier, hand, me, room, settle_now=mode == "auto")
             if not hand:
                 time.sleep(_IDLE_S)
                 continue
-            partition, tag, read = hand.popleft()
+            taken = hand.popleft()
             if mode == "first":
-                _settle(job, cluster, partition, tag, read)
-            if job.work is not None:
-                job.work(read.msg, read.key, job.lane + partition)
-            if mode == "after":
-                _settle(job, cluster, partition, tag, read)
+                _settle(job, cluster, *taken)
+            if shards is not None:
+                shards.put(taken, taken[2].key)
+                continue
+            try:
+                _work(job, taken)
+            except Exception as exc:  # whatever the work met: this is the application's own rule for it
+                _ended(job, cluster, taken, exc, left)
+            else:
+                _ended(job, cluster, taken, None, left)
+        if shards is not None:
+            shards.close()
+            for taken, failed in shards.done():
+                _ended(job, cluster, taken, failed, left)
     finally:
         cluster.release(me)  # a closed connection, or a killed consumer: the broker gives its messages to others
 
 
+def _work(job: ReceiveJob, taken: _Taken) -> None:
+    partition, _, read = taken
+    if job.work is not None:
+        job.work(read.msg, read.key, job.lane + partition)
+
+
+def _ended(job: ReceiveJob, cluster: Any, taken: _Taken, failed: Exception | None, left: list[_Taken]) -> None:
+    """Acknowledges what was worked on, and does what is to be done with what failed."""
+    if job.receiver.settings.get("ack", "after") != "after":
+        return
+    partition, tag, read = taken
+    if failed is None:
+        _settle(job, cluster, *taken)
+        return
+    leaves = job.receiver.settings.get("on_error", "requeue") == "leave"
+    if leaves:
+        left.append(taken)
+    else:
+        cluster.requeue(job.destination, partition, tag)
+    now = job.tape.now()
+    job.tape.row("settle", FAIL, start_ns=now, end_ns=now, msg=read.msg, key=read.key, lane=job.lane + partition, pos=tag,
+                 error="LEFT" if leaves else "REQUEUED")  # fmt: skip
+
+
 def _fill(
-    job: ReceiveJob, cluster: Any, verifier: Verifier, hand: deque[tuple[int, int, Read]], me: int, *, settle_now: bool
+    job: ReceiveJob, cluster: Any, verifier: Verifier, hand: deque[_Taken], me: int, room: int, *, settle_now: bool
 ) -> None:  # fmt: skip
     tape = job.tape
     member, of = job.receiver.settings.get("member", (0, 1))
     for partition in range(member, job.partitions, of):
-        while len(hand) < job.receiver.prefetch and (got := cluster.fetch(job.destination, partition, me)) is not None:
+        while len(hand) < room and (got := cluster.fetch(job.destination, partition, me)) is not None:
             tag, message = got
             read = verifier.read(message.body)
             now = tape.now()

@@ -314,6 +314,14 @@ class MemoryCluster:
         with self.lock:
             return self.lanes[name, partition].held.pop(tag, None) is not None
 
+    def requeue(self, name: str, partition: int, tag: int) -> None:
+        """The consumer does not want it now: it is the next again."""
+        with self.lock:
+            lane = self.lanes[name, partition]
+            if (held := lane.held.pop(tag, None)) is not None:
+                held[1].attempt += 1
+                lane.ready.appendleft(held[1])
+
     def release(self, consumer: int) -> None:
         """The consumer is gone: what it held is ready again, in its old place."""
         with self.lock:

@@ -1,7 +1,8 @@
 """What load processes run: ``send``, ``receive``, ``read``. One module each; this one only chooses.
 
 Sender settings: ``confirm`` (true), ``mode`` (``pipelined``, ``each``, ``tx``), ``delivery_mode`` (2), ``priority``,
-``expiration_ms``, ``routing_key``; with ``tx`` also ``batch`` and ``rollback_every``. Every publish is ``mandatory``.
+``expiration_ms``, ``routing_key``, ``grow_after`` (so many messages go to all of the destination's queues but the last,
+those after them to all: the application adds a queue); with ``tx`` also ``batch`` and ``rollback_every``. Every publish is ``mandatory``.
 Without confirms a send is ``ok`` as soon as pika took it: that is all a fire-and-forget producer can believe.
 Receiver settings: ``receiving``.
 """

@@ -5,7 +5,13 @@ in order: its reply proves that every acknowledgement before it has arrived. Tha
 settles that no reply covers stay ``info``.
 
 Settings: ``ack`` is ``after`` (the work), ``first``, ``auto`` or ``never``; ``on_error``, when the work fails:
-``requeue``, ``reject`` (without requeue) or ``leave`` (unacknowledged); ``arguments`` of the consumer.
+``requeue``, ``reject`` (without requeue) or ``leave`` (unacknowledged); ``arguments`` of the consumer. Besides:
+
+    member      (number, of how many): it consumes from that part of the destination's queues only
+    shards      ``brokers/shards.py``; with ``ack`` "in_order" what is done is acknowledged once everything before it is
+    quit_after  once it has left so many unacknowledged, it does ``quit_by``, for good: "basic.cancel",
+                "channel.close" (after a cancel) or "connection.close"
+
 Source: https://www.rabbitmq.com/docs/confirms#acknowledgement-modes
 """
 
@@ -23,6 +29,8 @@ from brokerproof.brokers.base import Job, ReceiveJob
 from brokerproof.brokers.rabbitmq import outcomes
 from brokerproof.brokers.rabbitmq.queues import PROBE, queue_name
 from brokerproof.brokers.rabbitmq.session import Session
+from brokerproof.brokers.shards import Shards
+from brokerproof.errors import PlanError
 from brokerproof.history import FAIL, OK, OUTCOME
 from brokerproof.tape import OPEN
 
@@ -31,6 +39,9 @@ _WAIT_S = 0.05
 _SLICE_S = 0.005
 _PROVE_EVERY_S, _PROVE_EVERY_N = 0.1, 500
 _END_S = 2.0
+#: How soon what a worker has done is acknowledged.
+_DONE_S = 0.005
+_QUIT_BY = ("basic.cancel", "channel.close", "connection.close")
 
 
 class Delivery(NamedTuple):
@@ -47,9 +58,18 @@ def delivery(lane: int, method: Any, properties: Any, body: bytes) -> Delivery:
     return Delivery(lane, method.delivery_tag, max(count, int(method.redelivered)), body)
 
 
-def queues_of(job: Job) -> dict[int, str]:
-    """lane -> queue"""
-    return {job.lane + p: queue_name(job.destination, p) for p in range(job.partitions)}
+class _Taken(NamedTuple):
+    """A delivery in a worker's hands."""
+
+    got: Delivery
+    msg: int
+    key: int
+
+
+def queues_of(job: Job, member: tuple[int, int] = (0, 1)) -> dict[int, str]:
+    """lane -> queue, of the destination's, or of every so many of them"""
+    first, step = member
+    return {job.lane + p: queue_name(job.destination, p) for p in range(first, job.partitions, step)}
 
 
 class Subscription:
@@ -85,10 +105,12 @@ class Subscription:
         """``proved`` is called when the broker has handled everything that was sent on the channel before."""
         channel.basic_qos(prefetch_count=self._prefetch, callback=proved)
 
-    def cancel(self, channel: Channel, cancelled: Any) -> None:
-        for tag in self._tags:
+    def cancel(self, channel: Channel, cancelled: Any) -> int:
+        """How often ``cancelled`` is going to be called."""
+        tags, self._tags = self._tags, []
+        for tag in tags:
             channel.basic_cancel(tag, callback=cancelled)
-        self._tags.clear()
+        return len(tags)
 
     def _on_message(self, lane: int) -> Any:
         put = self.inbox.append
@@ -109,8 +131,10 @@ class Receiving:
         self._session = Session(
             job.endpoint, name=f"{job.destination} {job.tape.slot}", set_up=self._set_up, lost=self._lost
         )
+        member = settings.get("member", (0, 1))
+        self._queues = queues_of(job, (int(member[0]), int(member[1])))
         self._subscription = Subscription(
-            self._session, queues_of(job), prefetch=job.receiver.prefetch, auto_ack=self._ack == "auto",
+            self._session, self._queues, prefetch=job.receiver.prefetch, auto_ack=self._ack == "auto",
             arguments=settings.get("arguments"),
         )  # fmt: skip
         self._inbox = self._subscription.inbox
@@ -118,6 +142,16 @@ class Receiving:
         self._asked: list[int] | None = None  # those that the reply on its way will cover
         self._asked_at = 0.0
         self._failed_work = 0
+        self._left = 0
+        self._quit_after = int(settings.get("quit_after", 0))
+        self._quit_by = str(settings.get("quit_by", _QUIT_BY[0]))
+        if self._quit_by not in _QUIT_BY:
+            raise PlanError(f"quit_by {self._quit_by!r}: a consumer goes by one of {', '.join(_QUIT_BY)}")
+        self._shards: Shards[_Taken] | None = None
+        if "shards" in settings and job.work is not None:
+            self._shards = Shards(settings, self._work_on)
+        self._line: deque[_Taken] = deque()  # what the workers have, in the order it came
+        self._worked: set[int] = set()  # tags of those in the line that are done
 
     def run(self) -> None:
         job, session = self._job, self._session
@@ -127,7 +161,8 @@ class Receiving:
                 if not told and session.is_ready:
                     told = True
                     job.report(connected=True)
-                session.poll(0.0 if self._inbox else _WAIT_S)
+                session.poll(0.0 if self._inbox else _DONE_S if self._busy else _WAIT_S)
+                self._take_back()
                 self._take()
                 self._prove()
             self._finish()
@@ -148,6 +183,9 @@ class Receiving:
         self._asked, self._unproven = None, []
         if self._ack != "auto":
             self._inbox.clear()  # the broker gives them to somebody else; an acknowledgement would be refused
+            # What the workers have, they work off. The broker would refuse these tags.
+            self._line.clear()
+            self._worked.clear()
 
     # -- deliveries ----------------------------------------------------------------------------------------------------
 
@@ -160,11 +198,13 @@ class Receiving:
         until = time.monotonic() + _SLICE_S
         while self._inbox and time.monotonic() < until and not self._job.stopping():
             self._take_one(self._inbox.popleft())
+            if self._quit_after and self._left >= self._quit_after:
+                self._quit()
 
     def _take_one(self, got: Delivery) -> None:
         """One message that is worked on. It counts as received when the client takes it in hand, not while it lies in
         its buffer: what a kill finds there was never received."""
-        job, tape = self._job, self._job.tape
+        tape = self._job.tape
         if got.body.startswith(PROBE):
             self._pass_over(got)
             return
@@ -177,15 +217,55 @@ class Receiving:
         if self._ack == "first":
             self._settle(got, read.msg, read.key)
             self._session.flush()  # on its way before the work begins, or a kill in the work would find it here
+        taken = _Taken(got, read.msg, read.key)
+        if self._shards is not None:
+            self._line.append(taken)
+            self._shards.put(taken, read.key)
+            return
         try:
-            assert job.work is not None
-            job.work(read.msg, read.key, got.lane)
+            self._work_on(taken)
         except Exception:  # whatever the work met: this is the application's own rule for it
-            self._failed_work += 1
-            self._refuse(got, read.msg, read.key)
+            self._refuse(taken)
             return
         if self._ack == "after":
             self._settle(got, read.msg, read.key)
+
+    def _work_on(self, taken: _Taken) -> None:
+        assert self._job.work is not None
+        self._job.work(taken.msg, taken.key, taken.got.lane)
+
+    @property
+    def _busy(self) -> bool:
+        return self._shards is not None and self._shards.in_hand > 0
+
+    def _take_back(self) -> None:
+        """Acknowledges what the workers have done, if the connection that it came on is still there."""
+        if self._shards is None:
+            return
+        for taken, failed in self._shards.done():
+            if taken not in self._line:
+                continue
+            if self._ack == "in_order" and failed is None:
+                self._worked.add(taken.got.tag)
+                continue
+            self._line.remove(taken)
+            if failed is not None:
+                self._refuse(taken)
+            elif self._ack == "after":
+                self._settle(taken.got, taken.msg, taken.key)
+        self._settle_line()
+
+    def _settle_line(self) -> None:
+        """One acknowledgement for everything up to the first message that is not done."""
+        done = []
+        while self._line and self._line[0].got.tag in self._worked:
+            done.append(self._line.popleft())
+            self._worked.discard(done[-1].got.tag)
+        for taken in done:
+            row = self._job.tape.open("settle", msg=taken.msg, key=taken.key, lane=taken.got.lane, pos=taken.got.tag)
+            self._unproven.append(row)
+        if done and self._session.is_ready:
+            self._session.channel.basic_ack(done[-1].got.tag, multiple=True)
 
     def _take_all(self) -> None:
         """Everything that has come, at once: there is no work that a kill could interrupt."""
@@ -221,15 +301,40 @@ class Receiving:
         if self._session.is_ready:
             self._session.channel.basic_ack(got.tag)
 
-    def _refuse(self, got: Delivery, msg: int, key: int) -> None:
+    def _refuse(self, taken: _Taken) -> None:
         """The work failed: says so to the broker, or does not."""
-        if self._ack not in ("after", "never") or self._on_error == "leave" or not self._session.is_ready:
+        self._failed_work += 1
+        if self._ack not in ("after", "never", "in_order") or not self._session.is_ready:
             return
-        requeue = self._on_error == "requeue"
-        row = self._job.tape.open("settle", msg=msg, key=key, lane=got.lane, pos=got.tag)
-        self._session.channel.basic_nack(got.tag, requeue=requeue)
+        tag, leaves, requeue = taken.got.tag, self._on_error == "leave", self._on_error == "requeue"
+        row = self._job.tape.open("settle", msg=taken.msg, key=taken.key, lane=taken.got.lane, pos=tag)
+        if not leaves:
+            self._session.channel.basic_nack(tag, requeue=requeue)
+        self._left += leaves
         # "Was acknowledged" is what a settle says, and this was not.
-        self._job.tape.close(row, FAIL, error="REQUEUED" if requeue else "REJECTED")
+        self._job.tape.close(row, FAIL, error="LEFT" if leaves else "REQUEUED" if requeue else "REJECTED")
+
+    def _cancel(self, deadline: float) -> None:
+        """Until the broker has said that no more will come."""
+        if not self._session.is_ready:
+            return
+        answers: list[Any] = []
+        due = self._subscription.cancel(self._session.channel, answers.append)
+        while self._session.is_ready and len(answers) < due and time.monotonic() < deadline:
+            self._session.poll(_WAIT_S)
+
+    def _quit(self) -> None:
+        """Takes no more, and keeps what it has not acknowledged in so far as what it does lets it."""
+        self._quit_after = 0
+        self._inbox.clear()
+        if not self._session.is_ready:
+            return
+        if self._quit_by == "connection.close":
+            self._session.leave("connection")
+            return
+        self._cancel(time.monotonic() + _END_S)
+        if self._quit_by == "channel.close":
+            self._session.leave("channel")
 
     def _pass_over(self, got: Delivery) -> None:
         if self._ack != "auto" and self._session.is_ready:
@@ -252,16 +357,15 @@ class Receiving:
     def _finish(self) -> None:
         """No new deliveries; what the broker holds as delivered for good (auto) is worked off, the rest goes back."""
         session, deadline = self._session, time.monotonic() + _END_S
-        left = [self._job.partitions]
-        if session.is_ready:
-            self._subscription.cancel(session.channel, lambda _: left.append(left.pop() - 1))
-            while session.is_ready and left[0] and time.monotonic() < deadline:
-                session.poll(_WAIT_S)
+        self._cancel(deadline)
         while self._inbox and self._ack == "auto":
             if self._job.work is None:
                 self._take_all()
             else:
                 self._take_one(self._inbox.popleft())
+        if self._shards is not None:
+            self._shards.close()
+            self._take_back()
         while session.is_ready and (self._unproven or self._asked) and time.monotonic() < deadline:
             self._prove(at_once=True)
             session.poll(_WAIT_S)

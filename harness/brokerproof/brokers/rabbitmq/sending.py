@@ -255,6 +255,8 @@ class Place:
         self._first = job.lane
         self._lanes = job.partitions
         self._by_key = job.sender.spread == "key"
+        grows = job.sender.settings.get("grow_after")
+        self._grown_from = None if grows is None else job.pace.sent + int(grows)
         given = job.sender.settings.get("routing_key")
         names = [queue_name(job.destination, p) for p in range(job.partitions)]
         self._routing_keys = [str(given)] * self._lanes if given is not None else names
@@ -270,7 +272,9 @@ class Place:
     def _partitions(self, first: int, keys: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
         numbers = np.arange(first, first + len(keys))
         by = np.where(keys >= 0, keys, numbers) if self._by_key else numbers
-        return by % self._lanes
+        if self._grown_from is None:
+            return by % self._lanes
+        return by % np.where(numbers < self._grown_from, self._lanes - 1, self._lanes)
 
 
 class Properties:

@@ -87,6 +87,7 @@ class Session:
         self._channel: Channel | None = None
         self._is_ready = False
         self._closing = False
+        self._left = False
         self._retry_at = 0.0
         self._attempts = 0
         self.connections = 0
@@ -116,7 +117,7 @@ class Session:
 
     def poll(self, wait_s: float) -> None:
         """Reads, writes and calls back; returns after the first event, or after ``wait_s``."""
-        if self._connection is None and time.monotonic() >= self._retry_at:
+        if self._connection is None and not self._left and time.monotonic() >= self._retry_at:
             self._connect()
         wake = self._loop.call_later(wait_s, _nothing)
         self._loop.poll()
@@ -143,6 +144,16 @@ class Session:
         """Gives the connection up as lost; another will be opened."""
         self._end(error)
         self._hang_up()
+
+    def leave(self, what: str) -> None:
+        """Ends the "channel" or the "connection" for good, as an application does that wants no more of it. Of a channel
+        alone the connection stays open."""
+        self._left, self._is_ready = True, False
+        channel, self._channel = self._channel, None
+        if what == "connection":
+            self._hang_up()
+        elif channel is not None:
+            channel.close()
 
     def close(self) -> None:
         """Ends in an orderly way: what was written before has been read by the broker when this returns in time."""

@@ -23,7 +23,7 @@ from brokerproof.brokers.rocketmq import outcomes, remoting
 from brokerproof.brokers.rocketmq.gateway import PROBE_BODY
 from brokerproof.brokers.rocketmq.library import configuration, rocketmq, shut
 from brokerproof.brokers.rocketmq.library import grpc_protocol as api
-from brokerproof.history import OK
+from brokerproof.history import FAIL, OK
 
 _BATCH_MAX = 32  # the broker's own limit for one receive
 _RETRY_S = 0.2
@@ -83,6 +83,17 @@ class _Delivery:
 
     def settled(self, row: int, name: str) -> None:
         self._job.tape.close(row, outcomes.settled(name), error="" if name == "OK" else name)
+
+    def works(self, msg: int, key: int, *, batch: int) -> bool:
+        """Whether the work succeeds; where it does not, the message is left, and comes again after its invisible time."""
+        try:
+            self.work(msg, key)
+        except Exception:  # whatever the work met: this is the application's own rule for it
+            now = self._job.tape.now()
+            self._job.tape.row("settle", FAIL, start_ns=now, end_ns=now, msg=msg, key=key, lane=self._job.lane, batch=batch,
+                               error="LEFT")  # fmt: skip
+            return False
+        return True
 
     def work(self, msg: int, key: int) -> None:
         if self._job.work is not None and msg >= 0:
@@ -160,8 +171,7 @@ class _Simple:
             if self._first:
                 wait([self._ack(message, *seen)])
                 self._delivery.work(*seen)
-            else:
-                self._delivery.work(*seen)
+            elif self._delivery.works(*seen, batch=self._batch):
                 acks.append(self._ack(message, *seen))
         wait(acks)
 

@@ -44,6 +44,7 @@ class _Sending:
     def __init__(self, job: SendJob) -> None:
         self._job = job
         self._fifo = job.destination_settings.get("message.type") == "FIFO"
+        self._in_turn = job.sender.spread == "round_robin"
         self._lock = Lock()
         self._unanswered = 0
         self._capped = 0
@@ -240,7 +241,7 @@ class _Async(_Sending):
         return self._job.sender.rate_per_s is not None or int(now / 0.05) != int((now - 0.001) / 0.05)
 
     def post(self, row: int, number: int, key: int, body: bytes) -> None:
-        sent = _Sent(row, number, *self._message(key, body))
+        sent = _Sent(row, number, *self._message(number, key, body))
         try:
             future = self._producer.send_async(sent.message)
         except Exception as exc:  # the library raises bare Exception
@@ -248,13 +249,14 @@ class _Async(_Sending):
         else:
             future.add_done_callback(lambda f: self._answered(sent, f))
 
-    def _message(self, key: int, body: bytes) -> tuple[Any, int]:
+    def _message(self, number: int, key: int, body: bytes) -> tuple[Any, int]:
         """The library's message, and when it is due on the tape's clock (-1: not delayed)."""
         message = rocketmq.Message()
         message.topic = self._job.destination
         message.body = body
         if self._fifo:
-            message.message_group = str(key)
+            # The group chooses the queue; a group of its own for each message sends them to all queues in turn.
+            message.message_group = str(number if self._in_turn else key)
         if not self._delay_s:
             return message, -1
         # The library takes whole seconds; the next whole one is when it is due.
@@ -318,7 +320,7 @@ class _Sync(_Async):
         return False
 
     def post(self, row: int, number: int, key: int, body: bytes) -> None:
-        sent = _Sent(row, number, *self._message(key, body))
+        sent = _Sent(row, number, *self._message(number, key, body))
         try:
             receipt = self._producer.send(sent.message)
         except Exception as exc:  # the library raises bare Exception
