@@ -19,7 +19,8 @@ _PATIENCE = 20
 @guard("redis_lock")
 @dataclass(frozen=True, slots=True)
 class RedisLock(SqlItems):
-    """The lock is for one id, whose item is its own, and it is its holder's until it is released or ``life_ms`` are over (SET NX PX, redis.io).
+    """The lock is for one id, whose item is its own. It is its holder's until it is released or ``life_ms`` are over
+    (SET NX PX, redis.io).
 
     after: what the holder does about earlier holders. ``nothing``: it has the effect. ``look``: it looks whether the
     effect is there. ``fence``: it looks, and shows the database a token that rises from holder to holder, with the look
