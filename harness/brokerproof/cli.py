@@ -279,14 +279,14 @@ def search(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="claims, faults, schedules, checkers or brokers.")],
+    what: Annotated[str, typer.Argument(help="claims, faults, schedules, effects, checkers or brokers.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Lists what there is: claims, faults, schedules, checkers, brokers."""
+    """Lists what there is: claims, faults, schedules, guards of effects, checkers, brokers."""
     from brokerproof import listing
 
     listings = {
-        "claims": listing.claims, "faults": listing.faults, "schedules": listing.schedules, "checkers": listing.checkers, "brokers": listing.brokers,
+        "claims": listing.claims, "faults": listing.faults, "schedules": listing.schedules, "effects": listing.effects, "checkers": listing.checkers, "brokers": listing.brokers,
     }  # fmt: skip
     if what not in listings:
         raise unknown("list", what, listings)

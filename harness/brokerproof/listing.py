@@ -10,6 +10,8 @@ from brokerproof import schedules as all_schedules
 from brokerproof.brokers.base import broker, products
 from brokerproof.checkers.base import checkers as all_checkers
 from brokerproof.claims import declared
+from brokerproof.effects.base import guards
+from brokerproof.effects.base import make as guard
 from brokerproof.faults.base import faults as fault_names
 from brokerproof.faults.base import make, missing, plane
 from brokerproof.runtime.doctor import Check
@@ -72,6 +74,21 @@ def schedules() -> list[dict[str, Any]]:
         rows.append({
             "schedule": name, "faults": list(dict.fromkeys(i.fault for i in made)), "seconds": round(all_schedules.end_s(made)),
             "needs": needs, "missing": list(lacks), "what": all_schedules.prose(name),
+        })  # fmt: skip
+    return rows
+
+
+def effects() -> list[dict[str, Any]]:
+    """Name, databases, settings with defaults, steps, weakness, and what each guard of effects does."""
+    rows = []
+    for name in guards():
+        made: Any = guard(name)
+        doc = " ".join((type(made).__doc__ or "").split())
+        what, _, weakness = doc.partition(" Weakness: ")
+        settings = [f"{f.name}={getattr(made, f.name)!r}" for f in dataclasses.fields(made)]
+        rows.append({
+            "guard": name, "needs": list(made.needs), "settings": settings, "steps": list(made.steps), "weakness": weakness,
+            "what": what,
         })  # fmt: skip
     return rows
 

@@ -101,7 +101,7 @@ def test_wrong_usage_says_what_exists_and_ends_with_2(
     assert (done.returncode, sentence in said) == (2, True), said
 
 
-@pytest.mark.parametrize("what", ["claims", "faults", "schedules", "checkers", "brokers"])
+@pytest.mark.parametrize("what", ["claims", "faults", "schedules", "effects", "checkers", "brokers"])
 def test_lists_are_tables_and_json(what: str, tmp_path: Path) -> None:
     rows = json.loads(brokerproof("list", what, "--json", cwd=tmp_path).stdout)
     assert rows

@@ -100,7 +100,7 @@ class Ground:
         equipment: what nodes that keep data are started with besides, see ``Plan.equipment``.
         """
         sweep.register(run)
-        with _published_ports(len(links) + 1) as ports:
+        with published_ports(len(links) + 1) as ports:
             subnet = _make_network(name, run)
             addresses = {node: f"{subnet}.{10 + i}" for i, node in enumerate(nodes)}
             specs = [
@@ -270,7 +270,7 @@ def facts(run: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _published_ports(n: int) -> Iterator[list[int]]:
+def published_ports(n: int) -> Iterator[list[int]]:
     """``n`` loopback ports that are free; held open until the block ends, so that no two clusters choose the same.
 
     Taken below the kernel's ephemeral range, or an outgoing connection could sit on one while a proxy restarts.

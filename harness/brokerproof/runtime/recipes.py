@@ -2,7 +2,7 @@
 
     rootfs (debootstrap, or the registry's debian)
       base:bookworm -- jre -- kafka, rocketmq          base:trixie -- rabbitmq:4.0.5, toxiproxy, side
-           \\-- rabbitmq:3.10.8, clock
+           \\-- rabbitmq:3.10.8, clock                                \\-- postgresql, mariadb, redis
 
 Values and files only: nothing here speaks to an engine.
 """
@@ -29,6 +29,8 @@ DEFAULTS: Mapping[str, str] = {
     "toxiproxy": "2.12.0",
     "side": "1",
 }
+#: Databases that consumers change, by the Debian release they come with. Got when an experiment first needs one.
+STORES: Mapping[str, str] = {"postgresql": "17", "mariadb": "11.8", "redis": "8.0"}
 #: Versions that were built and started; others of Kafka and RocketMQ may build, others of RabbitMQ can be pulled only.
 VERSIONS: Mapping[str, tuple[str, ...]] = {
     "rabbitmq": ("4.0.5", "3.10.8"),
@@ -36,6 +38,7 @@ VERSIONS: Mapping[str, tuple[str, ...]] = {
     "rocketmq": ("5.5.0", "5.3.3"),
     "toxiproxy": (DEFAULTS["toxiproxy"],),
     "side": (DEFAULTS["side"],),
+    **{product: (version,) for product, version in STORES.items()},
 }
 #: Debian release whose package is that version of RabbitMQ.
 _RABBITMQ_SUITES = {"4.0.5": "trixie", "3.10.8": "bookworm"}
@@ -104,17 +107,24 @@ def recipe_for(product: str, version: str) -> Recipe:
             return Recipe("toxiproxy", version, recipe_for("base", "trixie"), package=version)
         case "side":
             return Recipe("side", version, recipe_for("base", "trixie"), package="")
+        case "postgresql":
+            return Recipe("postgresql", version, recipe_for("base", "trixie"), package=f"{version}.")
+        case "mariadb" | "redis":
+            # These packages were renumbered once: an epoch stands before the version.
+            epoch = {"mariadb": "1", "redis": "5"}[product]
+            return Recipe(product, version, recipe_for("base", "trixie"), package=f"{epoch}:{version}.")
         case "clock":
             # On the older Debian: a library works with the C library it was built with and with later ones.
             return Recipe("clock", version, recipe_for("base", "bookworm"), package=version)
-    raise unknown("image", product, DEFAULTS)
+    raise unknown("image", product, {**DEFAULTS, **STORES})
 
 
 def default_version(product: str) -> str:
     """The version that is meant where none is named."""
-    if product not in DEFAULTS:
-        raise unknown("image", product, DEFAULTS)
-    return DEFAULTS[product]
+    known = {**DEFAULTS, **STORES}
+    if product not in known:
+        raise unknown("image", product, known)
+    return known[product]
 
 
 def official(product: str, version: str) -> str:
