@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import importlib
 import json
 import os
 import signal
@@ -218,8 +219,8 @@ def harness(run: str, phase: str, wanted: Sequence[str]) -> None:
         list(pool.map(launch, nodes))
     Plain(ground, nodes, peers=False).wait_healthy(30)
     held = Held(phase)
-    for module in (links, nodes, clocks, disks):
-        module.ThreadPoolExecutor = Following  # type: ignore[attr-defined]
+    for of in ("links", "nodes", "clocks", "disks"):
+        importlib.import_module(f"brokerproof.faults.planes.{of}").ThreadPoolExecutor = Following  # type: ignore[attr-defined]
     sys.addaudithook(held.audit)
 
     def one(name: str) -> None:
