@@ -64,7 +64,7 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
     },
     "rabbitmq": {
         "confirm": "true", "x-queue-type": "classic", "ack": "after", "receivers": "1", "fsync_void": "false",
-        "delivery_mode": "2", "on_error": "requeue", "fails": "false", "shards": "0",
+        "durable": "true", "delivery_mode": "2", "on_error": "requeue", "fails": "false", "shards": "0",
     },
     "rocketmq": {
         "send": "sync", "flushdisktype": "async_flush", "brokerrole": "async_master", "message.type": "normal",

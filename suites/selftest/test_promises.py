@@ -96,6 +96,10 @@ def test_the_table_knows_every_product_and_every_fault() -> None:
     ("rabbitmq", "lost", {"x-queue-type": "quorum", "fsync_void": "true"}, ("storage",), ALLOWED),
     ("rabbitmq", "lost", {"x-queue-type": "quorum", "fsync_void": "true"}, ("peers",), BROKEN),
     ("rabbitmq", "lost", {"x-queue-type": "classic"}, ("node",), BROKEN),
+    ("rabbitmq", "definition_lost", {"durable": "false"}, ("node",), ALLOWED),
+    ("rabbitmq", "definition_lost", {"durable": "false"}, ("link",), BROKEN),
+    ("rabbitmq", "lost", {"delivery_mode": "1"}, ("node",), ALLOWED),
+    ("rabbitmq", "lost", {"delivery_mode": "1", "x-queue-type": "quorum"}, ("node",), BROKEN),
     ("rabbitmq", "duplicated/broker", {}, ("node",), ALLOWED),     # a redelivery after a settle
     ("rabbitmq", "duplicated/broker", {}, ("none",), BROKEN),
     ("rabbitmq", "duplicated/resend", {}, ("link",), UNPROMISED),

@@ -28,7 +28,6 @@ import pytest
 from brokerproof.brokers.base import LONGER_OCTETS, Opening
 from brokerproof.errors import DeadlineError
 from brokerproof.faults.base import Scene, apply, faults, look, make, missing, plane
-from brokerproof.faults.planes import clocks, disks
 from brokerproof.runtime import images, sweep
 from brokerproof.runtime.ground import Ground, LinkSpec
 from brokerproof.runtime.node import LABEL_RUN, NodeSpec, client
