@@ -21,7 +21,7 @@ from brokerproof.errors import PlanError, UsageError
 from brokerproof.runtime import stores, sweep
 
 #: A consumer that says nothing for so long waits for a lock of the database; where a double is expected, it gets longer.
-BLOCKED_S, SURELY_BLOCKED_S = 0.5, 3.0
+BLOCKED_S, SURELY_BLOCKED_S = 0.5, 8.0
 _LOCK = {"life_ms": 300}
 #: Guard and settings -> scenario -> how often the effect happens there; once in all that is not listed.
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, int]]] = {
