@@ -7,8 +7,12 @@ import numpy as np
 from brokerproof.checkers.base import checker, found
 from brokerproof.checkers.fate import absent
 from brokerproof.checkers.index import Index
+from brokerproof.checkers.numbers import distinct
 from brokerproof.finding import Count, Finding
 from brokerproof.history import Array
+
+#: Error of a settle that gives the message back to its queue.
+_GIVEN_BACK = "REQUEUED"
 
 
 @checker(anomalies=("effect_lost",))
@@ -51,7 +55,8 @@ def judged_lanes(index: Index) -> frozenset[int]:
 
 
 def _only_read_at_the_end(index: Index) -> Array:
-    """Messages that a reader found although consumers were due them, and that none of them had settled."""
+    """Messages that a reader found although consumers were due them, and that none of them had settled. One that was given
+    back (``REQUEUED``) may yet have its turn; one that a consumer kept and said nothing of (``LEFT``) has had it."""
     out = np.zeros(index.size, dtype=bool)
     view = index.receives
     if not len(view) or "reader" not in index.meta.processes:
@@ -62,6 +67,9 @@ def _only_read_at_the_end(index: Index) -> Array:
         return out
     settles = index.view("settle").readable
     settles = settles.where(index.numbers.has(settles["msg"]) & ~index.by_role(settles, "reader"))
+    for code in distinct(settles["error"]).tolist():
+        if index.error(code) == _GIVEN_BACK:
+            settles = settles.where(settles["error"] != code)
     settled = index.flags(settles.ids)
     queue = index.on(by_reader, logs=False)
     out[queue.ids] = True

@@ -234,7 +234,7 @@ class Reference:
         judged -= {r["lane"] for r in self.receives if self.is_reader(r)} - worked
         done = {e["msg"] for e in self.effects}
         perhaps = {r["msg"] for r in self.rows if r["f"] == "effect" and r["outcome"] == "info"}
-        settled = {r["msg"] for r in settles if not self.is_reader(r)}
+        settled = {r["msg"] for r in settles if not self.is_reader(r) and r["error"] != "REQUEUED"}
         out = set()
         for m in self.sends:
             lane = self.lane(m)

@@ -408,6 +408,16 @@ def test_what_the_final_reader_took_out_of_the_queue_never_had_its_turn() -> Non
     assert finding.anomalies["effect_lost"].details["beyond_consumers"] == 1
 
 
+def test_what_a_consumer_left_is_lost_to_the_world_and_what_it_gave_back_is_not_yet() -> None:
+    for said, lost in (("LEFT", 1), ("REQUEUED", 0)):
+        finding = look(
+            "ok send a", "ok send b", "ok receive a", "ok effect a", "ok settle a", "ok receive b", f"fail settle b error={said}",
+            "ok receive b by=3",
+        )  # fmt: skip
+        assert finding.anomalies["effect_lost"].count == lost
+        assert bool(finding.missing) is not bool(lost)
+
+
 def test_what_a_log_consumer_had_passed_by_is_lost_to_the_world() -> None:
     base = ("ok send a@0", "ok send b@1", "ok send c@2", "ok receive a@0", "ok effect a")
     read = ("ok receive a@0 by=3", "ok receive b@1 by=3", "ok receive c@2 by=3")
