@@ -27,13 +27,14 @@ class Declared:
     """A claim with where it is decided.
 
     brokers: product -> variants (``("",)`` where there is only one).  profiles: those that decide it; a race is not in
-    ``quick``.  needs: capabilities; a product that lacks one is UNSUPPORTED.  on_request: decided only where it is selected
+    ``quick``.  longer: variants that are not in ``quick``, where the others are.  needs: capabilities; a product that lacks one is UNSUPPORTED.  on_request: decided only where it is selected
     by name or section.
     """
 
     claim: Claim
     brokers: Mapping[str, Sequence[str]]
     profiles: Sequence[str]
+    longer: Sequence[str]
     needs: Sequence[str]
     on_request: bool
     decide: Decides
@@ -42,7 +43,7 @@ class Declared:
 def claim(
     id: str, *, revision: int, kind: Kind, sentence: str, source: str, brokers: Mapping[str, Sequence[str]],
     deciding: Sequence[str] = (), control: str = "", always: bool = False, sharpens: str = "",
-    profiles: Sequence[str] = PROFILES, needs: Sequence[str] = (), on_request: bool = False,
+    profiles: Sequence[str] = PROFILES, longer: Sequence[str] = (), needs: Sequence[str] = (), on_request: bool = False,
 ) -> Callable[[Decides], Decides]:  # fmt: skip
     """Marks a function as the experiment of a claim; the arguments are those of ``Claim`` and ``Declared``."""
     made = Claim(
@@ -55,6 +56,7 @@ def claim(
             claim=made,
             brokers=dict(brokers),
             profiles=tuple(profiles),
+            longer=tuple(longer),
             needs=tuple(needs),
             on_request=on_request,
             decide=decide,

@@ -138,7 +138,9 @@ def _cells_of(collector: Any, name: str, found: Declared) -> Iterator[pytest.Ite
         raise pytest.UsageError(str(exc)) from exc
     for product, version in chosen:
         for variant in found.brokers.get(product, ()):
-            if option.variant and variant not in option.variant:
+            if (option.variant and variant not in option.variant) or (
+                option.profile == "quick" and variant in found.longer
+            ):
                 continue
             for under in option.schedule or [""]:
                 cell = Cell(

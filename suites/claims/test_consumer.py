@@ -97,6 +97,7 @@ def test_deleted_only_after_ack(cell: Cell) -> Experiment:
     source="(ours); kafka.apache.org/documentation, message delivery semantics",
     brokers={"kafka": ("commit-first", "work-first")},
     deciding=("effect_lost", "settled_but_lost", "effect_duplicated"), control="the other order, under the same kill: the safe arm",
+    profiles=_LONGER,
 )  # fmt: skip
 def test_kafka_commit_order(cell: Cell) -> Experiment:
     c = configurations(cell.broker)

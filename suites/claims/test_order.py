@@ -75,6 +75,7 @@ def _troubled(cell: Cell, one: Workload, *others: Workload) -> Experiment:
         "memory": ONE,
     },
     deciding=("effect_out_of_order",), control="two consumers of unequal speed",
+    longer=("requeue", "requeue-classic", "reconnect"),
 )  # fmt: skip
 def test_one_queue_one_consumer(cell: Cell) -> Experiment:
     one, several = _arms(cell)
@@ -89,7 +90,7 @@ def test_one_queue_one_consumer(cell: Cell) -> Experiment:
     "of each key when a message is requeued, and when its connection is lost.",
     source="(ours); rabbitmq.com/docs/queues, message ordering; rabbitmq.com/docs/confirms, channel prefetch",
     brokers={"rabbitmq": ("requeue", "requeue-classic", "reconnect")}, sharpens="order/one-queue-one-consumer",
-    deciding=("effect_out_of_order",), control="ten in hand",
+    deciding=("effect_out_of_order",), control="ten in hand", profiles=("standard", "thorough"),
 )  # fmt: skip
 def test_one_queue_one_consumer_one_in_hand(cell: Cell) -> Experiment:
     ten, _ = _arms(cell)
@@ -145,7 +146,7 @@ def test_same_lane(cell: Cell) -> Experiment:
     "order/split-queues", revision=1, kind="promise",
     sentence="Several queues with a consumer each, and each key hashed to one of them, keep the order of each key.",
     source="S1", brokers={"rabbitmq": ONE, "kafka": ONE, "rocketmq": ONE},
-    deciding=("effect_out_of_order",), control="the queues taken in turn",
+    deciding=("effect_out_of_order",), control="the queues taken in turn", profiles=("standard", "thorough"),
 )  # fmt: skip
 def test_split_queues(cell: Cell) -> Experiment:
     keyed, in_turn = _lanes(cell)

@@ -139,24 +139,38 @@ def test_durable_exchange_queue_decides(cell: Cell) -> Experiment:
     )  # fmt: skip
 
 
+def _consumed(cell: Cell, *, count: int, load_s: float, at_s: float) -> Experiment:
+    """All of it is worked off and acknowledged before the node goes down at ``at_s``: no acknowledgement is on its way."""
+    queue = Destination(name="q", kind="queue", settings=_queue(cell))
+    sender = Sender(settings={"confirm": True}, rate_per_s=100.0, count=count)
+
+    def arm(ack: str) -> Workload:
+        receiver = Receiver(settings={"ack": ack}, work_ms=1.0, prefetch=200)
+        return Workload(destinations=(queue,), senders=(sender,), receivers=(receiver,), load_s=load_s)
+
+    return _restarted(cell, arm("after"), arm("never"), at_s=at_s)
+
+
 @claim(
     "broker/consumed-is-garbage", revision=1, kind="promise",
-    sentence="A message that was consumed and acknowledged, seconds ago, is not delivered again after a restart.",
+    sentence="A message that was consumed and acknowledged is not delivered again after a restart.",
     source="S4: it is marked for collection in the log",
     brokers={"rabbitmq": _BOTH},
     deciding=("duplicated", "effect_duplicated"), control="consumed, and not acknowledged", profiles=_PROFILES,
 )  # fmt: skip
 def test_consumed_is_garbage(cell: Cell) -> Experiment:
-    queue = Destination(name="q", kind="queue", settings=_queue(cell))
-    sender = Sender(settings={"confirm": True}, rate_per_s=100.0, count=100)
+    return _consumed(cell, count=150, load_s=4.0, at_s=3.0)
 
-    def arm(ack: str) -> Workload:
-        # All of it is worked off and acknowledged seconds before the node goes down: what it got in its last second may not
-        # be written yet, which is a claim of its own.
-        receiver = Receiver(settings={"ack": ack}, work_ms=1.0, prefetch=200)
-        return Workload(destinations=(queue,), senders=(sender,), receivers=(receiver,), load_s=9.0)
 
-    return _restarted(cell, arm("after"), arm("never"), at_s=8.0)
+@claim(
+    "broker/consumed-is-garbage--seconds-ago", revision=1, kind="promise",
+    sentence="A message that was consumed and acknowledged some seconds ago is not delivered again after a restart.",
+    source="(ours), from S4", sharpens="broker/consumed-is-garbage",
+    brokers={"rabbitmq": _BOTH},
+    deciding=("duplicated", "effect_duplicated"), control="consumed, and not acknowledged", profiles=_PROFILES,
+)  # fmt: skip
+def test_consumed_is_garbage_seconds_ago(cell: Cell) -> Experiment:
+    return _consumed(cell, count=100, load_s=9.0, at_s=8.0)
 
 
 @claim(
