@@ -536,7 +536,7 @@ class TellsTime(Protocol):
 class Segmented(Protocol):
     """What a cluster whose nodes keep messages in files offers as well."""
 
-    def segments(self, node: str, name: str, partition: int = 0) -> Sequence[str]:
+    def segments(self, node: str, name: str) -> Sequence[str]:
         """Where that node keeps the messages of a destination: globs from the root of its disk, the best one first."""
 
 

@@ -78,7 +78,7 @@ class Plain:
     def observe(self, names: Sequence[str]) -> Mapping[str, Any]:
         return {}
 
-    def segments(self, node: str, name: str, partition: int = 0) -> Sequence[str]:
+    def segments(self, node: str, name: str) -> Sequence[str]:
         return ("0/segment",)
 
     def wait_healthy(self, timeout_s: float) -> None:

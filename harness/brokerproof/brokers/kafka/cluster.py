@@ -171,9 +171,10 @@ class KafkaCluster:
     def sync(self) -> None:
         self._each(self._names, lambda name: self._ground.nodes[name].sync(config.DATA))
 
-    def segments(self, node: str, name: str, partition: int = 0) -> Sequence[str]:
-        """Segments are named by their first offset; the last is the one that is written to."""
-        return (f"0/{name}-{partition}/*.log",)
+    def segments(self, node: str, name: str) -> Sequence[str]:
+        """Segments are named by their first offset; the last is the one that is written to. Of all partitions: the node that
+        leads one of them need not have a message of that one."""
+        return (f"0/{name}-[0-9]*/*.log",)
 
     # -- what is recorded ----------------------------------------------------------------------------------------------
 

@@ -260,7 +260,7 @@ class RabbitCluster:
     def sync(self) -> None:
         self._each(lambda name: self._ground.nodes[name].sync(config.DATA))
 
-    def segments(self, node: str, name: str, partition: int = 0) -> Sequence[str]:
+    def segments(self, node: str, name: str) -> Sequence[str]:
         """Quorum queues of a node write to one log ahead of their own segments; classic queues keep small messages in their
         index (``.qs``; ``.idx`` up to 3.13), larger ones in a store for all of them (``.rdq``)."""
         if self._kinds.get(name, "quorum") == "quorum":

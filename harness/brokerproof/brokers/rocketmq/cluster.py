@@ -223,7 +223,7 @@ class RocketmqCluster:
         for broker in self._brokers:
             self._ground.nodes[broker].sync(STORE)
 
-    def segments(self, node: str, name: str, partition: int = 0) -> Sequence[str]:
+    def segments(self, node: str, name: str) -> Sequence[str]:
         """All topics of a broker share one log."""
         return ("0/commitlog/*",)
 
