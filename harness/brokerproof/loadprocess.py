@@ -23,13 +23,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from brokerproof.brokers.base import ClientModule, Pace, ReadJob, ReceiveJob, SendJob, client
-from brokerproof.history import OK
+from brokerproof.effects.base import DONE, Guard, Message, World, make
+from brokerproof.effects.store import Store
+from brokerproof.history import FAIL, OK
 from brokerproof.message import Bodies
 from brokerproof.plan import Receiver, Sender
 from brokerproof.tape import Tape
@@ -48,7 +50,7 @@ class LoadSpec:
     """One part of one trial, as it goes over the pipe.
 
     slot, slots, generation: who records (process = slot + generation x slots).  zero_ns: the trial's clock zero.
-    ledger: file that effects are appended to.
+    ledger: file that effects are appended to.  stores: the databases they are in, where the plan says so.
     """
 
     do: Literal["send", "receive", "read"]
@@ -70,6 +72,7 @@ class LoadSpec:
     sender: Mapping[str, Any] | None = None
     receiver: Mapping[str, Any] | None = None
     ledger: str = ""
+    stores: Sequence[Mapping[str, Any]] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -128,10 +131,18 @@ def perform(
             module.send(SendJob(**common, sender=sender, pace=pace, bodies=bodies))
         elif spec.do == "receive":
             receiver = Receiver(**(spec.receiver or {}))
-            ledger = Ledger(Path(spec.ledger)) if receiver.work_ms is not None else None
-            work = None if ledger is None else _work(tape, ledger, receiver.work_ms or 0.0, still_alive)
-            module.receive(ReceiveJob(**common, receiver=receiver, work=work))
-            if ledger is not None:
+            if receiver.work_ms is None:
+                module.receive(ReceiveJob(**common, receiver=receiver, work=None))
+            elif receiver.effect:
+                world = World(Store(**store) for store in spec.stores)
+                guard = make(receiver.effect["guard"], receiver.effect.get("options"))
+                work = _guarded(tape, guard, world, receiver.work_ms, still_alive)
+                module.receive(ReceiveJob(**common, receiver=receiver, work=work))
+                world.close()
+            else:
+                ledger = Ledger(Path(spec.ledger))
+                work = _work(tape, ledger, receiver.work_ms, still_alive)
+                module.receive(ReceiveJob(**common, receiver=receiver, work=work))
                 ledger.close()
         else:
             module.read(ReadJob(**common, deadline_s=spec.deadline_s))
@@ -162,6 +173,22 @@ def _work(
         still_alive()
         place = ledger.append(msg, key, tape.process)
         tape.row("effect", OK, start_ns=start, end_ns=tape.now(), msg=msg, key=key, lane=lane, value=place)
+
+    return work
+
+
+def _guarded(
+    tape: Tape, guard: Guard, world: World, work_ms: float, still_alive: Callable[[], None]
+) -> Callable[[int, int, int], None]:  # fmt: skip
+    """Effects in databases: a row is ``ok`` where this delivery changed the world, ``fail`` where the guard refused."""
+
+    def work(msg: int, key: int, lane: int) -> None:
+        start = tape.now()
+        if work_ms > 0:
+            time.sleep(work_ms / 1000)  # the work itself: this is load, nothing is waited for
+        still_alive()
+        outcome = OK if guard.apply(Message(msg), world) == DONE else FAIL
+        tape.row("effect", outcome, start_ns=start, end_ns=tape.now(), msg=msg, key=key, lane=lane)
 
     return work
 

@@ -66,12 +66,15 @@ class Receiver:
     settings: of the client library; ``ack`` is ``after`` (work, then acknowledge), ``first`` (acknowledge, then work)
         or ``auto`` (the broker or the library does it).
     work_ms: how long the work on one message takes; None: no work, no effect.  prefetch: most unacknowledged at once.
+    effect: what the work does to the world: ``{"guard": name of one (list effects), "options": {...}, "sql":
+        "postgresql" or "mariadb"}``; empty: a line in a ledger, whenever the message comes.
     """
 
     destination: int = 0
     settings: Json = field(default_factory=dict)
     work_ms: float | None = None
     prefetch: int = 50
+    effect: Json = field(default_factory=dict)
     group: str = "g"
     link: str = "consumer"
 
