@@ -15,6 +15,7 @@ paid for in every trial. It ends when stdin does: a load process never outlives 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -23,13 +24,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from brokerproof.brokers.base import ClientModule, Pace, ReadJob, ReceiveJob, SendJob, client
-from brokerproof.history import OK
+from brokerproof.effects.base import DONE, Message, World, make
+from brokerproof.effects.store import Store
+from brokerproof.history import FAIL, OK
 from brokerproof.message import Bodies
 from brokerproof.plan import Receiver, Sender
 from brokerproof.tape import Tape
@@ -49,7 +52,7 @@ class LoadSpec:
     """One part of one trial, as it goes over the pipe.
 
     slot, slots, generation: who records (process = slot + generation x slots).  zero_ns: the trial's clock zero.
-    ledger: file that effects are appended to.
+    ledger: file that effects are appended to.  stores: the databases they are in, where the plan says so.
     """
 
     do: Literal["send", "receive", "read"]
@@ -71,6 +74,7 @@ class LoadSpec:
     sender: Mapping[str, Any] | None = None
     receiver: Mapping[str, Any] | None = None
     ledger: str = ""
+    stores: Sequence[Mapping[str, Any]] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -129,13 +133,11 @@ def perform(
             module.send(SendJob(**common, sender=sender, pace=pace, bodies=bodies))
         elif spec.do == "receive":
             receiver = Receiver(**(spec.receiver or {}))
-            ledger = Ledger(Path(spec.ledger)) if receiver.work_ms is not None else None
-            work = None if ledger is None else _work(tape, ledger, receiver, still_alive)
-            if work is not None and receiver.fail_first and spec.generation == 0:
-                work = failing(work, receiver.fail_first, receiver.fail_times)
-            module.receive(ReceiveJob(**common, receiver=receiver, work=work))
-            if ledger is not None:
-                ledger.close()
+            with _effects(spec, receiver, tape.process) as effect:
+                work = None if effect is None else _work(tape, effect, receiver, still_alive)
+                if work is not None and receiver.fail_first and spec.generation == 0:
+                    work = failing(work, receiver.fail_first, receiver.fail_times)
+                module.receive(ReceiveJob(**common, receiver=receiver, work=work))
         else:
             module.read(ReadJob(**common, deadline_s=spec.deadline_s))
     finally:
@@ -155,7 +157,32 @@ def _gate(go: Callable[[], int | None], report: Callable[..., None]) -> Callable
     return gate
 
 
-def _work(tape: Tape, ledger: Ledger, receiver: Receiver, still_alive: Callable[[], None]) -> Work:
+#: Has the effect of a (message, key); returns its outcome, and its place in the ledger (-1: a database keeps it).
+Effect = Callable[[int, int], tuple[int, int]]
+
+
+@contextlib.contextmanager
+def _effects(spec: LoadSpec, receiver: Receiver, process: int) -> Iterator[Effect | None]:
+    """What the receiver's work does to the world; None where it does not work. Of effects in databases the outcome is
+    ``ok`` where this delivery changed the world, ``fail`` where the guard refused."""
+    if receiver.work_ms is None:
+        yield None
+    elif receiver.effect:
+        guard = make(receiver.effect["guard"], receiver.effect.get("options"))
+        world = World(Store(**store) for store in spec.stores)
+        try:
+            yield lambda msg, _: (OK if guard.apply(Message(msg), world) == DONE else FAIL, -1)
+        finally:
+            world.close()
+    else:
+        ledger = Ledger(Path(spec.ledger))
+        try:
+            yield lambda msg, key: (OK, ledger.append(msg, key, process))
+        finally:
+            ledger.close()
+
+
+def _work(tape: Tape, effect: Effect, receiver: Receiver, still_alive: Callable[[], None]) -> Work:
     work_s = (receiver.work_ms or 0.0) / 1000
 
     def work(msg: int, key: int, lane: int) -> None:
@@ -164,8 +191,8 @@ def _work(tape: Tape, ledger: Ledger, receiver: Receiver, still_alive: Callable[
         if takes_s > 0:
             time.sleep(takes_s)  # the work itself: this is load, nothing is waited for
         still_alive()
-        place = ledger.append(msg, key, tape.process)
-        tape.row("effect", OK, start_ns=start, end_ns=tape.now(), msg=msg, key=key, lane=lane, value=place)
+        outcome, place = effect(msg, key)
+        tape.row("effect", outcome, start_ns=start, end_ns=tape.now(), msg=msg, key=key, lane=lane, value=place)
 
     return work
 

@@ -69,6 +69,8 @@ class Receiver:
     uneven: from nothing to twice that, by message number.
     fail_first, fail_times: the work on the first so many messages that it is handed fails so many times each, and has no
         effect; what the client does then is in ``settings``. A process that takes over from a killed one works.
+    effect: what the work does to the world: ``{"guard": name of one (list effects), "options": {...}, "sql":
+        "postgresql" or "mariadb"}``; empty: a line in a ledger, whenever the message comes.
     """
 
     destination: int = 0
@@ -78,6 +80,7 @@ class Receiver:
     fail_first: int = 0
     fail_times: int = 1
     prefetch: int = 50
+    effect: Json = field(default_factory=dict)
     group: str = "g"
     link: str = "consumer"
 

@@ -26,6 +26,8 @@ from brokerproof import promises
 from brokerproof.brokers.base import Cluster, Perishing, broker
 from brokerproof.checkers.base import check
 from brokerproof.claim import Claim
+from brokerproof.effects.base import make as guard_of
+from brokerproof.effects.store import Store
 from brokerproof.errors import HarnessError, HistoryError, PlanError, UsageError
 from brokerproof.expected import expected
 from brokerproof.experiment import Cell, ComparisonExperiment, Experiment, PropertyExperiment
@@ -92,6 +94,7 @@ class Session:
         self._scribes: dict[bool, Scribe] = {}
         self._lanes: dict[tuple[str, str], _Made] = {}
         self._last: dict[str, Cluster] = {}
+        self._stands: dict[str, Any] = {}
 
     def say(self, cell: str, what: str) -> None:
         self._progress(cell, what)
@@ -169,7 +172,22 @@ class Session:
                     self._lanes[name] = _Made(made.at, True)
         return time.monotonic() - youngest
 
+    def stores(self, plan: Plan, cell: str) -> list[Store]:
+        """The databases that the plan's effects are in; started when they are first needed, for all cells."""
+        from brokerproof.runtime import stores  # brings the images with it
+
+        products: set[str] = set()
+        for effect in (r.effect for r in plan.workload.receivers if r.effect):
+            needs = guard_of(effect["guard"], effect.get("options")).needs
+            products |= {effect.get("sql", "postgresql") if need == "sql" else need for need in needs}
+        for product in sorted(products - set(self._stands)):
+            self.say(cell, f"starting {product}")
+            self._stands[product] = stores.start(product, run=self.folder.id, name=f"bp-{self.folder.id}-{os.getpid()}")
+        return [self._stands[product].store for product in sorted(products)]
+
     def close(self) -> None:
+        for stand in self._stands.values():
+            stand.close()
         if self._crew is not None:
             self._crew.close()
         for scribe in self._scribes.values():
@@ -376,8 +394,9 @@ def run_block(
     with session.cluster(key, cell) as cluster:
         lane_age_s = session.lanes_ready(plans, cluster, key, cell)
         block = Block(
-            plans, cluster, lambda p: session.folder.trial(p.trial), session.crew, session.scribe(cluster.in_process)
-        )
+            plans, cluster, lambda p: session.folder.trial(p.trial), session.crew, session.scribe(cluster.in_process),
+            lambda p: session.stores(p, cell),
+        )  # fmt: skip
         broken = tuple(p for p in plans if p.arm != "sham") or tuple(plans)
         scene = Scene(
             cluster=cluster,
@@ -781,6 +800,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
             dict(r.settings)
             | {"work_ms": r.work_ms, "prefetch": r.prefetch}
             | ({"fails": True} if r.fail_first else {})
+            | ({"effect": r.effect["guard"]} if r.effect else {})
             for r in plan.workload.receivers
         ],
         "destinations": [dict(d.settings) | {"partitions": d.partitions} for d in plan.workload.destinations],

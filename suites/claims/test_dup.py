@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from brokerproof.brokers.base import configurations
 from brokerproof.claims import claim
 from brokerproof.experiment import Cell, Experiment
-from brokerproof.plan import Injection, Sender, Workload
+from brokerproof.plan import Injection, Json, Receiver, Sender, Workload
 
 
 @claim(
@@ -53,3 +55,96 @@ def test_client_retry_is_dropped(cell: Cell) -> Experiment:
         topology=c.topology, treatment=arm(True), control=arm(False),
         schedule=(Injection(fault="lost_ack", target="all", at_s=1.0, for_s=5.0),),
     )  # fmt: skip
+
+
+# -- effects in databases, under a consumer that dies after the effect and before it acknowledges ------------------------
+
+_ALL = {"rabbitmq": ("",), "kafka": ("",), "rocketmq": ("",)}
+_SLOWER = ("standard", "thorough")
+_BY_SQL = {"rabbitmq": ("postgresql", "mariadb"), "kafka": ("postgresql",), "rocketmq": ("postgresql",)}
+_ONCE = ("effect_duplicated", "effect_lost")
+
+
+def _effect(guard: str, cell: Cell, **options: object) -> Json:
+    return {"guard": guard, "options": options, "sql": cell.own_variant or "postgresql"}
+
+
+def _killed(cell: Cell, treatment: Json, control: Json, *, control_ack: Json | None = None) -> Experiment:
+    """Treatment and control differ in the effect, or where ``control_ack`` is given in the acknowledgement."""
+    c = configurations(cell.broker)
+
+    def arm(effect: Json, ack: Json) -> Workload:
+        # Messages come faster than they are worked off, so that the kill finds one in hand and more behind it.
+        return Workload(
+            destinations=(c.destination,), senders=(Sender(settings=c.confirmed, rate_per_s=50.0, count=60),),
+            receivers=(Receiver(settings=ack, work_ms=25.0, prefetch=20, effect=effect),), load_s=3.0,
+        )  # fmt: skip
+
+    kill = Injection(fault="client_kill", target="consumer", at_s=1.2, for_s=0.5, options={"step": "effect"})
+    return Experiment(
+        topology="single", treatment=arm(treatment, c.ack_after), control=arm(control, control_ack or c.ack_after),
+        schedule=(kill,), link_groups=("consumer",), sham_s=2.0,
+    )  # fmt: skip
+
+
+@claim(
+    "dup/at-least-once-redelivers", revision=1, kind="hazard",
+    sentence="A consumer that dies after the effect and before the acknowledgement gets the message again: a second effect.",
+    source="S4 S3", brokers=_ALL, deciding=("effect_duplicated",), control="acknowledged first, then worked",
+    always=True, profiles=_SLOWER,
+)  # fmt: skip
+def test_at_least_once_redelivers(cell: Cell) -> Experiment:
+    effect = _effect("increment", cell)
+    return _killed(cell, effect, effect, control_ack=configurations(cell.broker).ack_first)
+
+
+@claim(
+    "dup/increment-is-not", revision=1, kind="hazard",
+    sentence="`count = count + 1` may not run twice: a redelivery counts again.",
+    source="S2", brokers=_BY_SQL, deciding=("effect_duplicated",), control="the id under a unique index first",
+    always=True, profiles=_SLOWER,
+)  # fmt: skip
+def test_increment_is_not(cell: Cell) -> Experiment:
+    return _killed(cell, _effect("increment", cell), _effect("dedup_table", cell))
+
+
+def _promised(
+    id_: str, guard: str, sentence: str, source: str, brokers: dict[str, tuple[str, ...]] = _BY_SQL, **options: object
+) -> Callable[[Cell], Experiment]:  # fmt: skip
+    """A guard, against no guard."""
+
+    @claim(
+        id_, revision=1, kind="promise", sentence=sentence, source=source, brokers=brokers, deciding=_ONCE,
+        control="`count = count + 1` without a guard", profiles=_SLOWER,
+    )  # fmt: skip
+    def test(cell: Cell) -> Experiment:
+        return _killed(cell, _effect(guard, cell, **options), _effect("increment", cell))
+
+    return test
+
+
+test_business_id = _promised(
+    "dup/business-id", "dedup_table",
+    "A globally unique business id in the body, checked by the consumer, prevents double effects.", "S4 S1",
+)  # fmt: skip
+test_assignment_is_idempotent = _promised(
+    "dup/assignment-is-idempotent", "assignment", "`count = 10` may run twice.", "S2",
+)  # fmt: skip
+test_mvcc_version = _promised(
+    "dup/mvcc-version", "mvcc_version", "An update with the version that the producer read succeeds once.", "S2",
+)  # fmt: skip
+test_dedup_table = _promised(
+    "dup/dedup-table", "dedup_table",
+    "A unique index on the message id, in the transaction of the effect, makes processing once.", "S2 S1",
+)  # fmt: skip
+test_cached_result = _promised(
+    "dup/cached-result", "cached_result", "A processed id returns the stored result, and nothing is done.", "S2",
+)  # fmt: skip
+test_redis_set = _promised("dup/redis-set", "redis_set", "A Redis SET is idempotent by nature.", "S1", _ALL)
+test_redis_seen_id = _promised(
+    "dup/redis-seen-id", "redis_seen_id", "A global id is looked up in Redis before processing: one effect.", "S1", _ALL,
+)  # fmt: skip
+test_redis_lock = _promised(
+    "dup/redis-lock", "redis_lock", "A distributed lock on Redis makes the second request wait, so one effect.", "S1", _ALL,
+    after="look",
+)  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from brokerproof.effects.base import DONE, Message, SqlItems, Step, World, guard, no_step
+from brokerproof.effects.base import DONE, SEEN, Message, SqlItems, Step, World, guard, no_step
 
 #: What the item is set to.
 VALUE = 10
@@ -31,10 +31,12 @@ class Assignment(SqlItems):
     def apply(self, message: Message, world: World, step: Step = no_step) -> str:
         with world.sql.transaction():
             world.sql.ensure("items", "id", message.target)
-            world.sql.do("UPDATE items SET count = %s WHERE id = %s", VALUE, message.target)
+            # The condition changes nothing about what is there afterwards; it tells whether anything was changed.
+            statement = "UPDATE items SET count = %s WHERE id = %s AND count <> %s"
+            changed = world.sql.do(statement, VALUE, message.target, VALUE)
             step("written")
         step("committed")
-        return DONE
+        return DONE if changed else SEEN
 
     def shown(self, world: World) -> Mapping[int, int]:
         """An item that is neither 0 nor what was assigned shows as often as it says, which no assignment does."""

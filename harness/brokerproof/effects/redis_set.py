@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from brokerproof.effects.base import DONE, Message, Step, World, guard, no_step
+from brokerproof.effects.base import DONE, SEEN, Message, Step, World, guard, no_step
 
 
 @guard("redis_set")
@@ -34,11 +34,11 @@ class RedisSet:
 
     def apply(self, message: Message, world: World, step: Step = no_step) -> str:
         if self.command == "SET":
-            world.redis.set(world.key("item", message.target), message.id)
+            changed = world.redis.set(world.key("item", message.target), message.id, get=True) != str(message.id)
         else:
-            world.redis.sadd(world.key("set"), message.id)
+            changed = world.redis.sadd(world.key("set"), message.id) == 1
         step("written")
-        return DONE
+        return DONE if changed else SEEN
 
     def shown(self, world: World) -> Mapping[int, int]:
         redis = world.redis

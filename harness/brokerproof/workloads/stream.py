@@ -13,7 +13,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from brokerproof.brokers.base import Cluster
+from brokerproof.effects.base import Guard, World, make
+from brokerproof.effects.store import Store
 from brokerproof.errors import DeadlineError, HarnessError
 from brokerproof.faults.base import ACTIVE
 from brokerproof.history import FAIL, INJECTOR, OK, F, Meta
@@ -29,6 +31,7 @@ from brokerproof.plan import Plan
 from brokerproof.recorder import TAPES
 from brokerproof.tape import Segment, Tape
 from brokerproof.waiting import wait_until
+from brokerproof.workloads import truth
 from brokerproof.workloads.crew import STOP_S, Crew, Scribe, Worker, wait_idle
 
 #: Load starts this long after its processes were told: time for the word to reach all of them.
@@ -63,8 +66,16 @@ class _Client:
 class LiveTrial:
     """One trial while it runs."""
 
-    def __init__(self, plan: Plan, cluster: Cluster, folder: Path, crew: Crew, scribe: Scribe, zero_ns: int) -> None:
+    def __init__(
+        self, plan: Plan, cluster: Cluster, folder: Path, crew: Crew, scribe: Scribe, zero_ns: int,
+        stores: Sequence[Store] = (),
+    ) -> None:  # fmt: skip
+        """stores: databases that the plan's effects are in, where they are not lines of a ledger."""
         self.plan, self.cluster, self.folder = plan, cluster, folder
+        self._stores = [replace(store, space=f"t{plan.trial_number:016x}") for store in stores]
+        for guard, world in self._guards():
+            guard.prepare(world)
+            world.close()
         self._crew, self._scribe, self._zero_ns = crew, scribe, zero_ns
         w = plan.workload
         self._clients = [
@@ -104,6 +115,17 @@ class LiveTrial:
         if not w.receivers or not self.cluster.keeps_consumed:
             return ()
         return (*("" for _ in w.senders), *(r.group for r in w.receivers), *("final read" for _ in w.destinations))
+
+    def _guards(self) -> Iterator[tuple[Guard, World]]:
+        """Each different guard of the plan's receivers, with connections of the harness' own."""
+        found: list[tuple[str, Mapping[str, Any]]] = []
+        for receiver in self.plan.workload.receivers:
+            if receiver.effect:
+                one = (receiver.effect["guard"], receiver.effect.get("options", {}))
+                if one not in found:
+                    found.append(one)
+        for name, options in found:
+            yield make(name, options), World(self._stores)
 
     # -- phases --------------------------------------------------------------------------------------------------------
 
@@ -334,6 +356,13 @@ class LiveTrial:
         for client in self._readers:
             self._release(client, self.plan.workload.drain_s + STOP_S)
 
+    def tell_effects(self) -> None:
+        """Asks the databases what the world shows, and adds what consumers did not live to tell."""
+        for guard, world in self._guards():
+            if problem := truth.tell(self.folder, guard.shown(world), self.injector):
+                self.problems.append(problem)
+            world.close()
+
     def finish(self) -> int:
         """Ends the history; returns its rows. The recorder closes what is open as ``info``."""
         self.injector.finish()
@@ -380,7 +409,7 @@ class LiveTrial:
             endpoint=self.cluster.endpoint(group, name), destination=name, destination_settings=dict(dest.settings),
             kind=dest.kind, lane=w.first_lane(destination), partitions=dest.partitions,
             load_s=w.load_s, deadline_s=w.drain_s, sender=sender, receiver=receiver,
-            ledger=str(self.folder / "effects.txt"),
+            ledger=str(self.folder / "effects.txt"), stores=[store.to_json() for store in self._stores],
         )  # fmt: skip
 
     def _segments(self, role: str) -> Iterator[Segment]:
@@ -480,7 +509,8 @@ class Block:
     """Trials that run side by side on one cluster: one clock, the same injections. Implements ``faults.base.Clients``."""
 
     def __init__(
-        self, plans: Sequence[Plan], cluster: Cluster, folder_of: Callable[[Plan], Path], crew: Crew, scribe: Scribe
+        self, plans: Sequence[Plan], cluster: Cluster, folder_of: Callable[[Plan], Path], crew: Crew, scribe: Scribe,
+        stores: Callable[[Plan], Sequence[Store]] = lambda _: (),
     ) -> None:  # fmt: skip
         self.cluster = cluster
         self._crew = crew
@@ -489,7 +519,7 @@ class Block:
         self.zero_ns = time.monotonic_ns()
         self.trials: list[LiveTrial] = []
         for plan in plans:
-            self.trials.append(LiveTrial(plan, cluster, folder_of(plan), crew, scribe, self.zero_ns))
+            self.trials.append(LiveTrial(plan, cluster, folder_of(plan), crew, scribe, self.zero_ns, stores(plan)))
 
     def now_s(self) -> float:
         return (time.monotonic_ns() - self.zero_ns) / 1e9
@@ -549,6 +579,7 @@ class Block:
             trial.read()
         for trial in self.trials:
             trial.has_read()
+            trial.tell_effects()
 
     def finish(self) -> None:
         for trial in self.trials:
