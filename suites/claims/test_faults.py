@@ -102,27 +102,6 @@ test_crash_loop = _measure(
     "crash_loop", "The leader is killed three times, while it recovers.", target="leader", after_s=20.0, brokers=REAL
 )
 
-# -- disks of nodes ----------------------------------------------------------------------------------------------------
-
-test_power_cut = _measure("power_cut", "The leader's power is cut, and back after 5 s.", target="leader", after_s=20.0)
-test_torn_write = _measure(
-    "torn_write",
-    "The leader's power is cut in the middle of a write, and back after 5 s.",
-    target="leader",
-    after_s=20.0,
-    # Left to itself Kafka syncs so rarely that a cut leaves nothing that could be torn.
-    by={"kafka": {"settings": {"flush.messages": "1"}}},
-)
-test_bit_flip = _measure(
-    "bit_flip", "The leader is killed, and started after 5 s on a log with flipped bits.", target="leader", after_s=20.0
-)
-test_disk_full = _measure("disk_full", "The leader's disk is full for 5 s.", target="leader", after_s=20.0)
-test_disk_slow = _measure("disk_slow", "The leader's disk takes 128 kB/s for 5 s.", target="leader")
-test_read_only = _measure(
-    "read_only", "The leader's disk becomes read-only; after 5 s it is started on one that is not.", target="leader",
-    after_s=20.0,
-)  # fmt: skip
-
 # -- links between nodes -----------------------------------------------------------------------------------------------
 
 _PEERS: Any = {"target": "leader", "brokers": REAL, "needs": ("peers",)}
@@ -156,8 +135,10 @@ test_disk_full = _measure("disk_full", "The leader's disk is full for 5 s.", aft
 test_disk_slow = _measure("disk_slow", "The leader's disk is slow for 5 s.", **_DISKS)
 test_read_only = _measure("read_only", "The leader's file system is read-only for 5 s.", after_s=20.0, **_DISKS)
 test_torn_write = _measure(
-    "torn_write", "The end of what the leader wrote last is torn while it is down.", after_s=20.0, **_DISKS
-)
+    "torn_write", "The end of what the leader wrote last is torn while it is down.", after_s=20.0,
+    # Left to itself Kafka syncs so rarely that a cut leaves nothing that could be torn.
+    by={"kafka": {"settings": {"flush.messages": "1"}}}, **_DISKS,
+)  # fmt: skip
 test_bit_flip = _measure(
     "bit_flip", "A bit of what the leader wrote last is wrong when it comes back.", after_s=20.0, **_DISKS
 )

@@ -243,7 +243,7 @@ def apply(
         if not record.overlapped:
             return
         had = company()
-        seen = fault_.probe(scene, record.targets)
+        seen = _probe(fault_, scene, record.targets)
         if not had and not company():
             alone = seen
             record.probes["alone"] = seen.to_json()
@@ -319,6 +319,14 @@ def judge(
     return "took_effect"
 
 
+def _probe(fault_: Fault, scene: Scene, targets: Sequence[str]) -> Probe:
+    """A look that fails has seen nothing, and must not end what it looks at."""
+    try:
+        return fault_.probe(scene, targets)
+    except HarnessError as exc:
+        return Probe(None, str(exc))
+
+
 def _until(
     fault_: Fault, scene: Scene, targets: Sequence[str], *, bites: bool, timeout_s: float,
     wait: Callable[[], bool] = lambda: True,
@@ -328,7 +336,7 @@ def _until(
 
     def look() -> bool:
         nonlocal last
-        last = fault_.probe(scene, targets)
+        last = _probe(fault_, scene, targets)
         return last.bites is bites or not wait()
 
     with suppress(DeadlineError):  # the last look is the evidence

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from threading import Lock
 
 from brokerproof.brokers.base import Direction, PeerTrouble
 from brokerproof.errors import EnvironmentProblem
@@ -37,6 +38,8 @@ class ContainerPeers:
         self.replicas: Sequence[str] = tuple(nodes) if replicas is None else tuple(replicas)
         #: What is on, by name: its directions, and what puts it into the namespaces of these nodes.
         self._on: dict[PeerTrouble, dict[str, tuple[frozenset[Direction], Callable[[Collection[str]], None]]]] = {}
+        #: Faults that overlap look at the same time, and a node has one port to be looked at.
+        self._measuring = Lock()
         for node in nodes.values():
             node.after_start.append(self.again)
 
@@ -154,7 +157,8 @@ class ContainerPeers:
         pids = {name: pid for name in self._nodes if (pid := self._pid(name))}
         arguments = [str(rounds), str(octets), str(patience_s)]
         arguments += [word for name, pid in pids.items() for word in (name, str(pid), self._nodes[name].address)]
-        output = self._exec(["perl", "-e", datagrams.PROGRAM, *arguments], "probing peer links")
+        with self._measuring:
+            output = self._exec(["perl", "-e", datagrams.PROGRAM, *arguments], "probing peer links")
         lines = re.findall(r"^from (\S+) (\S+) (\d+) (\S+)$", output, flags=re.MULTILINE)
         seen = {(a, b): (int(n), float(took)) for a, b, n, took in lines}
         return {(a, b): seen.get((a, b), (0, 0.0)) for a in pids for b in pids if a != b}

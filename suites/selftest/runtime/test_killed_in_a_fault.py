@@ -64,9 +64,9 @@ class Plain:
 
     product, topology, in_process = "plain", "nodes without a broker", False
 
-    def __init__(self, ground: Ground, names: Sequence[str], peers: bool) -> None:
+    def __init__(self, ground: Ground, names: Sequence[str], peers: Any = None) -> None:
         self.nodes = {name: ground.nodes[name] for name in names}
-        self.peers = ground.peers(names) if peers else None
+        self.peers = peers
         self._links = [link for link in ground.links if link.node in names]
 
     def links(self, group: str) -> Sequence[Any]:
@@ -216,7 +216,14 @@ def harness(run: str, phase: str, wanted: Sequence[str]) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(launch, nodes))
-    Plain(ground, nodes, peers=False).wait_healthy(30)
+    Plain(ground, nodes).wait_healthy(30)
+    for node in equipped:
+        disk = ground.nodes[node].disk
+        assert disk is not None
+        written = disk.root / "0" / "segment"
+        wait_until(lambda written=written: written.stat().st_size > 10_000, 10, f"{node} to write")  # type: ignore[misc]
+        ground.nodes[node].sync(_DATA)
+    links_between = ground.peers(peers)
     held = Held(phase)
     for of in ("links", "nodes", "clocks", "disks"):
         importlib.import_module(f"brokerproof.faults.planes.{of}").ThreadPoolExecutor = Following  # type: ignore[attr-defined]
@@ -225,7 +232,9 @@ def harness(run: str, phase: str, wanted: Sequence[str]) -> None:
     def one(name: str) -> None:
         try:
             mine = peers if plane(name) == "peer" else [node_of(name)] if name in single else []
-            cluster: Any = Plain(ground, mine, peers=plane(name) == "peer")
+            # Each with a connection to the proxy of its own: whoever waits for one that is held comes nowhere.
+            own = ground if plane(name) == "peer" else Ground.attach(name=run, run=run, opening=_OPENING)
+            cluster: Any = Plain(own, mine, links_between if plane(name) == "peer" else None)
             clients = Clients(run) if plane(name) == "load" else None
             scene = Scene(cluster=cluster, destinations=("q",), clients=clients)
             fault: Any = Stepwise(make(name), held)
@@ -238,7 +247,7 @@ def harness(run: str, phase: str, wanted: Sequence[str]) -> None:
 
     for name in wanted:
         threading.Thread(target=one, args=(name,), daemon=True).start()
-    # Whoever waits for one that is held, as for the proxy's only connection, is where it is, too.
+    # Whoever waits for one that is held, as peer faults do for each other, is where it is, too.
     last, since = dict(held.where), time.monotonic()
 
     def still() -> bool:
