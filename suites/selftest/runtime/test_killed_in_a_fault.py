@@ -312,11 +312,10 @@ def test_nothing_remains_of_a_harness_that_was_killed_in_a_fault(phase: str, bys
             done = subprocess.run([sys.executable, __file__, run, phase, *wanted], stdout=out, timeout=240)
         assert done.returncode == -signal.SIGKILL
         came = json.loads(said.read_text())
-        # Which has no second command to be held at is past the phase when it is killed; no-op has none at all.
-        early = {name: how for name, how in came.items() if how != phase and name != "noop"}
-        allowed = "ended: took_effect" if phase in ("injecting", "healing") else ""
-        assert all(how == allowed for how in early.values()), early
-        assert len(early) <= len(wanted) // 3, early
+        # What needs no second command is past the phase by then, no-op needs none at all, and of the client links some
+        # wait for one that is held: there is one connection to a proxy.
+        elsewhere = {name: how for name, how in came.items() if how != phase}
+        assert len(elsewhere) <= len(wanted) // 3, elsewhere
         left = sweep.leftovers(run)
         assert {"container", "network", "process", "file", "mount", "disk"} <= {item.kind for item in left}
         mine = [int(item.name) for item in left if item.kind == "process"]
