@@ -540,6 +540,15 @@ def test_one_look_that_sees_slices_is_enough(pieces: Sequence[int], whole_ms: fl
     assert fault.probe(scene, (link.name,)).bites is bites
 
 
+def test_one_late_answer_is_no_latency(scene: Scene) -> None:
+    fault, scene, _ = staged("latency", scene)
+    link: Any = scene.cluster.links("producer")[0]
+    for answers, bites in (((300.0, 300.0, 5.0), False), ((300.0, 300.0, 300.0), True)):
+        looks = iter(answers)
+        link.greet = lambda timeout_s, looks=looks: Greeted(True, True, "", next(looks))
+        assert fault.probe(scene, (link.name,)).bites is bites
+
+
 def test_a_cut_behind_the_answers_end_has_no_effect(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     impatient(monkeypatch, "cut_mid_frame")
     fault = make("cut_mid_frame", {"stream": "downstream", "after_octets": 1000})
