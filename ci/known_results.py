@@ -190,6 +190,7 @@ def _cell(claim: str, variant: str, cell: Entry | None) -> list[str]:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="ci/known-results", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail where the page says something else")
+    parser.add_argument("--keep", action="store_true", help="leave on the page what these runs did not decide")
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folder")
     options = parser.parse_args(arguments)
     if not options.runs and not options.check:
@@ -197,10 +198,10 @@ def main(arguments: Sequence[str]) -> int:
             "names no run folder; expected those that `brokerproof run` named at its end, e.g. runs/<utc>-<seed>"
         )
     try:
-        if options.runs:
-            measured = figures(json.loads((run / "results.json").read_text()) for run in options.runs)
-        else:
-            measured = {(e["broker"], e["claim"], e["variant"]): e for e in json.loads(FIGURES.read_text())}
+        measured: dict[tuple[str, str, str], Entry] = {}
+        if options.keep or not options.runs:
+            measured |= {(e["broker"], e["claim"], e["variant"]): e for e in json.loads(FIGURES.read_text())}
+        measured |= figures(json.loads((run / "results.json").read_text()) for run in options.runs)
     except (OSError, ValueError) as exc:
         parser.error(f"reading figures: {exc}; a run folder that is complete holds results.json")
     kept = json.dumps([measured[key] for key in sorted(measured)], indent=1) + "\n"

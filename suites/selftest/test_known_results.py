@@ -79,6 +79,18 @@ def test_a_page_by_hand_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert main(["--check"]) == 1
 
 
+def test_a_later_run_leaves_what_it_did_not_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_results, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(known_results, "FIGURES", tmp_path / "figures.json")
+    for n in (0, 1):
+        (tmp_path / str(n)).mkdir()
+        (tmp_path / str(n) / "results.json").write_text(json.dumps(result(KNOWN[n])))
+    assert main([str(tmp_path / "0")]) == main(["--keep", str(tmp_path / "1")]) == 0
+    assert (tmp_path / "page.md").read_text().count("**reproduced**") == 2
+    assert main([str(tmp_path / "1")]) == 0
+    assert (tmp_path / "page.md").read_text().count("**reproduced**") == 1
+
+
 def test_without_runs_it_says_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([])
