@@ -62,11 +62,14 @@ def test_client_retry_is_dropped(cell: Cell) -> Experiment:
 _ALL = {"rabbitmq": ("",), "kafka": ("",), "rocketmq": ("",)}
 _SLOWER = ("standard", "thorough")
 _BY_SQL = {"rabbitmq": ("postgresql", "mariadb"), "kafka": ("postgresql",), "rocketmq": ("postgresql",)}
+#: The trouble that a cell is decided under. In another one, raced by a second consumer, such a guard may do worse: see the
+#: weaknesses that ``list effects`` tells, and the guards' own tests.
+_REDIS = dict.fromkeys(_ALL, ("killed-after-effect",))
 _ONCE = ("effect_duplicated", "effect_lost")
 
 
 def _effect(guard: str, cell: Cell, **options: object) -> Json:
-    return {"guard": guard, "options": options, "sql": cell.own_variant or "postgresql"}
+    return {"guard": guard, "options": options, "sql": "mariadb" if cell.own_variant == "mariadb" else "postgresql"}
 
 
 def _killed(cell: Cell, treatment: Json, control: Json, *, control_ack: Json | None = None) -> Experiment:
@@ -140,11 +143,11 @@ test_dedup_table = _promised(
 test_cached_result = _promised(
     "dup/cached-result", "cached_result", "A processed id returns the stored result, and nothing is done.", "S2",
 )  # fmt: skip
-test_redis_set = _promised("dup/redis-set", "redis_set", "A Redis SET is idempotent by nature.", "S1", _ALL)
+test_redis_set = _promised("dup/redis-set", "redis_set", "A Redis SET is idempotent by nature.", "S1", _REDIS)
 test_redis_seen_id = _promised(
-    "dup/redis-seen-id", "redis_seen_id", "A global id is looked up in Redis before processing: one effect.", "S1", _ALL,
+    "dup/redis-seen-id", "redis_seen_id", "A global id is looked up in Redis before processing: one effect.", "S1", _REDIS,
 )  # fmt: skip
 test_redis_lock = _promised(
-    "dup/redis-lock", "redis_lock", "A distributed lock on Redis makes the second request wait, so one effect.", "S1", _ALL,
+    "dup/redis-lock", "redis_lock", "A distributed lock on Redis makes the second request wait, so one effect.", "S1", _REDIS,
     after="look",
 )  # fmt: skip
