@@ -29,6 +29,8 @@ LABEL_RUN, LABEL_CLUSTER, LABEL_OWNER = "brokerproof.run", "brokerproof.cluster"
 #: What a node's memory is limited to when nothing presses it; the engine forgets that when the limit is changed.
 LABEL_MEMORY = "brokerproof.memory_mb"
 STOP_GRACE_S = 20
+#: How long a node may take to freeze.
+FREEZE_S = 15.0
 _CHUNK = 1 << 20
 _LIMIT_STEP_MB = 2
 
@@ -127,8 +129,20 @@ class ContainerNode:
             act(self.name)
 
     def pause(self) -> None:
-        with engine_errors(f"pausing {self.container_name!r}"):
-            self.container().pause()
+        """The kernel freezes processes one by one, and the engine gives up, and thaws them, where a busy node makes new
+        threads as fast ("unable to freeze"): so it is tried again for a while."""
+
+        def frozen() -> bool:
+            with engine_errors(f"pausing {self.container_name!r}"):
+                try:
+                    self.container().pause()
+                except docker.errors.APIError as exc:
+                    if "unable to freeze" not in str(exc):
+                        raise
+                    return False
+            return True
+
+        wait_until(frozen, FREEZE_S, f"{self.container_name!r} to freeze", last_state=lambda: "the engine is unable to")
 
     def unpause(self) -> None:
         with engine_errors(f"unpausing {self.container_name!r}"):

@@ -87,3 +87,30 @@ def test_a_limit_that_is_refused_up_to_what_is_in_use_is_an_error(monkeypatch: p
     with pytest.raises(EnvironmentProblem, match=r"uses 76 MB: refused from 64 MB on.*unable to set memory limit"):
         node.limit_memory(8)
     assert container.limits == [""]
+
+
+class Freezing:
+    """Freezes at the so-manieth time."""
+
+    def __init__(self, at: int, says: str) -> None:
+        self.left, self.says = at, says
+
+    def pause(self) -> None:
+        self.left -= 1
+        if self.left:
+            raise docker.errors.APIError(self.says)
+
+
+def test_a_node_that_does_not_freeze_at_once_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    node, container = ContainerNode(cluster="c", name="n", address=""), Freezing(3, "OCI runtime: unable to freeze")
+    monkeypatch.setattr(node, "container", lambda: container)
+    node.pause()
+    assert container.left == 0
+
+
+def test_a_node_that_cannot_be_paused_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    node, container = ContainerNode(cluster="c", name="n", address=""), Freezing(3, "no such container")
+    monkeypatch.setattr(node, "container", lambda: container)
+    with pytest.raises(EnvironmentProblem, match="no such container"):
+        node.pause()
+    assert container.left == 2
