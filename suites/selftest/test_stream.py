@@ -158,6 +158,21 @@ def test_receivers_are_waited_for_as_long_as_they_get_on(
     assert bool(trial.problems) is bool(problem)
 
 
+def test_a_database_that_is_gone_is_a_problem_of_its_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block, _ = _start(tmp_path, False, False)
+    trial = block.trials[0]
+    closed: list[bool] = []
+
+    def shown(world: object) -> dict[int, int]:
+        raise ConnectionError("refused")
+
+    guard, world = SimpleNamespace(shown=shown), SimpleNamespace(close=lambda: closed.append(True))
+    monkeypatch.setattr(trial, "_guards", lambda: [(guard, world)])
+    trial.tell_effects()
+    assert closed == [True]
+    assert ["did not tell the effects: ConnectionError: refused" in p for p in trial.problems] == [True]
+
+
 def test_senders_share_no_numbers(tmp_path: Path, state: Path) -> None:
     """Three senders to one queue, one of them with a successor: every message is its own."""
     from brokerproof.brokers.base import Pace

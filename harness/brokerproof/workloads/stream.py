@@ -359,9 +359,17 @@ class LiveTrial:
     def tell_effects(self) -> None:
         """Asks the databases what the world shows, and adds what consumers did not live to tell."""
         for guard, world in self._guards():
-            if problem := truth.tell(self.folder, guard.shown(world), self.injector):
+            try:
+                problem = truth.tell(self.folder, guard.shown(world), self.injector)
+            except HarnessError:
+                raise
+            except Exception as exc:  # of whichever driver: a database that is gone is no verdict
+                where = ", ".join(map(repr, self._stores))
+                problem = f"{where} did not tell the effects: {type(exc).__name__}: {exc}; `brokerproof doctor`, then run again"
+            finally:
+                world.close()
+            if problem:
                 self.problems.append(problem)
-            world.close()
 
     def finish(self) -> int:
         """Ends the history; returns its rows. The recorder closes what is open as ``info``."""
