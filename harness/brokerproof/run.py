@@ -391,7 +391,7 @@ def run_block(
                     f"plan {plan.trial!r}: {injection.fault} needs nodes equipped with {', '.join(lacking)}; name it in "
                     "the experiment's equipment"
                 )
-    with session.cluster(key, cell) as cluster:
+    with session.cluster(key, cell) as cluster, _kept_logs(cluster, session.folder.trial(plans[0].trial) / "logs"):
         lane_age_s = session.lanes_ready(plans, cluster, key, cell)
         block = Block(
             plans, cluster, lambda p: session.folder.trial(p.trial), session.crew, session.scribe(cluster.in_process),
@@ -429,6 +429,16 @@ def run_block(
                     cluster.delete(plan.workload.destinations[d], plan.destination_name(d))
         else:
             session.pool.spoil(key)
+
+
+@contextlib.contextmanager
+def _kept_logs(cluster: Cluster, folder: Path) -> Iterator[None]:
+    """On an error: the cluster goes, and with it what its nodes say of it."""
+    try:
+        yield
+    except BaseException:
+        cluster.save_logs(folder)
+        raise
 
 
 def _link_tree(source: Path, target: Path) -> None:
