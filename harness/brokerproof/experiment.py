@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from brokerproof.claim import Claim
 from brokerproof.faults.base import spares_nodes
-from brokerproof.plan import Injection, Plan, Workload
+from brokerproof.plan import LANE_AGE_S, Injection, Plan, Workload
 from brokerproof.schedules import Schedule, end_s, equipment
 
 Mode = Literal["deterministic", "race", "property", "comparison"]
@@ -76,6 +76,7 @@ class Experiment:
         ``Plan.equipment``; ``None``: the same for both.
     stored: what the faults are to take lies in the broker when they strike, confirmed and not consumed: that is its
         exposure, and not that it is on its way.
+    lane_age_s: see ``Plan.lane_age_s``.
     sham_s: how long the sham arm is loaded, at most the workload's own time; 0 no sham (an experiment without a fault
         has nothing to sham).
     """
@@ -92,6 +93,7 @@ class Experiment:
     mode: Mode = "deterministic"
     link_groups: tuple[str, ...] = ("producer",)
     stored: bool = False
+    lane_age_s: float = LANE_AGE_S
     sham_s: float = 3.0
 
     @property
@@ -128,7 +130,7 @@ class Experiment:
         base = Plan(
             product=cell.broker, version=cell.version, topology=self.topology, workload=self.treatment,
             schedule=self.schedule, settings=dict(self.settings), equipment=self.equipment, seed=cell.seed, claim=cell.claim.id,
-            variant=cell.variant, arm="treatment", trial=f"{cell.slug}-treatment-{n}",
+            variant=cell.variant, arm="treatment", trial=f"{cell.slug}-treatment-{n}", lane_age_s=self.lane_age_s,
         )  # fmt: skip
         control_settings = self.settings if self.control_settings is None else self.control_settings
         control = replace(

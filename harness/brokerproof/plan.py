@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 from brokerproof.errors import PlanError
 
+#: A fault on a younger lane may hit what the product does with new ones, which only claims about those want.
+LANE_AGE_S = 10.0
 LaneKind = Literal["log", "queue"]
 Json = Mapping[str, Any]
 
@@ -133,6 +135,7 @@ class Workload:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """topology: name of one of the product's topologies. settings: broker settings on top of the topology's.
+    lane_age_s: how long its lanes have been there at the least when the load starts.
 
     equipment: what the nodes are started with so that faults can act on them later (``Fault.needs``): ``disk`` a file
         system of their own, ``clock`` a clock that can be moved, ``fsync_void`` syncs that do nothing.
@@ -145,6 +148,7 @@ class Plan:
     schedule: tuple[Injection, ...] = ()
     settings: Json = field(default_factory=dict)
     equipment: tuple[str, ...] = ()
+    lane_age_s: float = LANE_AGE_S
     seed: int = 0
     claim: str = ""
     variant: str = ""

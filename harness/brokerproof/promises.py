@@ -60,7 +60,7 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "kafka": {
         "acks": "all", "enable.idempotence": "true", "min.insync.replicas": "1", "replication.factor": "1",
         "isolation.level": "read_committed", "group.protocol": "classic", "ack": "after", "spread": "key",
-        "fsync_void": "false",
+        "fsync_void": "false", "counts": "reported",
     },
     "rabbitmq": {
         "confirm": "true", "x-queue-type": "classic", "ack": "after", "receivers": "1", "fsync_void": "false",
@@ -91,6 +91,8 @@ ROWS: tuple[Row, ...] = (
         for product in ("kafka", "rabbitmq", "rocketmq")
     ),
     # -- Kafka ---------------------------------------------------------------------------------------------------------
+    Row(product="kafka", anomalies=("lost",), when={"counts": ("returned",)}, faults=("client",), word=ALLOWED,
+        because="produce() only puts a message into the client's own queue", source=_RDKAFKA),
     Row(product="kafka", anomalies=("lost",), when={"acks": ("0",)}, word=ALLOWED,
         because="acks=0: no guarantee can be made that the server has received the record",
         source=_KAFKA + "#producerconfigs_acks"),

@@ -36,7 +36,7 @@ from brokerproof.finding import Finding
 from brokerproof.history import FAIL, F, History, read_history
 from brokerproof.live import Watch
 from brokerproof.places import record_places
-from brokerproof.plan import Injection, Plan
+from brokerproof.plan import LANE_AGE_S, Injection, Plan
 from brokerproof.recorder import rescue
 from brokerproof.results import RunFolder, load_json, problems_of, utc_now, write_json
 from brokerproof.runtime import sweep
@@ -47,8 +47,6 @@ from brokerproof.waiting import wait_until
 from brokerproof.workloads.crew import Crew, ProcessScribe, Scribe, ThreadScribe
 from brokerproof.workloads.stream import Block
 
-#: A lane is loaded only when it is this old and its file system was synced: young lanes are a claim of their own.
-LANE_AGE_S = 10.0
 #: Ra, RabbitMQ's Raft, asks again for what a replica misses every 30 s: twice is patience enough.
 HEALTHY_S = 70.0
 #: Lanes of coming cells are made ahead, so that they age while others are decided; at most so many.
@@ -131,7 +129,10 @@ class Session:
 
     def _coming(self, key: ClusterKey) -> list[tuple[Plan, int]]:
         """(plan, destination) of each lane that coming cells need on that cluster."""
-        mine = (p for p in (*self.blocks.coming, *self.ahead) if ClusterKey.of_plan(p).cluster == key.cluster)
+        mine = (
+            p for p in (*self.blocks.coming, *self.ahead)
+            if ClusterKey.of_plan(p).cluster == key.cluster and p.lane_age_s >= LANE_AGE_S
+        )  # fmt: skip
         return [(p, d) for p in mine for d in range(len(p.workload.destinations))]
 
     def _declare(self, cluster: Cluster, lanes: Sequence[tuple[Plan, int]], say: Callable[[str], None]) -> None:
@@ -151,21 +152,25 @@ class Session:
             list(several.map(make_lane, fresh.items()))
 
     def lanes_ready(self, plans: Sequence[Plan], cluster: Cluster, key: ClusterKey, cell: str) -> float:
-        """Makes the lanes of these plans, and of coming ones on the same cluster, and lets them age. Returns the
-        age in seconds of the youngest lane of ``plans``."""
+        """Makes the lanes of these plans, and of coming ones on the same cluster, lets them age, and has their nodes sync
+        what they made. Returns the age in seconds of the youngest lane of ``plans``. Where the plans are about young
+        lanes, only these are made, and nothing is synced."""
+        age_s = min(p.lane_age_s for p in plans)
         id_ = _id(cluster)
         wanted = [(p, d) for p in plans for d in range(len(p.workload.destinations))]
-        if any((id_, p.destination_name(d)) not in self._lanes for p, d in wanted):
+        if age_s < LANE_AGE_S:
+            self._declare(cluster, wanted, lambda what: self.say(cell, what))
+        elif any((id_, p.destination_name(d)) not in self._lanes for p, d in wanted):
             ahead = [lane for lane in self._coming(key)[:AHEAD_MAX] if not _perishes(cluster, *lane)]
             self._declare(cluster, [*wanted, *ahead], lambda what: self.say(cell, what))
         if cluster.in_process:
             return 0.0
         mine = [(id_, p.destination_name(d)) for p, d in wanted]
         youngest = max(self._lanes[name].at for name in mine)
-        if (rest := LANE_AGE_S - (time.monotonic() - youngest)) > 0.5:
+        if (rest := age_s - (time.monotonic() - youngest)) > 0.5:
             self.say(cell, f"letting new lanes age for {rest:.0f} s")
-        wait_until(lambda: time.monotonic() - youngest >= LANE_AGE_S, LANE_AGE_S + 5, "lanes to age")
-        if any(not self._lanes[name].synced for name in mine):
+        wait_until(lambda: time.monotonic() - youngest >= age_s, age_s + 5, "lanes to age")
+        if age_s >= LANE_AGE_S and any(not self._lanes[name].synced for name in mine):
             cluster.sync()
             for name, made in self._lanes.items():
                 if name[0] == id_:

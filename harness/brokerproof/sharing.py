@@ -89,6 +89,7 @@ def _injection(plans: Sequence[Plan], n: int, link_groups: Sequence[str]) -> str
     broken = next((p for p in plans if p.arm != "sham"), plans[0])
     return json.dumps(
         [broken.product, broken.version, broken.topology, dict(broken.settings), sorted(broken.equipment), broken.seed, n,
+         broken.lane_age_s,
          sorted(link_groups), [asdict(i) for i in broken.schedule]],
         sort_keys=True,
     )  # fmt: skip

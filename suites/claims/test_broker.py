@@ -82,3 +82,59 @@ def test_kept_until_consumed(cell: Cell) -> Experiment:
     )
     limited = replace(c.destination, settings={**c.destination.settings, "max-length": 50})
     return Experiment(topology=c.topology, treatment=arm, control=replace(arm, destinations=(limited,)))
+
+
+@claim(
+    "broker/kafka-replica-failover", revision=1, kind="promise",
+    sentence="When the replica that leads dies, another takes over, and nothing acknowledged is lost.",
+    source="S2; Kafka documentation, replication", brokers={"kafka": ("",)},
+    # The leader stays dead through the final read. That another takes over shows in that nothing is given up.
+    deciding=("lost", "given_up"), control="no other replica: replication.factor=1", needs=("leader",),
+    profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_kafka_replica_failover(cell: Cell) -> Experiment:
+    c = configurations(cell.broker)
+
+    def arm(copies: int) -> Workload:
+        topic = {"replication.factor": str(copies), "min.insync.replicas": str(min(copies, 2))}
+        sender = Sender(settings=c.confirmed, resend=True, rate_per_s=300.0, timeout_s=10.0)
+        return Workload(
+            destinations=(replace(c.destination, settings=topic),), senders=(sender,), load_s=15.0, drain_s=20.0
+        )
+
+    return Experiment(
+        topology=c.topology, treatment=arm(3), control=arm(1),
+        schedule=(Injection(fault="kill", target="leader", at_s=3.0, for_s=10.0, until_read=True),),
+    )  # fmt: skip
+
+
+@claim(
+    "broker/young-lane-survives", revision=1, kind="promise",
+    sentence="A queue or topic that has just been declared, and has confirmed messages, survives the death of its node within its "
+    "first seconds, and so do they.",
+    source="(ours)", brokers=dict.fromkeys(("rabbitmq", "kafka", "rocketmq"), ("kill", "kill-later", "power-cut")),
+    deciding=("lost", "definition_lost"), control="no confirm", profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_young_lane_survives(cell: Cell) -> Experiment:
+    c = configurations(cell.broker)
+    # What makes a product sync before it confirms, so that it is the lane's own definition that is in question.
+    destination, settings = {
+        "rabbitmq": (replace(c.destination, settings={"x-queue-type": "quorum"}), {}),
+        "kafka": (replace(c.destination, settings={"flush.messages": "1"}), {}),
+        "rocketmq": (c.destination, {"flushDiskType": "SYNC_FLUSH"}),
+    }[cell.broker]
+
+    def arm(sender: object) -> Workload:
+        sending = Sender(settings=sender, rate_per_s=c.rate_per_s, timeout_s=6.0)  # type: ignore[arg-type]
+        return Workload(destinations=(destination,), senders=(sending,), load_s=14.0)
+
+    # The age at the fault is lane_age_s of the trial's faults.json plus injected_s: clients take 2 to 5 s to connect.
+    fault, at_s = {"kill": ("kill", 0.5), "kill-later": ("kill", 5.0), "power-cut": ("power_cut", 0.5)}[
+        cell.own_variant
+    ]
+    return Experiment(
+        topology="single", mode="race", settings=settings, lane_age_s=0.0, sham_s=0.0,
+        treatment=arm(c.confirmed), control=arm(c.unconfirmed),
+        equipment=("disk",) if fault == "power_cut" else (),
+        schedule=(Injection(fault=fault, target="all", at_s=at_s, for_s=2.0),),
+    )  # fmt: skip

@@ -111,6 +111,35 @@ def test_kafka_commit_order(cell: Cell) -> Experiment:
     )  # fmt: skip
 
 
+def _comes_and_goes(cell: Cell, acknowledge: Json) -> Workload:
+    c = configurations(cell.broker)
+    # Into a database, where a count that was kept is seen by everybody; the work outlasts the three deaths.
+    effect = {"guard": "dedup_table", "options": {}, "sql": "postgresql"}
+    return Workload(
+        destinations=(c.destination,), senders=(Sender(settings=c.confirmed, rate_per_s=40.0, count=440),),
+        receivers=(Receiver(settings=acknowledge, work_ms=25.0, prefetch=20, effect=effect),), load_s=14.0,
+    )  # fmt: skip
+
+
+@claim(
+    "consumer/eventual-consistency", revision=1, kind="promise",
+    sentence="A broker that waits for the acknowledgement brings eventual consistency: consumers fail and come back, and in the "
+    "end their database has every message's effect, once.",
+    source="S4", brokers={"rabbitmq": ONE, "kafka": ONE, "rocketmq": ONE},
+    deciding=("effect_lost", "effect_duplicated", "settled_but_lost"), control="acknowledged first, then worked", profiles=_LONGER,
+)  # fmt: skip
+def test_eventual_consistency(cell: Cell) -> Experiment:
+    c = configurations(cell.broker)
+    deaths = tuple(
+        Injection(fault="client_kill", target="consumer", at_s=at_s, for_s=0.5, options={"step": step})
+        for at_s, step in ((1.5, "receive"), (5.0, "effect"), (8.5, ""))
+    )
+    return Experiment(
+        topology="single", treatment=_comes_and_goes(cell, c.ack_after), control=_comes_and_goes(cell, c.ack_first),
+        schedule=deaths, link_groups=("consumer",), sham_s=2.0,
+    )  # fmt: skip
+
+
 # -- what becomes of unacknowledged messages -------------------------------------------------------------------------------
 
 _IN_HAND = 5

@@ -101,11 +101,21 @@ def test_confirm_means_taken_dead_connection(cell: Cell) -> Experiment:
     "producer/kafka-acks-all", revision=1, kind="promise",
     sentence="With acks=all no acknowledged message is lost, whatever happens to the leader.",
     source="S2 S3; Kafka documentation, producer configuration acks",
-    brokers={"kafka": ("isolate-leader",)},
-    deciding=("lost",), control="acks=1", needs=("peers", "leader"),
+    brokers={"kafka": ("isolate-leader", "all-power-cut")},
+    deciding=("lost",), control="acks=1", needs=("peers", "leader"), longer=("all-power-cut",),
 )  # fmt: skip
 def test_kafka_acks_all(cell: Cell) -> Experiment:
     c = configurations(cell.broker)
+    if cell.own_variant == "all-power-cut":
+        # The leader, and all who have copied from it, at once.
+        both = [
+            _workload(c, Sender(settings={**c.confirmed, "acks": acks}, timeout_s=6.0), load_s=9.0)
+            for acks in ("all", "1")
+        ]
+        return Experiment(
+            topology=c.topology, treatment=both[0], control=both[1], equipment=("disk",),
+            schedule=(Injection(fault="power_cut", target="all", at_s=4.0, for_s=2.0),),
+        )  # fmt: skip
     # The isolated leader does not know: it goes on taking what its clients send until they hear of another.
     arms = [
         _workload(c, Sender(settings={**c.confirmed, "acks": acks}, timeout_s=10.0), load_s=9.0)
@@ -154,16 +164,26 @@ def test_resend_duplicates_only_then(cell: Cell) -> Experiment:
     return replace(experiment, treatment=once, control=resends)
 
 
+#: A library that tries again by itself would do what the application is to do: its own retries are off, or soon over.
+_ONCE: Mapping[str, Mapping[str, Any]] = {
+    "rabbitmq": {},
+    "kafka": {"enable.idempotence": False, "retries": 0, "request.timeout.ms": 1900, "message.timeout.ms": 2000},
+    "rocketmq": {"attempts": 1, "request_timeout": 2},
+}
+
+
 def _resent_after_timeout(cell: Cell) -> Experiment:
-    c = replace(configurations(cell.broker), rate_per_s=200.0)
+    c = configurations(cell.broker)
+    c = replace(c, rate_per_s=min(c.rate_per_s, 200.0))
     schedule = [Injection(fault="black_hole", target="all", at_s=1.0, for_s=4.0)]
     if cell.own_variant == "producer-killed":
         # While it holds what the link has swallowed; another takes over, which knows nothing of that.
         schedule.append(Injection(fault="client_kill", target="producer", at_s=2.5, for_s=0.5))
+    settings = {**c.confirmed, **_ONCE[cell.broker]}
     return Experiment(
-        topology="single", schedule=tuple(schedule),
-        treatment=_workload(c, Sender(settings=c.confirmed, resend=True, timeout_s=2.0), load_s=9.0),
-        control=_workload(c, Sender(settings=c.confirmed, timeout_s=2.0), load_s=9.0),
+        topology="single" if cell.broker == "rabbitmq" else c.topology, schedule=tuple(schedule),
+        treatment=_workload(c, Sender(settings=settings, resend=True, timeout_s=2.0), load_s=9.0),
+        control=_workload(c, Sender(settings=settings, timeout_s=2.0), load_s=9.0),
     )  # fmt: skip
 
 
@@ -171,7 +191,7 @@ def _resent_after_timeout(cell: Cell) -> Experiment:
     "producer/timeout-then-resend-no-loss", revision=1, kind="promise",
     sentence="A producer that keeps unconfirmed messages in memory and sends them again after a time-out loses nothing.",
     source="S0 S1",
-    brokers={"rabbitmq": ("link-cut", "producer-killed")},
+    brokers=dict.fromkeys(_ONCE, ("link-cut", "producer-killed")),
     deciding=("lost", "given_up"), control="what was not confirmed in time is not sent again",
     profiles=("standard", "thorough"),
 )  # fmt: skip
@@ -184,12 +204,89 @@ def test_timeout_then_resend_no_loss(cell: Cell) -> Experiment:
     sentence="A producer that keeps unconfirmed messages in memory and sends them again after a time-out loses nothing, as "
     "long as its process lives.",
     source="(ours)", sharpens="producer/timeout-then-resend-no-loss",
-    brokers={"rabbitmq": ("link-cut",)},
+    brokers=dict.fromkeys(_ONCE, ("link-cut",)),
     deciding=("lost", "given_up"), control="what was not confirmed in time is not sent again",
     profiles=("standard", "thorough"),
 )  # fmt: skip
 def test_timeout_then_resend_while_it_lives(cell: Cell) -> Experiment:
     return _resent_after_timeout(cell)
+
+
+@claim(
+    "producer/resend-repairs-crash", revision=1, kind="promise",
+    sentence="A message that a crash takes before it is on disk was not acknowledged, so the producer sends it again: none is lost.",
+    source="S0 (S1 says that nothing can be done then)",
+    brokers=dict.fromkeys(_ONCE, ("power-cut",)),
+    deciding=("lost", "given_up"), control="what was not acknowledged is not sent again",
+    profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_resend_repairs_crash(cell: Cell) -> Experiment:
+    c = configurations(cell.broker)
+    # Brokers that sync before they acknowledge: what they acknowledged is no question here.
+    destination, broker = {
+        "rabbitmq": (replace(c.destination, settings={"x-queue-type": "quorum"}), {}),
+        "kafka": (replace(c.destination, settings={"flush.messages": "1"}), {}),
+        "rocketmq": (c.destination, {"flushDiskType": "SYNC_FLUSH"}),
+    }[cell.broker]
+    settings = {**c.confirmed, **_ONCE[cell.broker]}
+
+    def arm(resend: bool) -> Workload:
+        # Sent again for as long as a broker may take to come back.
+        sender = Sender(
+            settings=settings, resend=resend, rate_per_s=min(c.rate_per_s, 200.0), timeout_s=15.0 if resend else 3.0
+        )
+        return Workload(destinations=(destination,), senders=(sender,), load_s=25.0)
+
+    return Experiment(
+        topology="single", treatment=arm(True), control=arm(False), settings=broker, equipment=("disk",),
+        schedule=(Injection(fault="power_cut", target="all", at_s=4.0, for_s=2.0),),
+    )  # fmt: skip
+
+
+#: What may make a producer's messages come twice: variant -> the fault.
+_CAUSES = {
+    "lost-ack": Injection(fault="lost_ack", target="all", at_s=1.0, for_s=5.0),
+    "reset": Injection(fault="reset", target="all", at_s=1.0, for_s=3.0),
+    "failover": Injection(fault="kill", target="leader", at_s=2.0, for_s=5.0),
+}
+
+
+def _doubling(cell: Cell, *, resend: bool) -> Workload:
+    c = configurations(cell.broker)
+    settings = {**c.confirmed, **_ONCE[cell.broker]}
+    sender = Sender(settings=settings, resend=resend, rate_per_s=min(c.rate_per_s, 200.0), timeout_s=6.0)
+    return Workload(destinations=(c.destination,), senders=(sender,), load_s=15.0)
+
+
+@claim(
+    "producer/duplicates-rare", revision=1, kind="measurement",
+    sentence="Duplicates from a producer that sends again what was not acknowledged, by cause: how many of its messages came twice.",
+    source="S3: they are rare, and mostly its own fault", brokers=dict.fromkeys(_ONCE, tuple(_CAUSES)),
+    control="the same injection, dry", profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_duplicates_rare(cell: Cell) -> Experiment:
+    arm, fault = _doubling(cell, resend=True), _CAUSES[cell.own_variant]
+    return Experiment(
+        topology=configurations(cell.broker).topology, treatment=arm, control=arm, schedule=(fault,),
+        control_schedule=(replace(fault, dry=True),), sham_s=0.0,
+    )  # fmt: skip
+
+
+@claim(
+    "producer/duplicates-rare--its-own", revision=1, kind="promise",
+    sentence="A message comes twice only where it was sent twice: without a producer that sends again, no fault of the link and "
+    "no failover doubles one.",
+    source="S3, its second half; (ours)", sharpens="producer/duplicates-rare",
+    brokers=dict.fromkeys(_ONCE, tuple(_CAUSES)),
+    deciding=("duplicated",), control="the producer sends again what was not acknowledged", profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_duplicates_its_own(cell: Cell) -> Experiment:
+    return Experiment(
+        topology=configurations(cell.broker).topology, treatment=_doubling(cell, resend=False),
+        control=_doubling(cell, resend=True), schedule=(_CAUSES[cell.own_variant],),
+        # A reset or a failover catches some messages between the append and the answer, or none.
+        mode="deterministic" if cell.own_variant == "lost-ack" else "race",
+    )  # fmt: skip
 
 
 @claim(

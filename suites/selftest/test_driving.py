@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,40 @@ def test_recorded_targets_belong_to_their_injection(
     twice = [Injection(fault="reset", target="all", at_s=at, for_s=0.1) for at in (0.2, 0.5)]
     drive(tmp_path, plan(*twice), recorded=[["producer-m1"], ["consumer-m1"]])
     assert hit == [("producer-m1",), ("consumer-m1",)]
+
+
+class Lanes:
+    """What a real cluster does with destinations, told."""
+
+    product, in_process = "memory", False
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+
+    def endpoint(self, group: str) -> Mapping[str, Any]:
+        return {"at": "here"}
+
+    def create(self, destination: Destination, name: str) -> None:
+        self.did.append("create")
+
+    def sync(self) -> None:
+        self.did.append("sync")
+
+
+@pytest.mark.parametrize(("age_s", "did"), [(0.2, ["create"]), (0.6, ["create", "create", "sync"])])
+def test_lanes_age_together_but_young_ones_are_made_for_their_own_trial_and_not_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_s: float, did: list[str]
+) -> None:
+    monkeypatch.setattr(run, "LANE_AGE_S", 0.6)
+    folder = RunFolder(tmp_path / "run")
+    folder.create(seed=0, command="")
+    session = run.Session(folder, expected_in=tmp_path, progress=lambda *_: None)
+    cluster: Any = Lanes()
+    made = replace(plan(), lane_age_s=age_s)
+    session.ahead = [replace(made, trial="another", lane_age_s=0.6)]
+    try:
+        age = session.lanes_ready([made], cluster, ClusterKey.of_plan(made), "test")
+    finally:
+        session.close()
+    assert cluster.did == did
+    assert age_s <= age < age_s + 0.5

@@ -45,6 +45,10 @@ def send(job: SendJob) -> None:
         from brokerproof.brokers.kafka.transactions import send_in_transactions
 
         send_in_transactions(job)
+    elif job.sender.settings.get("counts") == "returned":
+        from brokerproof.brokers.kafka.returning import Returning
+
+        Returning(job).run()
     else:
         Sending(job).run()
 
@@ -203,7 +207,7 @@ class Sending:
 
     def _refused(self, body: bytes, error: KafkaError) -> None:
         meant = outcomes.meaning(outcomes.REFUSED, error.name())
-        self._close_one(_number(body), meant.outcome, error)
+        self._close_one(number_of(body), meant.outcome, error)
         self._fatal |= error.code() == KafkaError._FATAL
 
     def _resend_due(self, now: int) -> None:
@@ -254,7 +258,7 @@ class Sending:
             for error, message in failed:
                 meant = outcomes.sent(error.name(), once=self._once)
                 self._fatal |= error.code() == KafkaError._FATAL
-                self._close_one(_number(message.value() or b""), meant.outcome, error, message.partition())
+                self._close_one(number_of(message.value() or b""), meant.outcome, error, message.partition())
         if self._fatal:
             self._replace()
 
@@ -406,7 +410,7 @@ def _cut(joined: bytes, size: int) -> Sequence[bytes]:
 def _numbers(batch: list[Message], size: int) -> Numbers:
     """The message numbers in the bodies of these reports."""
     if size > _JOIN_BYTES_MAX:
-        return np.fromiter((_number(m.value() or b"") for m in batch), np.int64, len(batch))
+        return np.fromiter((number_of(m.value() or b"") for m in batch), np.int64, len(batch))
     header = np.dtype({"names": ["msg"], "formats": ["<i8"], "offsets": [_MSG_AT], "itemsize": size})
     return np.frombuffer(b"".join(map(Message.value, batch)), header)["msg"]  # type: ignore[arg-type]  # all have one
 
@@ -419,5 +423,6 @@ def _offsets(batch: list[Message]) -> Numbers:
         return np.array([-1 if (pos := m.offset()) is None else pos for m in batch], np.int64)
 
 
-def _number(body: bytes) -> int:
+def number_of(body: bytes) -> int:
+    """The message number in a body."""
     return int.from_bytes(body[_MSG_AT : _MSG_AT + 8], "little")
