@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from brokerproof.brokers.base import SupportsWiring, Wiring
+from brokerproof.brokers.base import SupportsWiring
 from brokerproof.experiment import PropertyExperiment, PropertyResult
 
 #: What disagrees with the claim, JSON-able; None: nothing does.
 Found = Mapping[str, Any] | None
-Case = Callable[[Wiring], Found]
+#: Is handed the product's own wiring: exchanges and queues (``brokers.base.Wiring``), or topic-partitions.
+Case = Callable[[Any], Found]
 Cases = Callable[[], Iterable[Case]]
 
 

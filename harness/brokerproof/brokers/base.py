@@ -472,9 +472,9 @@ class Wiring(Protocol):
 
 
 class SupportsWiring(Protocol):
-    """What a cluster offers whose exchanges can be used one by one."""
+    """What a cluster offers whose parts can be used one by one: exchanges and queues by a ``Wiring``, others by their own."""
 
-    def wiring(self) -> AbstractContextManager[Wiring]: ...
+    def wiring(self) -> AbstractContextManager[Any]: ...
 
 
 @runtime_checkable

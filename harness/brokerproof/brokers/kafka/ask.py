@@ -199,7 +199,7 @@ def _framed(key: int, version: int, body: bytes, *, flexible: bool, client: byte
     return struct.pack(">i", len(header) + len(body)) + header + body
 
 
-class _Answer:
+class Answer:
     """Reads the fields of a response in order."""
 
     def __init__(self, data: bytes) -> None:
@@ -237,11 +237,11 @@ class _Answer:
     def array(self, item: Callable[[], T]) -> list[T]:
         return [item() for _ in range(self.varint() - 1)]  # a null array has length -1: no items
 
-    def tags(self) -> dict[int, _Answer]:
+    def tags(self) -> dict[int, Answer]:
         found = {}
         for _ in range(self.varint()):
             tag = self.varint()
-            found[tag] = _Answer(self.skip(self.varint()))
+            found[tag] = Answer(self.skip(self.varint()))
         return found
 
     def check(self, what: str) -> None:
@@ -253,20 +253,31 @@ class _Answer:
 def _call(
     address: Address, key: int, version: int, body: bytes, timeout_s: float, *, flexible: bool = True,
     tagged_header: bool = True,
-) -> _Answer:  # fmt: skip
+) -> Answer:  # fmt: skip
     # ApiVersions is the exception of KIP-511: its response header never has tagged fields.
     try:
         with socket.create_connection(address, timeout=timeout_s) as sock:
             sock.sendall(_framed(key, version, body, flexible=flexible))
-            size = int.from_bytes(_exactly(sock, 4), "big")
-            if size > _ANSWER_BYTES_MAX:
-                raise NoAnswer(f"answer of {size} bytes announced")
-            answer = _Answer(_exactly(sock, size))
+            answer = answer_from(sock)
     except OSError as exc:
         raise NoAnswer(f"{address[0]}:{address[1]}: {exc}") from exc
-    answer.i32()
     if flexible and tagged_header:
         answer.tags()
+    return answer
+
+
+def framed_request(key: int, version: int, body: bytes) -> bytes:
+    """A request of a version without compact lengths, as it goes on the wire."""
+    return _framed(key, version, body, flexible=False)
+
+
+def answer_from(sock: socket.socket) -> Answer:
+    """The next response on the connection, from behind its correlation id. Raises NoAnswer, OSError."""
+    size = int.from_bytes(_exactly(sock, 4), "big")
+    if size > _ANSWER_BYTES_MAX:
+        raise NoAnswer(f"answer of {size} bytes announced")
+    answer = Answer(_exactly(sock, size))
+    answer.i32()
     return answer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from confluent_kafka.cimpl import NewTopic
 from brokerproof.brokers.base import LINK_GROUPS, Json, Link, Node, PeerLinks
 from brokerproof.brokers.kafka import ask, config, places
 from brokerproof.brokers.kafka.probe import NotPassed, append_time, probe
+from brokerproof.brokers.kafka.wiring import KafkaWiring
 from brokerproof.errors import DeadlineError, EnvironmentProblem, HarnessError, ProvisionError
 from brokerproof.plan import Destination
 from brokerproof.runtime import images
@@ -219,6 +220,19 @@ class KafkaCluster:
             return seek(node, folders, marks, read=places.read, wanted=places.wanted, deadline=deadline)
 
         return dict(zip(self._names, self._each(self._names, one), strict=True))
+
+    def admin_address(self, node: str) -> ask.Address:
+        """Of the link that no fault breaks."""
+        return self._ground.link("admin", node).address
+
+    @contextlib.contextmanager
+    def wiring(self) -> Iterator[KafkaWiring]:
+        """See ``brokers.base.SupportsWiring``."""
+        wiring = KafkaWiring(self)
+        try:
+            yield wiring
+        finally:
+            wiring.close()
 
     def controller(self) -> str:
         """The active controller by the highest epoch that a node tells, "" when none does."""
