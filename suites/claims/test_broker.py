@@ -50,10 +50,11 @@ def test_kafka_isr_of_one(cell: Cell) -> Experiment:
         # in-sync replicas. Unclean election is on in both arms, so the last in-sync replica need not come back.
         topic = {"replication.factor": "2", "min.insync.replicas": least, "unclean.leader.election.enable": "true"}
         sender = Sender(settings=c.confirmed, rate_per_s=500.0, timeout_s=5.0)
-        return Workload(destinations=(replace(c.destination, settings=topic),), senders=(sender,), load_s=13.0)
+        return Workload(destinations=(replace(c.destination, settings=topic),), senders=(sender,), load_s=16.0)
 
     return Experiment(
-        topology=c.topology, treatment=arm("1"), control=arm("2"),
+        # What the leader alone acknowledged, and the replica has not, is what its death takes.
+        topology=c.topology, treatment=arm("1"), control=arm("2"), stored=True,
         schedule=(
             # Missed after 4 s (broker.session.timeout.ms); from then on the leader alone acknowledges, for 6 s and more.
             Injection(fault="kill", target="replica", at_s=2.0, for_s=12.0),
