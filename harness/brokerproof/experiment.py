@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from brokerproof.claim import Claim
+from brokerproof.errors import PlanError
 from brokerproof.faults.base import spares_nodes
 from brokerproof.plan import LANE_AGE_S, Injection, Plan, Workload
+from brokerproof.rates import By
 from brokerproof.schedules import Schedule, end_s, equipment
 
 Mode = Literal["deterministic", "race", "property", "comparison"]
@@ -177,27 +179,48 @@ def _sham(workload: Workload, sham_s: float) -> Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonExperiment:
-    """Two ways to get the same counted messages acknowledged, one after the other, pair after pair; who is first changes.
+    """Two ways to do the same counted work, one after the other, pair after pair; who is first changes.
 
     treatment: the one that the claim says is faster.  margin: the least ratio of rates that makes a difference.
-    Both send ``count`` messages, without a rate of their own, and have no receivers: nothing else limits them.
+    by: what is counted. ``send``: messages are acknowledged to senders that have ``count`` and no rate of their own;
+        there are no receivers, so nothing else limits them. ``receive``, ``effect``: messages that all lie in the broker
+        before the first receiver starts are received, or have had their effect, so the receivers are what limits; see
+        ``rates``.
+    settings, control_settings: of the broker, in the vendor's words; ``None``: the same for both.
     """
 
     topology: str
     treatment: Workload
     control: Workload
+    by: By = "send"
     margin: float = 1.1
     pairs: Mapping[str, int] = field(default_factory=lambda: {"quick": 0, "standard": 10, "thorough": 30})
     settings: Mapping[str, Any] = field(default_factory=dict)
+    control_settings: Mapping[str, Any] | None = None
     mode: Mode = "comparison"
 
     def plans(self, cell: Cell, n: int) -> dict[str, Plan]:
-        """The plans of pair ``n``, by arm, in the order they run."""
+        """The plans of pair ``n``, by arm, in the order they run.
+
+        Raises PlanError where an arm does not count what it is compared by.
+        """
         arms = {"treatment": self.treatment, "control": self.control}
+        settings = {
+            "treatment": self.settings,
+            "control": self.settings if self.control_settings is None else self.control_settings,
+        }
+        for arm, load in arms.items():
+            if any(sender.count is None for sender in load.senders):
+                raise PlanError(
+                    f"{cell.slug}: a sender of the {arm} has no count; what is compared is the same work, done"
+                )
+            if (self.by == "send") == bool(load.receivers):
+                wanted = "no receivers" if self.by == "send" else "receivers"
+                raise PlanError(f"{cell.slug}: the {arm} is compared by {self.by!r} and needs {wanted}")
         return {
             arm: Plan(
-                product=cell.broker, version=cell.version, topology=self.topology, workload=arms[arm],
-                settings=dict(self.settings), seed=cell.seed, claim=cell.claim.id, variant=cell.variant, arm=arm,
+                product=cell.broker, version=cell.version, topology=self.topology,
+                workload=replace(arms[arm], backlog=self.by != "send"), settings=dict(settings[arm]), seed=cell.seed, claim=cell.claim.id, variant=cell.variant, arm=arm,
                 trial=f"{cell.slug}-{arm}-{n}",
             )
             for arm in (("treatment", "control") if n % 2 == 0 else ("control", "treatment"))

@@ -170,6 +170,7 @@ def _effects(spec: LoadSpec, receiver: Receiver, process: int) -> Iterator[Effec
     elif receiver.effect:
         guard = make(receiver.effect["guard"], receiver.effect.get("options"))
         world = World(Store(**store) for store in spec.stores)
+        world.connect(guard.needs)  # before the first message comes, or that one would have to wait for it
         try:
             yield lambda msg, _: (OK if guard.apply(Message(msg), world) == DONE else FAIL, -1)
         finally:

@@ -106,13 +106,17 @@ class Injection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """load_s: how long senders run. drain_s: deadline of the drain, after which a lane is *undrained*."""
+    """load_s: how long senders run. drain_s: deadline of the drain, after which a lane is *undrained*.
+
+    backlog: receivers start when the senders have ended, and find everything there.
+    """
 
     destinations: tuple[Destination, ...]
     senders: tuple[Sender, ...]
     receivers: tuple[Receiver, ...] = ()
     load_s: float = 5.0
     drain_s: float = 60.0
+    backlog: bool = False
 
     @property
     def lanes(self) -> tuple[tuple[int, int], ...]:

@@ -37,6 +37,7 @@ from brokerproof.history import FAIL, F, History, read_history
 from brokerproof.live import Watch
 from brokerproof.places import record_places
 from brokerproof.plan import LANE_AGE_S, Injection, Plan
+from brokerproof.rates import WORDS, By, done, rate_per_s
 from brokerproof.recorder import rescue
 from brokerproof.results import RunFolder, load_json, problems_of, utc_now, write_json
 from brokerproof.runtime import sweep
@@ -116,7 +117,7 @@ class Session:
     def cluster(self, key: ClusterKey, cell: str) -> Iterator[Cluster]:
         """Leases a cluster; one that a trial left unhealthy is replaced."""
         self.say(cell, f"waiting for {key.product} {key.version} {key.topology}")
-        needed = {ClusterKey.of_plan(p).cluster for p in self.blocks.coming}
+        needed = {ClusterKey.of_plan(p).cluster for p in (*self.blocks.coming, *self.ahead)}
         with self.pool.lease(key, progress=lambda what: self.say(cell, what), needed=needed) as cluster:
             if self._last.get(key.product) is not cluster:
                 self._last[key.product] = cluster
@@ -856,39 +857,31 @@ def _decide_comparison(session: Session, cell: Cell, experiment: ComparisonExper
             run_block(session, cell.slug, [plan], ClusterKey.of_plan(plan), link_groups=("producer",))
             folder = session.folder.trial(plan.trial)
             result = evaluate(folder, cell.claim.deciding)
-            missing = missing or _not_done(plan, result)
+            history = read_history(folder / "history.arrow")
+            missing = missing or _not_done(plan, result, history, experiment.by)
             trials.setdefault(arm, []).append(plan.trial)
-            rates.setdefault(arm, []).append(_rate_per_s(read_history(folder / "history.arrow")))
+            rates.setdefault(arm, []).append(rate_per_s(history, experiment.by))
     session.ahead = ()
     paired = list(zip(rates.get("treatment", ()), rates.get("control", ()), strict=True))
-    verdict, comparison = judge_comparison(cell.claim, experiment.margin, paired, missing)
+    verdict, comparison = judge_comparison(cell.claim, experiment.margin, paired, missing, WORDS[experiment.by])
     entry = _entry(session, cell, experiment.mode, verdict) | {"comparison": comparison}
     entry["compared"] = {"rates_per_s": rates, "trial_ids": trials}
-    entry["configuration"] = {
-        arm: {"senders": [dict(s.settings) for s in load.senders], "destinations": [dict(d.settings) for d in load.destinations]}
-        for arm, load in (("treatment", experiment.treatment), ("control", experiment.control))
-    }  # fmt: skip
+    entry["configuration"] = {arm: settings_of(plan) for arm, plan in experiment.plans(cell, 0).items()}
     return entry
 
 
-def _not_done(plan: Plan, result: TrialResult) -> str:
-    """Why the trial does not count: both arms have to do the same work, all of it."""
+def _not_done(plan: Plan, result: TrialResult, history: History, by: By) -> str:
+    """Why the trial does not count: both arms have to do the same work, all of it, once."""
     wanted = sum(sender.count or 0 for sender in plan.workload.senders)
-    done = result.finding.exercised.get("send", {}).get("ok", 0)
+    sent, did = result.finding.exercised.get("send", {}).get("ok", 0), done(history, by)
+    wrong = ("lost", "duplicated") if by == "send" else ("lost", "duplicated", "effect_lost", "effect_duplicated")
     if result.finding.missing:
         return f"evidence missing in trial {plan.trial}: {result.finding.missing[0]}"
-    if done != wanted or result.finding.shows("lost", "duplicated"):
-        return f"trial {plan.trial}: {done} of {wanted} messages were acknowledged, or not all of them were there, once"
+    if sent != wanted or did != wanted or result.finding.shows(*wrong):
+        return f"trial {plan.trial}: {did} of {wanted} messages were {WORDS[by]}, or not all of them were there, once"
+    if not rate_per_s(history, by):
+        return f"trial {plan.trial}: all {wanted} messages were {WORDS[by]} at one moment; it takes more of them to see a rate"
     return ""
-
-
-def _rate_per_s(history: History) -> float:
-    """Messages a second from the first send's beginning to the last one's acknowledgement; 0 without any."""
-    mine = (history["f"] == F["send"]) & (history["end_ns"] >= 0)
-    if not mine.any():
-        return 0.0
-    span_ns = int(history["end_ns"][mine].max()) - int(history["start_ns"][mine].min())
-    return int(np.count_nonzero(mine)) / max(span_ns, 1) * 1e9
 
 
 def _cluster_facts(cluster: Cluster, run: str) -> dict[str, Any]:

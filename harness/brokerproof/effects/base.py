@@ -69,6 +69,11 @@ class World:
             self._redis = self._store("redis").redis()
         return self._redis
 
+    def connect(self, needs: Iterable[str]) -> None:
+        """Makes the connections that a guard is going to ask for. Raises PlanError, and what the driver raises."""
+        for need in needs:
+            self.sql if need == "sql" else self.redis.ping()
+
     def key(self, *parts: object) -> str:
         """A key of Redis in the world's own space."""
         return ":".join(map(str, (self._store("redis").space, *parts)))

@@ -313,13 +313,14 @@ class LiveTrial:
         expected = self._acknowledged()
         # What a consumer settled before its work, or fetched ahead of it, may still be in its hands: while it is at
         # work nothing is overdue.
+        works = any(r.work_ms is not None for r in self.plan.workload.receivers)
         work_s = max((r.work_ms or 0.0 for r in self.plan.workload.receivers), default=0.0) / 1000
 
         def for_s(since: int) -> float:
             return (time.monotonic_ns() - self._zero_ns - max(since_ns, since)) / 1e9
 
         def settled() -> bool:
-            if self._come_to(F["effect"] if work_s else F["receive"]) >= expected:
+            if self._come_to(F["effect"] if works else F["receive"]) >= expected:
                 return True
             # A killed consumer's successor may still be on its way.
             if for_s(self._last_ns("consumer")) < 0.2 + 20 * work_s or not self.connected("consumer"):
@@ -537,26 +538,31 @@ class Block:
         block's clock. So a slow machine delays the load, and never shifts it against the faults."""
         for role in ("consumer", "producer"):
             for trial in self.trials:
-                trial.start(role)
+                if role == "producer" or not trial.plan.workload.backlog:
+                    trial.start(role)
+        self._connected(("consumer", "producer"))
+        start_s = self.now_s() + (LEAD_S if not self.cluster.in_process else 0.02)
+        for trial in self.trials:
+            trial.go(int(start_s * 1e9))
+        return start_s
+
+    def _connected(self, roles: Sequence[str]) -> None:
+        """Waits until all clients of the roles that were started are connected; one that is stuck is replaced once."""
         stuck_s = self.now_s() + STUCK_S
-        for role in ("consumer", "producer"):
+        for role in roles:
             for trial in self.trials:
                 why = f"{role}s of {trial.plan.trial} to connect"
                 try:
                     wait_until(partial(trial.connected, role), max(0.0, stuck_s - self.now_s()), why, interval_s=0.01)
                 except DeadlineError:
                     trial.restart_unconnected(role)
-        for role in ("consumer", "producer"):
+        for role in roles:
             for trial in self.trials:
                 why = f"{role}s of {trial.plan.trial} to connect"
                 try:
                     wait_until(partial(trial.connected, role), CONNECT_S, why, interval_s=0.01)
                 except DeadlineError as exc:
                     trial.problems.append(str(exc))
-        start_s = self.now_s() + (LEAD_S if not self.cluster.in_process else 0.02)
-        for trial in self.trials:
-            trial.go(int(start_s * 1e9))
-        return start_s
 
     def sending(self) -> bool:
         return any(trial.busy("producer") for trial in self.trials)
@@ -577,7 +583,12 @@ class Block:
                 trial.stop(role)
 
     def drain(self) -> None:
-        """Receivers work off what is there and end; then the final read."""
+        """Receivers work off what is there and end; then the final read. Those of a backlog start now."""
+        late = [t for t in self.trials if t.plan.workload.backlog]
+        for trial in late:
+            trial.start("consumer")
+        if late:
+            self._connected(("consumer",))
         since_ns = int(self.now_s() * 1e9)  # one wait for all, not one after the other
         for trial in self.trials:
             trial.quiet(since_ns)
