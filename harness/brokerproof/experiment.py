@@ -184,8 +184,8 @@ class ComparisonExperiment:
     treatment: the one that the claim says is faster.  margin: the least ratio of rates that makes a difference.
     by: what is counted. ``send``: messages are acknowledged to senders that have ``count`` and no rate of their own;
         there are no receivers, so nothing else limits them. ``receive``, ``effect``: messages that all lie in the broker
-        before the first receiver starts are received, or have had their effect, so the receivers are what limits; see
-        ``rates``.
+        before the first receiver starts are received, or have had their effect, so the receivers are what limits.
+        ``delay``: how soon a message that was just sent is received. See ``rates``.
     settings, control_settings: of the broker, in the vendor's words; ``None``: the same for both.
     """
 
@@ -220,7 +220,7 @@ class ComparisonExperiment:
         return {
             arm: Plan(
                 product=cell.broker, version=cell.version, topology=self.topology,
-                workload=replace(arms[arm], backlog=self.by != "send"), settings=dict(settings[arm]), seed=cell.seed, claim=cell.claim.id, variant=cell.variant, arm=arm,
+                workload=replace(arms[arm], backlog=self.by in ("receive", "effect")), settings=dict(settings[arm]), seed=cell.seed, claim=cell.claim.id, variant=cell.variant, arm=arm,
                 trial=f"{cell.slug}-{arm}-{n}",
             )
             for arm in (("treatment", "control") if n % 2 == 0 else ("control", "treatment"))

@@ -865,9 +865,21 @@ def _decide_comparison(session: Session, cell: Cell, experiment: ComparisonExper
     paired = list(zip(rates.get("treatment", ()), rates.get("control", ()), strict=True))
     verdict, comparison = judge_comparison(cell.claim, experiment.margin, paired, missing, WORDS[experiment.by])
     entry = _entry(session, cell, experiment.mode, verdict) | {"comparison": comparison}
-    entry["compared"] = {"rates_per_s": rates, "trial_ids": trials}
+    entry["compared"] = {"rates_per_s": rates, "trial_ids": trials, "empty_polls": _empty_polls(session, trials)}
     entry["configuration"] = {arm: settings_of(plan) for arm, plan in experiment.plans(cell, 0).items()}
     return entry
+
+
+def _empty_polls(session: Session, trials: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+    """Of each arm's trials: how often a consumer asked and got nothing, where it counts that."""
+    found: dict[str, list[int]] = {}
+    for arm, names in trials.items():
+        for name in names:
+            clients = _load_faults(session.folder.trial(name)).get("clients", {})
+            counts = [facts["empty_polls"] for facts in clients.values() if "empty_polls" in facts]
+            if counts:
+                found.setdefault(arm, []).append(sum(counts))
+    return found
 
 
 def _not_done(plan: Plan, result: TrialResult, history: History, by: By) -> str:
@@ -878,9 +890,9 @@ def _not_done(plan: Plan, result: TrialResult, history: History, by: By) -> str:
     if result.finding.missing:
         return f"evidence missing in trial {plan.trial}: {result.finding.missing[0]}"
     if sent != wanted or did != wanted or result.finding.shows(*wrong):
-        return f"trial {plan.trial}: {did} of {wanted} messages were {WORDS[by]}, or not all of them were there, once"
+        return f"trial {plan.trial}: {did} of {wanted} messages were done ({WORDS[by]}), or not all of them were there, once"
     if not rate_per_s(history, by):
-        return f"trial {plan.trial}: all {wanted} messages were {WORDS[by]} at one moment; it takes more of them to see a rate"
+        return f"trial {plan.trial}: all {wanted} messages were done at one moment ({WORDS[by]}); it takes more of them to see a rate"
     return ""
 
 

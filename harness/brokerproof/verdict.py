@@ -306,10 +306,14 @@ def ratio_of_pairs(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, 
 
 
 def judge_comparison(
-    claim: Claim, margin: float, pairs: Sequence[tuple[float, float]], missing: str, counted: str = "acknowledged"
+    claim: Claim,
+    margin: float,
+    pairs: Sequence[tuple[float, float]],
+    missing: str,
+    counted: str = "messages/s acknowledged",
 ) -> tuple[Verdict, dict[str, Any] | None]:
-    """The verdict, and ``comparison`` of ``results.json``. pairs: messages per second (of the treatment, of the control).
-    missing: what is not as it has to be in some trial; empty: nothing.  counted: what was done with the messages."""
+    """The verdict, and ``comparison`` of ``results.json``. pairs: figures (of the treatment, of the control), more is better.
+    missing: what is not as it has to be in some trial; empty: nothing.  counted: their unit."""
     if missing:
         return Verdict(word="UNKNOWN", reason=missing), None
     if len(pairs) < PAIRS_MIN:
@@ -319,7 +323,7 @@ def judge_comparison(
     rates = [statistics.median(side) for side in zip(*pairs, strict=True)]
     said = (
         f"{ratio:.3g} times as fast over {len(pairs)} pairs (95 % interval {low:.3g} to {high:.3g}, margin {margin:g}): "
-        f"median {rates[0]:,.0f} against {rates[1]:,.0f} messages/s {counted} ({claim.control})"
+        f"median {rates[0]:,.0f} against {rates[1]:,.0f} {counted} ({claim.control})"
     )
     return Verdict(word=word, reason=said), {
         "ratio": round(ratio, 4), "ci95": [round(low, 4), round(high, 4)], "pairs": len(pairs), "margin": margin,

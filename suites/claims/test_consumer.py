@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from brokerproof.brokers.base import Configurations, Json, configurations
 from brokerproof.claims import claim
-from brokerproof.experiment import Cell, Experiment
+from brokerproof.experiment import Cell, ComparisonExperiment, Experiment
 from brokerproof.plan import Injection, Receiver, Sender, Workload
 
 ONE = ("",)
@@ -423,3 +423,48 @@ def test_rocketmq_broker_resends(cell: Cell) -> Experiment:
 def test_rocketmq_broker_resends_up_to_retry_max(cell: Cell) -> Experiment:
     c = configurations(cell.broker)
     return Experiment(topology=c.topology, treatment=_unwilling(1, 1), control=_unwilling(2, 1))
+
+
+# -- pushed or pulled ------------------------------------------------------------------------------------------------------
+
+
+@claim(
+    "consumer/pull-may-be-empty", revision=1, kind="comparison",
+    sentence="Pulling may return nothing, and the consumer sees a message late; pushing brings it at once.",
+    source="S3", brokers={"rabbitmq": ONE, "kafka": ("long-poll",), "rocketmq": ("long-poll", "push")},
+    control="asked for every 200 ms, without waiting; the numbers tell how often for nothing", profiles=_LONGER,
+)  # fmt: skip
+def test_pull_may_be_empty(cell: Cell) -> ComparisonExperiment:
+    c = configurations(cell.broker)
+
+    def arm(**settings: object) -> Workload:
+        return Workload(
+            destinations=(c.destination,), senders=(Sender(settings=c.confirmed, rate_per_s=20.0, count=80),),
+            receivers=(Receiver(settings={**c.ack_after, **settings}, prefetch=20),), load_s=5.0,
+        )  # fmt: skip
+
+    treatment = arm(consumer="push") if cell.own_variant == "push" else arm()
+    return ComparisonExperiment(topology="single", by="delay", treatment=treatment, control=arm(poll_every_ms=200))
+
+
+@claim(
+    "consumer/pull-batches", revision=1, kind="comparison",
+    sentence="A pull takes one message or many, and many at a time are received faster.",
+    source="S3", brokers={"kafka": ONE, "rocketmq": ONE}, control="one message a pull", profiles=_LONGER,
+)  # fmt: skip
+def test_pull_batches(cell: Cell) -> ComparisonExperiment:
+    c = configurations(cell.broker)
+    count = {"kafka": 20_000, "rocketmq": 1500}[cell.broker]
+    # On Kafka a consumer that is handed one at a time still fetches many: what the library asks the broker for is a setting
+    # of its own, in octets. Each is committed with its pull.
+    settings = {**c.ack_after, **({"commit": "poll"} if cell.broker == "kafka" else {})}
+
+    def arm(prefetch: int) -> Workload:
+        return Workload(
+            destinations=(c.destination,), senders=(Sender(settings=c.confirmed, count=count, timeout_s=20.0),),
+            receivers=(Receiver(settings=settings, prefetch=prefetch),), load_s=30.0,
+        )  # fmt: skip
+
+    return ComparisonExperiment(
+        topology="single", by="receive", treatment=arm(500 if cell.broker == "kafka" else 32), control=arm(1)
+    )

@@ -339,3 +339,18 @@ def test_tx_is_synchronous_and_slow(cell: Cell) -> ComparisonExperiment:
     return ComparisonExperiment(
         topology="single", treatment=arm({"confirm": True, "mode": "pipelined"}), control=arm(_SLOW[cell.own_variant])
     )
+
+
+@claim(
+    "producer/rocketmq-reliability-slows", revision=1, kind="comparison",
+    sentence="Reliability limits the send rate: asynchronous flush and replication are faster.",
+    source="S2", brokers={"rocketmq": ("sync-flush", "sync-replication", "both")},
+    control="flushDiskType=SYNC_FLUSH; brokerRole=SYNC_MASTER; or both", profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_rocketmq_reliability_slows(cell: Cell) -> ComparisonExperiment:
+    c = configurations(cell.broker)
+    flush, copied = {"flushDiskType": "SYNC_FLUSH"}, {"brokerRole": "SYNC_MASTER", "inSyncReplicas": 2}
+    reliable = {"sync-flush": flush, "sync-replication": copied, "both": flush | copied}[cell.own_variant]
+    sender = Sender(settings=c.confirmed, count=3000, in_flight_max=64, timeout_s=30.0)
+    arm = Workload(destinations=(c.destination,), senders=(sender,), load_s=60.0)
+    return ComparisonExperiment(topology=c.topology, treatment=arm, control=arm, control_settings=reliable)

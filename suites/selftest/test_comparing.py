@@ -151,3 +151,15 @@ def test_the_clock_of_a_backlog_starts_with_its_first_batch() -> None:
     assert rate_per_s(history, "send") == pytest.approx(3.0)
     assert rate_per_s(history, "receive") == pytest.approx(1 / 2)  # the second one, 2 s after the first
     assert rate_per_s(history, "effect") == pytest.approx(2 / 4)
+
+
+def test_the_delay_of_a_message_is_from_its_first_send_to_its_first_receipt() -> None:
+    s = 1_000_000_000
+    history = a_history([
+        ("send", 0, 0, 1 * s, 0), ("send", 0, 1 * s, 2 * s, 1), ("send", 0, 1 * s, 2 * s, 2), ("send", 0, 1 * s, 2 * s, 3),
+        # Delays of 0.5, 2 and 4 s; the second receipt of the first, the final read, and what never came say nothing.
+        ("receive", 1, s // 2, s // 2, 0), ("receive", 1, 9 * s, 9 * s, 0), ("receive", 1, 3 * s, 3 * s, 1),
+        ("receive", 1, 5 * s, 5 * s, 2), ("receive", 2, 1 * s, 1 * s, 1),
+    ])  # fmt: skip
+    assert rate_per_s(history, "delay") == pytest.approx(1 / 2)
+    assert done(history, "delay") == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -159,3 +160,39 @@ def test_a_member_takes_its_part_of_the_queues(make: Make) -> None:
 def test_an_unknown_way_to_go_says_which_there_are(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"basic\.cancel, channel\.close, connection\.close"):
         Stage(tmp_path, {"quit_by": "slamming the door"}, fails)
+
+
+class Asked(Channel):
+    """Answers questions when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_empty: Any = None
+        self.on_message: Any = None
+
+    def add_callback(self, callback: Any, replies: Any, one_shot: bool) -> None:
+        self.on_empty = callback
+
+    def basic_get(self, queue: str, callback: Any, auto_ack: bool) -> None:
+        self.said.append(("get", queue))
+        self.on_message = callback
+
+
+def test_a_consumer_that_polls_asks_again_at_once_until_there_is_nothing_and_then_waits(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {"poll_every_ms": 60_000}, lambda *_: None)
+    channel: Any = Asked()
+    session = stage.receiving._session
+    session._channel = channel
+    polling = stage.receiving._polling
+    assert polling is not None
+    polling.begin(channel)
+    polling.ask()
+    polling.ask()
+    assert channel.said == [("get", queues_of(stage.receiving._job)[0])], "one question at a time"
+    channel.on_message(channel, SimpleNamespace(delivery_tag=1, redelivered=False), SimpleNamespace(headers=None), b"x")
+    assert [d.tag for d in polling.inbox] == [1]
+    polling.ask()
+    channel.on_empty(None)
+    polling.ask()
+    assert len(channel.said) == 2, "the next question is due in a minute"
+    assert polling.empty == 1

@@ -2,6 +2,7 @@
 
     ack "after"   poll, work, commit what was worked on        a kill in between delivers again
     ack "first"   poll, commit, work                           a kill in between loses
+    poll_every_ms  it asks so often, and waits for nothing; otherwise it waits in its poll
     ack "auto"    the library commits what it handed out, every ``auto.commit.interval.ms``
 
 A commit is one number per partition: every message below it is settled by it. Commits are synchronous, so their
@@ -10,6 +11,7 @@ outcome is known; one per poll, or one per message where the work on a message t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,16 +123,24 @@ class _Receiving:
 
     def run(self) -> None:
         job = self._job
+        every_s = float(job.receiver.settings.get("poll_every_ms", 0)) / 1000
+        empty = 0
         try:
             while not job.stopping():
                 start = job.tape.now()
-                messages = self._consumer.consume(num_messages=max(1, job.receiver.prefetch), timeout=_POLL_S)
+                timeout_s = 0.0 if every_s else _POLL_S
+                messages = self._consumer.consume(num_messages=max(1, job.receiver.prefetch), timeout=timeout_s)
                 if messages:
                     batch, _ = self._rows.write(messages, start)
                     if len(batch):
                         self._handle(batch)
+                elif every_s:
+                    empty += 1
+                    time.sleep(every_s)
         finally:
             self._consumer.close()
+        if every_s:
+            job.report(empty_polls=empty)
 
     def _handle(self, batch: Batch) -> None:
         if self._ack == "auto":

@@ -50,7 +50,9 @@ _BROKER_TIMED = ("session.timeout.ms", "heartbeat.interval.ms")
 
 #: Keys of ``Sender.settings`` and ``Receiver.settings`` that are ours.
 #: ``member`` says nothing here: a group divides the partitions itself.
-OWN = frozenset({"ack", "commit", "counts", "member", "transaction.messages", "transaction.abort.every"})
+OWN = frozenset(
+    {"ack", "commit", "counts", "member", "poll_every_ms", "transaction.messages", "transaction.abort.every"}
+)
 #: Of a transaction nobody ends (default 60000): after it, readers of what is committed go on.
 _TRANSACTION_TIMEOUT_MS = 10000
 

@@ -11,6 +11,7 @@ Settings: ``ack`` is ``after`` (the work), ``first``, ``auto`` or ``never``; ``o
     shards      ``brokers/shards.py``; with ``ack`` "in_order" what is done is acknowledged once everything before it is
     quit_after  once it has left so many unacknowledged, it does ``quit_by``, for good: "basic.cancel",
                 "channel.close" (after a cancel) or "connection.close"
+    poll_every_ms   it asks by ``basic.get`` so often, and then until there is nothing, in place of being delivered to
 
 Source: https://www.rabbitmq.com/docs/confirms#acknowledgement-modes
 """
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pika.channel import Channel
+from pika.spec import Basic
 
 from brokerproof.brokers.base import Job, ReceiveJob
 from brokerproof.brokers.rabbitmq import outcomes
@@ -121,6 +123,39 @@ class Subscription:
         return on_message
 
 
+class Polling(Subscription):
+    """Asks each queue every so often, in place of consuming from it."""
+
+    def __init__(self, session: Session, queues: Mapping[int, str], *, every_s: float, auto_ack: bool) -> None:
+        super().__init__(session, queues, prefetch=0, auto_ack=auto_ack)
+        self.every_s = every_s
+        self.empty = 0
+        self._due: dict[int, float] = {}
+        self._asked = -1  # the lane whose answer is awaited
+
+    def begin(self, channel: Channel) -> None:
+        self._asked, self._due = -1, dict.fromkeys(self._queues, 0.0)
+        channel.add_callback(self._none, [Basic.GetEmpty], one_shot=False)
+        self._session.ready()
+
+    def ask(self) -> None:
+        """The next question that is due, if no answer is awaited: they come in order, and do not say to which question."""
+        now = time.monotonic()
+        lane = next((lane for lane, due in self._due.items() if due <= now), None)
+        if self._asked < 0 and lane is not None and self._session.is_ready:
+            self._asked = lane
+            self._session.channel.basic_get(self._queues[lane], self._got, auto_ack=self._auto_ack)
+
+    def _got(self, _channel: Channel, method: Any, properties: Any, body: bytes) -> None:
+        lane, self._asked = self._asked, -1
+        self.inbox.append(delivery(lane, method, properties, body))
+
+    def _none(self, _: Any) -> None:
+        lane, self._asked = self._asked, -1
+        self.empty += 1
+        self._due[lane] = time.monotonic() + self.every_s
+
+
 class Receiving:
     def __init__(self, job: ReceiveJob) -> None:
         self._job = job
@@ -133,10 +168,18 @@ class Receiving:
         )
         member = settings.get("member", (0, 1))
         self._queues = queues_of(job, (int(member[0]), int(member[1])))
-        self._subscription = Subscription(
-            self._session, self._queues, prefetch=job.receiver.prefetch, auto_ack=self._ack == "auto",
+        auto = self._ack == "auto"
+        self._polling: Polling | None = None
+        if "poll_every_ms" in settings:
+            every_s = float(settings["poll_every_ms"]) / 1000
+            self._polling = Polling(self._session, self._queues, every_s=every_s, auto_ack=auto)
+        self._subscription = self._polling or Subscription(
+            self._session,
+            self._queues,
+            prefetch=job.receiver.prefetch,
+            auto_ack=auto,
             arguments=settings.get("arguments"),
-        )  # fmt: skip
+        )
         self._inbox = self._subscription.inbox
         self._unproven: list[int] = []  # rows of settles that no reply covers yet
         self._asked: list[int] | None = None  # those that the reply on its way will cover
@@ -161,12 +204,16 @@ class Receiving:
                 if not told and session.is_ready:
                     told = True
                     job.report(connected=True)
-                session.poll(0.0 if self._inbox else _DONE_S if self._busy else _WAIT_S)
+                if self._polling is not None:
+                    self._polling.ask()
+                session.poll(0.0 if self._inbox else _DONE_S if self._busy or self._polling else _WAIT_S)
                 self._take_back()
                 self._take()
                 self._prove()
             self._finish()
         facts = {"connections": session.connections, "failed_work": self._failed_work}
+        if self._polling is not None:
+            facts["empty_polls"] = self._polling.empty
         job.report(**{name: n for name, n in facts.items() if n})
 
     # -- the connection ------------------------------------------------------------------------------------------------

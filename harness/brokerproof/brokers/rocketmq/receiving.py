@@ -4,7 +4,8 @@
     {"ack": "auto"}   the library acknowledges at once: a push consumer whose listener says SUCCESS before any work
     {"consumer": "push"} with "after": the listener works and then says SUCCESS
 
-Further settings: ``invisible_s`` (10; the gRPC proxy takes no less), ``await_s`` (1), ``request_timeout`` (3),
+Further settings: ``poll_every_ms`` (0: a simple consumer asks again at once, and its question waits at the broker for
+``await_s``; otherwise it pauses so long after an answer that was empty), ``invisible_s`` (10; the gRPC proxy takes no less), ``await_s`` (1), ``request_timeout`` (3),
 ``consumption_thread_count`` (20, of a push consumer).
 """
 
@@ -110,6 +111,8 @@ class _Simple:
         self._first = settings.get("ack", "after") == "first"
         self._invisible_s = int(settings.get("invisible_s", 10))
         self._await_s = int(settings.get("await_s", 1))
+        self._pause_s = float(settings.get("poll_every_ms", 0)) / 1000
+        self._empty = 0
         self._request_timeout_s = int(settings.get("request_timeout", 3))
         self._consumer: Any = None
         self._batch = -1
@@ -132,7 +135,11 @@ class _Simple:
             self._failing_since = 0.0
             self._batch += bool(messages)
             self._handle(messages)
+            if not messages:
+                self._empty += 1
+                _pause(job, self._pause_s)
         shut(self._consumer)
+        job.report(empty_polls=self._empty)
         if self._renewals:
             job.report(renewed=dict(self._renewals))
 
