@@ -49,7 +49,8 @@ def _mirrored(cell: Cell, *, promote: str, sender: Mapping[str, Any], via: tuple
     return Workload(destinations=(queue,), senders=senders, load_s=load_s)
 
 
-#: A mirror goes and comes back empty, and then the master dies: ha-promote-on-failure decides who has the queue.
+#: A mirror goes and comes back empty, and then the master dies: ha-promote-on-failure decides who has the queue. What goes
+#: with the master lies in the queue, confirmed, and is not on its way.
 _UNSYNCHRONISED = (
     # From the start, so that what is lost first was sent while the mirror was away.
     Injection(fault="stop", target="replica", at_s=0.0, for_s=3.0),
@@ -81,7 +82,7 @@ def test_mirrored_survives(cell: Cell) -> Experiment:
     return Experiment(
         topology=c.topology, treatment=arms[0], control=arms[1],
         settings={"cluster_partition_handling": "autoheal"} if apart else {},
-        schedule=_PARTITION if apart else _UNSYNCHRONISED,
+        schedule=_PARTITION if apart else _UNSYNCHRONISED, stored=not apart,
     )  # fmt: skip
 
 
@@ -99,7 +100,9 @@ def test_mirrored_when_synced(cell: Cell) -> Experiment:
     arms = [
         _mirrored(cell, promote=promote, sender=c.confirmed, **_ONE_SIDE) for promote in ("when-synced", "always")
     ]  # fmt: skip
-    return Experiment(topology=c.topology, treatment=arms[0], control=arms[1], schedule=_UNSYNCHRONISED)
+    return Experiment(
+        topology=c.topology, treatment=arms[0], control=arms[1], schedule=_UNSYNCHRONISED, stored=True
+    )
 
 
 @claim(
