@@ -52,6 +52,7 @@ class LoadSpec:
     """One part of one trial, as it goes over the pipe.
 
     slot, slots, generation: who records (process = slot + generation x slots).  zero_ns: the trial's clock zero.
+    prefix: what the names of the trial's destinations begin with.
     ledger: file that effects are appended to.  stores: the databases they are in, where the plan says so.
     """
 
@@ -73,6 +74,7 @@ class LoadSpec:
     deadline_s: float = 60.0
     sender: Mapping[str, Any] | None = None
     receiver: Mapping[str, Any] | None = None
+    prefix: str = ""
     ledger: str = ""
     stores: Sequence[Mapping[str, Any]] = ()
 
@@ -120,7 +122,7 @@ def perform(
     common: dict[str, Any] = {
         "endpoint": spec.endpoint, "destination": spec.destination, "kind": spec.kind, "lane": spec.lane,
         "partitions": spec.partitions, "tape": tape, "seed": spec.seed, "trial_number": spec.trial_number,
-        "stopping": stopping, "report": report, "destination_settings": spec.destination_settings,
+        "stopping": stopping, "report": report, "destination_settings": spec.destination_settings, "prefix": spec.prefix,
     }  # fmt: skip
     try:
         if spec.do == "send":

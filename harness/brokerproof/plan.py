@@ -168,7 +168,12 @@ class Plan:
 
     def destination_name(self, destination: int) -> str:
         """The name on the broker: unique to the trial, legal on every product."""
-        return f"bp-{self.trial_number:016x}-{self.workload.destinations[destination].name}"
+        return self.prefix + self.workload.destinations[destination].name
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its destinations begin with."""
+        return f"bp-{self.trial_number:016x}-"
 
     def validate(self) -> None:
         """Raises PlanError for what cannot be run."""

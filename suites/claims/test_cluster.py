@@ -100,9 +100,7 @@ def test_mirrored_when_synced(cell: Cell) -> Experiment:
     arms = [
         _mirrored(cell, promote=promote, sender=c.confirmed, **_ONE_SIDE) for promote in ("when-synced", "always")
     ]  # fmt: skip
-    return Experiment(
-        topology=c.topology, treatment=arms[0], control=arms[1], schedule=_UNSYNCHRONISED, stored=True
-    )
+    return Experiment(topology=c.topology, treatment=arms[0], control=arms[1], schedule=_UNSYNCHRONISED, stored=True)
 
 
 @claim(

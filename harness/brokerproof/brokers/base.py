@@ -610,6 +610,7 @@ class Job:
     endpoint: of ``Cluster.endpoint``.  destination: its name on the broker.  lane: number of its first lane.
     partitions: how many lanes it has.  stopping: true once the process was asked to end its part.
     report: hands one JSON-able fact to the harness, e.g. ``report(connected=True)``.
+    prefix: what the names of all destinations of the trial begin with.
     """
 
     endpoint: Json
@@ -623,6 +624,7 @@ class Job:
     stopping: Callable[[], bool]
     report: Callable[..., None]
     destination_settings: Json = field(default_factory=dict)
+    prefix: str = ""
 
     def verifier(self) -> Verifier:
         return Verifier(trial=self.trial_number, seed=self.seed)

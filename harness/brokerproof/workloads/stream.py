@@ -418,7 +418,7 @@ class LiveTrial:
             endpoint=self.cluster.endpoint(group, name), destination=name, destination_settings=dict(dest.settings),
             kind=dest.kind, lane=w.first_lane(destination), partitions=dest.partitions,
             load_s=w.load_s, deadline_s=w.drain_s, sender=sender, receiver=receiver,
-            ledger=str(self.folder / "effects.txt"), stores=[store.to_json() for store in self._stores],
+            prefix=self.plan.prefix, ledger=str(self.folder / "effects.txt"), stores=[store.to_json() for store in self._stores],
         )  # fmt: skip
 
     def _segments(self, role: str) -> Iterator[Segment]:

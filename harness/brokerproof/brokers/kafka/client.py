@@ -12,7 +12,11 @@ def receive(job: ReceiveJob) -> None:
     """See ``brokers.base.ReceiveJob``."""
     from brokerproof.brokers.kafka import receiving, sharing
 
-    if job.receiver.settings.get("group.protocol") == "share":
+    if "forward_to" in job.receiver.settings:
+        from brokerproof.brokers.kafka import forwarding
+
+        forwarding.receive(job)
+    elif job.receiver.settings.get("group.protocol") == "share":
         sharing.receive(job)
     else:
         receiving.receive(job)

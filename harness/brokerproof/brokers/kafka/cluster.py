@@ -18,6 +18,7 @@ from confluent_kafka.cimpl import NewTopic
 from brokerproof.brokers.base import LINK_GROUPS, Json, Link, Node, PeerLinks
 from brokerproof.brokers.kafka import ask, config, places
 from brokerproof.brokers.kafka.probe import NotPassed, append_time, probe
+from brokerproof.brokers.kafka.settings import OWN_OF_TOPIC
 from brokerproof.brokers.kafka.wiring import KafkaWiring
 from brokerproof.errors import DeadlineError, EnvironmentProblem, HarnessError, ProvisionError
 from brokerproof.plan import Destination
@@ -83,7 +84,7 @@ class KafkaCluster:
     # -- destinations --------------------------------------------------------------------------------------------------
 
     def create(self, destination: Destination, name: str) -> None:
-        wanted = {str(k): str(v) for k, v in destination.settings.items()}
+        wanted = {str(k): str(v) for k, v in destination.settings.items() if k not in OWN_OF_TOPIC}
         copies = int(wanted.pop("replication.factor", min(3, len(self._names))))
         self._create(name, self._assignment(destination.partitions, copies), {"retention.ms": "-1", **wanted})
         wait_until(

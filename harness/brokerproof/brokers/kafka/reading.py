@@ -84,9 +84,10 @@ def _latest(admin: AdminClient, job: ReadJob, partitions: set[int], isolation: I
 
 
 def _read_to(job: ReadJob, ends: dict[int, int], deadline: int) -> None:
+    isolation = job.destination_settings.get("read.isolation.level", "read_committed")
     consumer = Consumer(
         {**common(job), "group.id": f"{job.destination}-read", "enable.auto.commit": False, "auto.offset.reset": "error",
-         "isolation.level": "read_committed", "enable.partition.eof": True, "fetch.wait.max.ms": 50,
+         "isolation.level": isolation, "enable.partition.eof": True, "fetch.wait.max.ms": 50,
          "fetch.error.backoff.ms": 50, "queued.max.messages.kbytes": 65536}
     )  # fmt: skip
     rows = Rows(job)

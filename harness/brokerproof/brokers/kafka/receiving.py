@@ -76,7 +76,13 @@ class Rows:
         lane = np.fromiter(map(Message.partition, kept), np.int32, n) + np.int32(job.lane)
         pos = np.fromiter(map(Message.offset, kept), np.int64, n)
         batch = Batch(self._polls, msg, key, lane, pos)
-        if n:
+        if n and job.destination_settings.get("effects"):
+            # Another topic than the message was sent to: its being here is what became of it.
+            now = job.tape.now()
+            job.tape.rows(
+                "effect", OK, n, start_ns=start_ns, end_ns=now, msg=msg, key=key, lane=-1, pos=pos, batch=self._polls
+            )
+        elif n:
             more = {"attempt": np.array([_attempt(m) for m in kept], np.int16)} if attempts else {}
             job.tape.rows(
                 "receive", OK, n, start_ns=start_ns, end_ns=job.tape.now(), msg=msg, key=key, lane=lane, pos=pos,

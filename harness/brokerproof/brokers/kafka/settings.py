@@ -51,10 +51,24 @@ _BROKER_TIMED = ("session.timeout.ms", "heartbeat.interval.ms")
 #: Keys of ``Sender.settings`` and ``Receiver.settings`` that are ours.
 #: ``member`` says nothing here: a group divides the partitions itself.
 OWN = frozenset(
-    {"ack", "commit", "counts", "member", "poll_every_ms", "transaction.messages", "transaction.abort.every"}
+    {
+        "ack",
+        "commit",
+        "counts",
+        "forward_to",
+        "hold_ms",
+        "member",
+        "poll_every_ms",
+        "transaction.messages",
+        "transaction.abort.every",
+    }
 )
 #: Of a transaction nobody ends (default 60000): after it, readers of what is committed go on.
 _TRANSACTION_TIMEOUT_MS = 10000
+
+#: Keys of ``Destination.settings`` that are ours: what the final read finds there is the effect of the message; and whether it
+#: reads what was not committed, too.
+OWN_OF_TOPIC = frozenset({"effects", "read.isolation.level"})
 
 
 def common(job: Job) -> dict[str, Any]:
@@ -85,6 +99,7 @@ def retries(config: dict[str, Any]) -> bool:
 def of_consumer(job: ReceiveJob, group: str) -> dict[str, Any]:
     theirs = _theirs(job.receiver.settings)
     config = {**common(job), **_CONSUMER, "group.id": group, **theirs}
+    config.pop("transactional.id", None)  # of a receiver that forwards: its producer's
     if config.get("group.protocol", "classic") != "classic":
         for key in _BROKER_TIMED:
             config.pop(key)
