@@ -35,7 +35,7 @@ class Expected:
 
 def expected(folder: Path, *, broker: str, version: str, claim: str, variant: str, profile: str) -> Expected:
     """The line for this cell. Raises UsageError for a file that cannot be read as what it should be."""
-    for line in _lines(folder / f"{broker}-{version}.toml"):
+    for line in lines(folder / f"{broker}-{version}.toml"):
         if (
             line["claim"] == claim
             and (line["variant"] == variant or (line["variant"] == "*" and UNDER not in variant))
@@ -46,14 +46,15 @@ def expected(folder: Path, *, broker: str, version: str, claim: str, variant: st
 
 
 @lru_cache(maxsize=32)
-def _lines(file: Path) -> tuple[dict[str, str], ...]:
+def lines(file: Path) -> tuple[dict[str, str], ...]:
+    """All lines of one file, none where it does not exist. Raises UsageError for one that cannot be read as such."""
     try:
         data = tomllib.loads(file.read_text())
     except FileNotFoundError:
         return ()
     except (OSError, tomllib.TOMLDecodeError) as exc:
         raise UsageError(f"expected results {str(file)!r} cannot be read: {exc}") from exc
-    lines = []
+    found = []
     for i, cell in enumerate(data.get("cell", ())):
         line = {"variant": "*", "profile": "*", **cell}
         if set(line) != _KEYS or line["verdict"] not in _WORDS or not line["reason"]:
@@ -61,5 +62,5 @@ def _lines(file: Path) -> tuple[dict[str, str], ...]:
                 f"{str(file)!r}, cell {i + 1}: needs claim, verdict ({', '.join(_WORDS)}) and a measured reason, "
                 f"may have variant and profile; has {cell}"
             )
-        lines.append(line)
-    return tuple(lines)
+        found.append(line)
+    return tuple(found)
