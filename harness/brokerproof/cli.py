@@ -85,6 +85,13 @@ def run(
     ] = None,
     expected: Annotated[Path | None, typer.Option(help="Folder of expected results. Default: the suite's own.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that decide cells. Default: one per broker.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run that was killed or interrupted: what it decided stays. No other option.",
+        ),
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="Count and judge every trial while it runs.")] = False,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first promise that is seen to be broken, before the drain.")
@@ -97,6 +104,8 @@ def run(
         brokerproof run --broker memory=doubles
 
         brokerproof run --broker rabbitmq=4.0.5 --select order --profile standard --seed 7
+
+        brokerproof run --resume runs/20261122T101500Z-7
     """
     from brokerproof.claims import declared
     from brokerproof.experiment import PROFILES
@@ -104,6 +113,14 @@ def run(
     from brokerproof.schedules import schedules
     from brokerproof.suites import suites
 
+    if resume is not None:
+        from brokerproof.resuming import prepare
+
+        if broker or select or variant or schedule or seed is not None or run_dir is not None:
+            raise UsageError("--resume asks for what the run was asked for; leave the other options away")
+        folder, asked = prepare(resume)
+        broker, select, variant, schedule = (asked[name] for name in ("broker", "select", "variant", "schedule"))
+        profile, seed, run_dir = str(asked["profile"]), int(asked["seed"]), folder.path
     chosen = targets(broker)
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
@@ -115,12 +132,13 @@ def run(
     for name in schedule:
         if name not in schedules():
             raise unknown("schedule", name, schedules())
-    if run_dir is not None and run_dir.exists():
+    if run_dir is not None and run_dir.exists() and resume is None:
         raise UsageError(f"run folder {str(run_dir)!r} exists; name another, or `brokerproof check {run_dir}`")
     raise typer.Exit(
         run_pytest(
             brokers=[f"{p}={v}" for p, v in chosen], select=select, profile=profile, variant=variant, seed=seed,
             run_dir=run_dir, expected=expected, workers=len(chosen) if workers is None else workers, live=live, fail_fast=fail_fast, schedule=schedule,
+            resume=resume is not None,
         )
     )  # fmt: skip
 

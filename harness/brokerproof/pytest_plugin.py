@@ -69,6 +69,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--run-dir", default=None, metavar="DIR", help="Run folder; must not exist. Default: runs/<utc>-<seed>."
     )
+    group.addoption(
+        "--resume", action="store_true",
+        help="Go on in the run folder: only cells that it has no verdict of. `brokerproof run --resume RUN` makes it ready.",
+    )  # fmt: skip
     group.addoption("--live", action="store_true", help="Count and judge every trial while it runs.")
     group.addoption(
         "--fail-fast",
@@ -101,7 +105,7 @@ def pytest_configure(config: pytest.Config) -> None:
             config.option.seed = random.SystemRandom().randrange(1, 100_000)
         if config.option.run_dir is None:
             config.option.run_dir = str(Path("runs", new_run_id(config.option.seed)).absolute())
-        elif Path(config.option.run_dir).exists():
+        elif Path(config.option.run_dir).exists() and not config.option.resume:
             raise pytest.UsageError(
                 f"run folder {config.option.run_dir!r} exists; name another, or `brokerproof check` it"
             )
@@ -289,6 +293,15 @@ class _Cells:
     def _say(self, cell: str, what: str) -> None:
         self.folder.progress(t=time.time(), pid=os.getpid(), cell=cell, what=what)
 
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """What a resumed run has decided is not decided again."""
+        if not config.option.resume:
+            return
+        decided = {entry["slug"] for entry in self.folder.cells()}
+        left = [i for i in items if not (isinstance(i, CellItem) and i.cell.slug in decided)]
+        config.hook.pytest_deselected(items=[i for i in items if i not in left])
+        items[:] = left
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Controller of pytest-xdist: every worker belongs to this run."""
@@ -349,7 +362,7 @@ def _experiments(items: Iterable[pytest.Item]) -> Iterator[tuple[Cell, Experimen
 def run_pytest(
     *, brokers: Sequence[str], select: Sequence[str], profile: str, variant: Sequence[str], seed: int | None,
     run_dir: Path | None, expected: Path | None, workers: int, live: bool = False, fail_fast: bool = False,
-    schedule: Sequence[str] = (),
+    schedule: Sequence[str] = (), resume: bool = False,
 ) -> int:  # fmt: skip
     """Runs the claims with pytest and shows the run in our own way; returns the exit code of its results."""
     from rich.console import Console
@@ -377,12 +390,14 @@ def run_pytest(
     if expected is not None:
         args += ["--expected", str(expected)]
     args += ["--live"] if live else []
+    args += ["--resume"] if resume else []
     args += ["--fail-fast", "--exitfirst"] if fail_fast else []
     if workers > 1:
         args += ["-n", str(workers), "--dist", "loadgroup"]
     if "brokerproof.pytest_plugin" not in {p.value for p in _installed_plugins()}:
         args += ["-p", "brokerproof.pytest_plugin"]
-    console.print(f"run {folder.id}: {', '.join(brokers)}, profile {profile}, seed {seed}", highlight=False)
+    going_on = f", going on after {len(folder.cells())} verdicts" if resume else ""
+    console.print(f"run {folder.id}: {', '.join(brokers)}, profile {profile}, seed {seed}{going_on}", highlight=False)
     words = [f"--profile {profile}", f"--seed {seed}", *(f"--broker {b}" for b in brokers)]
     words += [*(f"--select {s}" for s in select), *(f"--variant {v}" for v in variant)]
     words += [f"--schedule {s}" for s in schedule]

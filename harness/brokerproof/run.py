@@ -258,7 +258,7 @@ def _undecided(
 ) -> dict[str, Any]:  # fmt: skip
     """The entry that stands until the cell is decided: what a killed run leaves, with the trials that were planned."""
     verdict = Verdict(word="UNKNOWN", reason="the run was killed before this was decided")
-    entry = _entry(session, cell, experiment.mode, verdict) | {"started": started, "duration_s": 0.0}
+    entry = _entry(session, cell, experiment.mode, verdict) | {"started": started, "duration_s": 0.0, "undecided": True}
     if not isinstance(experiment, Experiment):
         return entry
     planned: dict[str, list[str]] = {}

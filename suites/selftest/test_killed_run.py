@@ -104,6 +104,14 @@ def test_clean_salvages_what_a_killed_run_recorded(tmp_path: Path, state: Path) 
     assert all(len(read_history(file)) for file in folder.glob("trials/*/history.arrow"))
 
 
+def test_a_killed_run_is_gone_on_with(tmp_path: Path, state: Path) -> None:
+    folder = killed(tmp_path)
+    done = brokerproof("run", "--resume", str(folder))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (entry,) = json.loads((folder / "results.json").read_text())["claims"]
+    assert (entry["claim"], entry["verdict"], entry.get("undecided")) == (CLAIM, "HOLDS", None)
+
+
 def test_a_run_that_ended_is_left_alone(tmp_path: Path) -> None:
     assert rescue(tmp_path) == ""
 

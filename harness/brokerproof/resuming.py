@@ -1,0 +1,89 @@
+"""Going on with a run that was killed or interrupted: what was decided stays, everything else is decided anew.
+
+``run --resume RUN`` asks again for what the run was asked for, under the same seed; nothing else can be given.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from brokerproof.errors import UsageError
+from brokerproof.results import RunFolder, load_json, open_run
+from brokerproof.runtime import sweep
+
+_ARMS = ("treatment", "control", "sham")
+_TRIAL = re.compile(r"(?P<cell>.*)-(?:treatment|control|sham)-\d+")
+#: Options of ``brokerproof run`` that its command in ``run.json`` may have, each with a value; whether it is repeatable.
+_OPTIONS = {"profile": False, "seed": False, "broker": True, "select": True, "variant": True, "schedule": True}
+
+
+def prepare(path: Path) -> tuple[RunFolder, Mapping[str, Any]]:
+    """The run, ready to be gone on with, and what it was asked for, by option. What it left outside of its folder is removed.
+
+    Raises UsageError where there is no such run, it still goes on, or it was not started by ``brokerproof run``.
+    """
+    folder = open_run(path)
+    asked = _asked(folder)
+    if sweep.alive(folder.id):
+        raise UsageError(f"run {folder.id} still goes on; `brokerproof run --resume` is for one that has ended")
+    sweep.clean(folder.id)
+    sweep.unregister(folder.id)
+    shutil.rmtree(folder.path / "pool", ignore_errors=True)
+    for entry in folder.cells():
+        if entry.get("undecided"):  # it stood for the cell that was being decided
+            folder.forget_cell(entry["slug"])
+    for file in (*folder.path.glob("cells/*.error.json"), folder.path / "results.json"):
+        file.unlink(missing_ok=True)
+    _forget_halves(folder)
+    return folder, asked
+
+
+def _asked(folder: RunFolder) -> Mapping[str, Any]:
+    words = shlex.split(str(load_json(folder.path / "run.json").get("command", "")))
+    if words[:2] != ["brokerproof", "run"]:
+        raise UsageError(
+            f"run {folder.id} was not started by `brokerproof run` ({' '.join(words) or 'nothing is known of it'}): "
+            "its command has to be given again, with another run folder"
+        )
+    asked: dict[str, Any] = {name: [] for name, several in _OPTIONS.items() if several}
+    for option, value in zip(words[2::2], words[3::2], strict=True):
+        name = option.removeprefix("--")
+        if _OPTIONS.get(name, False):
+            asked[name].append(value)
+        else:
+            asked[name] = value
+    return asked
+
+
+def _forget_halves(folder: RunFolder) -> None:
+    """Trials of cells without a verdict go. So does a verdict that rests on one of those: cells share trials, and the name is
+    going to be another trial's."""
+    while True:
+        entries = {entry["slug"]: entry for entry in folder.cells()}
+        used = {slug: _trials_of(entry) for slug, entry in entries.items()}
+        torn = [slug for slug, trials in used.items() if any(_owner(t) not in entries for t in trials)]
+        for slug in torn:
+            folder.forget_cell(slug)
+        if not torn:
+            break
+    kept = {trial for trials in used.values() for trial in trials}
+    for trial in folder.trials.iterdir():
+        if trial.name not in kept and _owner(trial.name) not in entries:
+            shutil.rmtree(trial)
+
+
+def _trials_of(entry: Mapping[str, Any]) -> list[str]:
+    arms = [entry[arm]["trial_ids"] for arm in _ARMS if entry.get(arm)]
+    compared = (entry.get("compared") or {}).get("trial_ids", {})
+    return [trial for trials in (*arms, *compared.values()) for trial in trials]
+
+
+def _owner(trial: str) -> str:
+    """The cell that a trial is named after."""
+    found = _TRIAL.fullmatch(trial)
+    return found["cell"] if found else trial

@@ -1,0 +1,108 @@
+"""A run that did not come to its end, gone on with: what was decided stays as it is, what was not is decided."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brokerproof.errors import UsageError
+from brokerproof.results import RunFolder, load_json
+from brokerproof.resuming import prepare
+from brokerproof.runtime import sweep
+
+HAZARD, PROMISE = "producer/fire-and-forget-loses", "producer/acknowledged-survives-link-cut"
+
+
+def brokerproof(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "brokerproof", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def a_run(folder: Path, entries: dict[str, list[str]], trials: list[str], command: str = "") -> RunFolder:
+    """cell -> the trials that its verdict rests on; and the trial folders there are."""
+    run = RunFolder(folder)
+    run.create(
+        seed=7, command=command or "brokerproof run --profile standard --seed 7 --broker memory=sound --select order"
+    )
+    for slug, used in entries.items():
+        run.write_cell(slug, {"slug": slug, "treatment": {"trial_ids": used}, "control": None, "sham": None})
+    for trial in trials:
+        run.trial(trial).mkdir()
+    return run
+
+
+def test_what_was_decided_stays_and_the_rest_is_decided_again(tmp_path: Path, state: Path) -> None:
+    folder = tmp_path / "run"
+    first = brokerproof(
+        "run",
+        "--broker",
+        "memory=sound",
+        "--select",
+        HAZARD,
+        "--select",
+        PROMISE,
+        "--seed",
+        "5",
+        "--run-dir",
+        str(folder),
+    )
+    assert first.returncode == 0, first.stdout + first.stderr
+    run = RunFolder(folder)
+    kept, lost = sorted(run.cells(), key=lambda e: e["claim"] != HAZARD)
+    assert (kept["claim"], lost["claim"]) == (HAZARD, PROMISE)
+    run.forget_cell(lost["slug"])
+    run.write_error(lost["slug"], "killed")
+    mark: dict[str, Any] = {**kept, "reason": "as it was"}
+    run.write_cell(kept["slug"], mark)
+    again = brokerproof("run", "--resume", str(folder))
+    assert again.returncode == 0, again.stdout + again.stderr
+    results = {c["claim"]: c for c in load_json(folder / "results.json")["claims"]}
+    assert results[HAZARD]["reason"] == "as it was", "it is not decided twice"
+    assert results[PROMISE]["verdict"] == "HOLDS"
+    assert load_json(folder / "results.json")["errors"] == []
+
+
+def test_halves_go_and_with_them_verdicts_that_rest_on_them(tmp_path: Path, state: Path) -> None:
+    # Cell "b" shares a trial that is named after "a"; "a" was never decided, so that name is going to be used again.
+    run = a_run(
+        tmp_path / "run",
+        {"b": ["a-control-0", "b-treatment-0"], "c": ["c-treatment-0"]},
+        ["a-control-0", "a-treatment-0", "b-treatment-0", "c-treatment-0", "c-control-1"],
+    )
+    (run.path / "pool").mkdir()
+    _, asked = prepare(run.path)
+    assert [entry["slug"] for entry in run.cells()] == ["c"]
+    assert sorted(t.name for t in run.trials.iterdir()) == ["c-control-1", "c-treatment-0"]
+    assert not (run.path / "pool").exists()
+    assert asked == {
+        "profile": "standard", "seed": "7", "broker": ["memory=sound"], "select": ["order"], "variant": [], "schedule": []
+    }  # fmt: skip
+
+
+def test_a_run_that_goes_on_is_left_alone(tmp_path: Path, state: Path) -> None:
+    run = a_run(tmp_path / "run", {}, ["a-treatment-0"])
+    sweep.register(run.id, owner=os.getpid(), folder=run.path)
+    with pytest.raises(UsageError, match="still goes on"):
+        prepare(run.path)
+    assert run.trial("a-treatment-0").is_dir()
+
+
+def test_what_was_not_started_by_our_own_command_cannot_be_asked_for_again(tmp_path: Path, state: Path) -> None:
+    run = a_run(tmp_path / "run", {}, [], command="pytest suites/claims -k order")
+    with pytest.raises(UsageError, match="was not started by `brokerproof run`"):
+        prepare(run.path)
+
+
+def test_other_options_have_no_place_beside_it(tmp_path: Path, state: Path) -> None:
+    run = a_run(tmp_path / "run", {}, [])
+    said = brokerproof("run", "--resume", str(run.path), "--seed", "8")
+    assert said.returncode == 2
+    assert "leave the other options away" in said.stderr + said.stdout
+    assert json.loads((run.path / "run.json").read_text())["seed"] == 7
