@@ -38,13 +38,15 @@ def _arm(cell: Cell, destination: Destination, *, confirmed: bool = True) -> Wor
     sentence="The confirm of a persistent message comes only after it is on disk.",
     source="S0 S1 S3 S4; rabbitmq.com/docs/confirms, when are published messages confirmed; kafka.apache.org/documentation, "
     "log flush management",
-    brokers={"rabbitmq": ("quorum", "classic"), "kafka": ("default", "flush-each")},
+    brokers={"rabbitmq": ("quorum", "classic", "stream"), "kafka": ("default", "flush-each")},
     deciding=("lost",), control="the known-bad broker: every fsync is void", profiles=_PROFILES,
 )  # fmt: skip
 def test_confirm_after_disk(cell: Cell) -> Experiment:
     destination, _ = _SYNCED[cell.broker]
     if cell.variant == "classic":
         destination = replace(destination, settings={"x-queue-type": "classic"})
+    elif cell.variant == "stream":
+        destination = replace(destination, kind="log", settings={"x-queue-type": "stream"})
     elif cell.variant == "default":
         destination = replace(destination, settings={})
     arm = _arm(cell, destination)

@@ -217,6 +217,19 @@ def test_in_memory_sharding(cell: Cell) -> Experiment:
 
 
 @claim(
+    "order/in-memory-sharding--acknowledged-each", revision=1, kind="promise",
+    sentence="One consumer that shares messages out by key, and acknowledges each by itself when it is done, keeps the order of each "
+    "key when it is killed.",
+    source="(ours), from S1", brokers={"rabbitmq": ONE}, sharpens="order/in-memory-sharding",
+    # What was done before an older message of another key is delivered again, and done again, behind younger ones of its key.
+    deciding=("effect_out_of_order",), control="acknowledged in order, once everything before it is done",
+    profiles=("standard", "thorough"),
+)  # fmt: skip
+def test_in_memory_sharding_acknowledged_each(cell: Cell) -> Experiment:
+    return _shared_out(cell, _sharing(cell), _sharing(cell, ack="in_order"), killed=True)
+
+
+@claim(
     "order/in-memory-sharding--acknowledged-on-receipt", revision=1, kind="hazard",
     sentence="A consumer that acknowledges what it puts into its workers' queues loses what lies there when it dies.",
     source="(ours), from S1", brokers={"rabbitmq": ONE, "memory": ONE}, sharpens="order/in-memory-sharding",

@@ -24,7 +24,8 @@ _GONE = ("lost", "definition_lost")
 def _arm(queue: Mapping[str, Any], delivery_mode: int) -> Workload:
     """800 confirmed messages in two seconds; the third is for a slow machine."""
     sender = Sender(settings={"confirm": True, "delivery_mode": delivery_mode}, rate_per_s=400.0, count=800)
-    return Workload(destinations=(Destination(name="q", kind="queue", settings=queue),), senders=(sender,), load_s=4.0)
+    kind = "log" if queue.get("x-queue-type") == "stream" else "queue"
+    return Workload(destinations=(Destination(name="q", kind=kind, settings=queue),), senders=(sender,), load_s=4.0)
 
 
 def _queue(cell: Cell, **settings: Any) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def test_persistent_message_in_a_durable_queue(cell: Cell) -> Experiment:
     "broker/both-survive", revision=1, kind="promise",
     sentence="A persistent message in a durable queue survives the death of its node, once it is confirmed.",
     source="S0 S1 S2 S4",
-    brokers={"rabbitmq": _BOTH},
+    brokers={"rabbitmq": (*_BOTH, "stream-stop", "stream-kill")},
     # A quorum queue cannot be had without durability, and keeps transient messages all the same.
     deciding=_GONE, control="a transient message in a durable classic queue", profiles=_PROFILES,
 )  # fmt: skip

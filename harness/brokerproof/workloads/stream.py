@@ -472,6 +472,10 @@ class LiveTrial:
             messages.update(np.unique(msg[chosen]).tolist())
         return len(messages)
 
+    def has_worked(self) -> bool:
+        """Whether something was worked off; True where there is no work."""
+        return all(r.work_ms is None for r in self.plan.workload.receivers) or self._come_to(F["effect"]) > 0
+
     def at_work(self) -> bool:
         """Whether a consumer is in the middle of its work on a message that it received or settled a moment ago; True
         where there is no work to be in the middle of."""
@@ -646,7 +650,18 @@ class Block:
         return pids
 
     def _kill_after(self, trials: Sequence[LiveTrial], role: str, step: str, which: str) -> Sequence[int]:
-        for trial in trials:
+        left = list(trials)
+
+        def told() -> bool:
+            # Not before something was worked off: without any effect nothing could be told of effects.
+            for trial in [t for t in left if role != "consumer" or t.has_worked()]:
+                trial.kill_after(role, step, which)
+                left.remove(trial)
+            return not left
+
+        with contextlib.suppress(DeadlineError):
+            wait_until(told, IN_WORK_S, "consumers to have worked something off", interval_s=0.005)
+        for trial in left:
             trial.kill_after(role, step, which)
         with contextlib.suppress(DeadlineError):
             why = f"{role}s to come to the step {step!r}"

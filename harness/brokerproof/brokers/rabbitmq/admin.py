@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pika
 import pika.exceptions
@@ -57,16 +58,20 @@ def declare(ch: BlockingChannel, queue: str, shape: Shape) -> None:
             ch.queue_bind(queue, exchange.name, key)
 
 
-def pass_through(ch: BlockingChannel, queue: str, timeout_s: float) -> bool:
+def pass_through(
+    ch: BlockingChannel, queue: str, timeout_s: float, arguments: Mapping[str, Any] | None = None
+) -> bool:  # fmt: skip
     """Publishes a probe to the queue and consumes it; whether it came back.
 
-    Consumes and does not get: a quorum queue with a single active consumer refuses ``basic.get``.
+    arguments: of the consumer, see ``queues.consumer_arguments``.  Consumes and does not get: a quorum queue with a single active consumer refuses ``basic.get``.
     """
     body = PROBE + uuid.uuid4().bytes
     ch.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2), mandatory=True)
     deadline = time.monotonic() + timeout_s
     try:
-        for method, _, got in ch.consume(queue, inactivity_timeout=0.1):
+        if arguments:
+            ch.basic_qos(prefetch_count=100)  # a stream wants one
+        for method, _, got in ch.consume(queue, inactivity_timeout=0.1, arguments=arguments):
             if method is not None:
                 # What is no probe goes back when the consumer is cancelled.
                 if got is not None and got.startswith(PROBE):

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from brokerproof.brokers.base import LINK_GROUPS, LONGER_OCTETS, Json, Link, Node, Opening, PeerLinks
 from brokerproof.brokers.rabbitmq import admin, config, erlang, places
-from brokerproof.brokers.rabbitmq.queues import Shape, exchange_name, queue_name, shape
+from brokerproof.brokers.rabbitmq.queues import Shape, consumer_arguments, exchange_name, queue_name, shape
 from brokerproof.brokers.rabbitmq.routing import Router
 from brokerproof.brokers.rabbitmq.wiring import Wiring
 from brokerproof.errors import DeadlineError, EnvironmentProblem, HarnessError, PlanError, ProvisionError
@@ -122,8 +122,12 @@ class RabbitCluster:
     # -- destinations --------------------------------------------------------------------------------------------------
 
     def create(self, destination: Destination, name: str) -> None:
-        if destination.kind != "queue":
-            raise PlanError(f"destination {name!r} is a {destination.kind}; rabbitmq offers queues")
+        stream = destination.settings.get("x-queue-type") == "stream"
+        if (destination.kind == "log") != stream:
+            raise PlanError(
+                f"destination {name!r} is a {destination.kind} with x-queue-type {destination.settings.get('x-queue-type')!r}; on "
+                "rabbitmq a stream is a log, and everything else a queue"
+            )
         wanted = self._shape(destination, name)
         self._kinds[name] = str(wanted.arguments.get("x-queue-type", ""))
         queues = [queue_name(name, p) for p in range(destination.partitions)]
@@ -136,7 +140,9 @@ class RabbitCluster:
             with admin.channel(self._ground.link("admin", home).address) as ch:
                 for queue in queues:
                     admin.declare(ch, queue, wanted)
-                    if not admin.pass_through(ch, queue, _PASS_S) and not _may_vanish(wanted):
+                    if not admin.pass_through(
+                        ch, queue, _PASS_S, consumer_arguments(destination.settings)
+                    ) and not _may_vanish(wanted):
                         return False
             return True
 

@@ -76,6 +76,12 @@ def shape(settings: Json, *, name: str, prefix: str, defaults: Json) -> Shape:
     )
 
 
+def consumer_arguments(settings: Json) -> dict[str, Any]:
+    """What a consumer has to say to be given everything that is there: of a stream, which keeps what was consumed, where it
+    begins. Source: https://www.rabbitmq.com/docs/streams#consuming"""
+    return {"x-stream-offset": "first"} if settings.get("x-queue-type") == "stream" else {}
+
+
 def publishes_to(settings: Json, name: str) -> str:
     """The exchange that senders use: "" is the default one."""
     return exchange_name(name) if settings.get("exchange") else ""

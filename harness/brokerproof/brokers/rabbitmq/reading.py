@@ -21,7 +21,7 @@ import pika.exceptions
 from pika.channel import Channel
 
 from brokerproof.brokers.base import ReadJob
-from brokerproof.brokers.rabbitmq.queues import PROBE
+from brokerproof.brokers.rabbitmq.queues import PROBE, consumer_arguments
 from brokerproof.brokers.rabbitmq.receiving import Delivery, Subscription, queues_of, received
 from brokerproof.brokers.rabbitmq.session import Session
 from brokerproof.history import OK
@@ -78,7 +78,10 @@ class _Emptying:
         self._job, self._lane, self._queue = job, lane, queue
         self._verifier, self._deadline = verifier, deadline
         self._session = Session(job.endpoint, name=f"{queue} reader", set_up=self._set_up, lost=lambda _: self._lost())
-        self._subscription = Subscription(self._session, {lane: queue}, prefetch=_PREFETCH, auto_ack=False)
+        self._subscription = Subscription(
+            self._session, {lane: queue}, prefetch=_PREFETCH, auto_ack=False,
+            arguments=consumer_arguments(job.destination_settings),
+        )  # fmt: skip
         self._quiet_since = time.monotonic()
         self._mark = PROBE + uuid.uuid4().bytes
         self._marked_at = -_MARK_EVERY_S
