@@ -116,8 +116,8 @@ def _comes_and_goes(cell: Cell, acknowledge: Json) -> Workload:
     # Into a database, where a count that was kept is seen by everybody; the work outlasts the three deaths.
     effect = {"guard": "dedup_table", "options": {}, "sql": "postgresql"}
     return Workload(
-        destinations=(c.destination,), senders=(Sender(settings=c.confirmed, rate_per_s=40.0, count=440),),
-        receivers=(Receiver(settings=acknowledge, work_ms=25.0, prefetch=20, effect=effect),), load_s=14.0,
+        destinations=(c.destination,), senders=(Sender(settings=c.confirmed, rate_per_s=30.0, count=510),),
+        receivers=(Receiver(settings=acknowledge, work_ms=25.0, prefetch=20, effect=effect),), load_s=18.0,
     )  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def test_eventual_consistency(cell: Cell) -> Experiment:
     c = configurations(cell.broker)
     deaths = tuple(
         Injection(fault="client_kill", target="consumer", at_s=at_s, for_s=0.5, options={"step": step})
-        for at_s, step in ((1.5, "receive"), (5.0, "effect"), (8.5, ""))
+        for at_s, step in ((2.0, "receive"), (8.0, "effect"), (14.0, ""))
     )
     return Experiment(
         topology="single", treatment=_comes_and_goes(cell, c.ack_after), control=_comes_and_goes(cell, c.ack_first),
