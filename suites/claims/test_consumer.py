@@ -143,6 +143,8 @@ def test_eventual_consistency(cell: Cell) -> Experiment:
 # -- what becomes of unacknowledged messages -------------------------------------------------------------------------------
 
 _IN_HAND = 5
+#: By then it has them in hand: what it was handed only after a fault, that fault has not taken from it.
+_ALL_LEFT_S = 3.0
 #: Where only clients are in trouble, one node does.
 _SMALL = {"rabbitmq": "single"}
 
@@ -205,17 +207,19 @@ def test_unacked_redelivered_on_cancel(cell: Cell) -> Experiment:
 def test_unacked_redelivered_on_loss(cell: Cell) -> Experiment:
     fails, works = _leaving(cell)
     if cell.own_variant == "kill":
-        schedule = (Injection(fault="client_kill", target="consumer", at_s=1.0, for_s=1.0, options={"which": "0"}),)
+        schedule = (
+            Injection(fault="client_kill", target="consumer", at_s=_ALL_LEFT_S, for_s=1.0, options={"which": "0"}),
+        )
         treatment, control = (fails, works), (works, fails)
     else:
         # The consumers' links: one is broken, the other one is that of shams.
         fault, for_s = {"reset": ("reset", 1.0), "half-open": ("half_open", 15.0)}[cell.own_variant]
-        schedule = (Injection(fault=fault, target="all", at_s=1.0, for_s=for_s),)
+        schedule = (Injection(fault=fault, target="all", at_s=_ALL_LEFT_S, for_s=for_s),)
         spared = [replace(r, link="sham") for r in (fails, works)]
         treatment, control = (fails, spared[1]), (spared[0], works)
     return Experiment(
         topology="single", schedule=schedule, link_groups=("consumer",),
-        treatment=_beside(cell, *treatment, load_s=3.0), control=_beside(cell, *control, load_s=3.0),
+        treatment=_beside(cell, *treatment, load_s=5.0), control=_beside(cell, *control, load_s=5.0),
         # The control leaves messages without any fault.
         sham_s=0.0,
     )  # fmt: skip

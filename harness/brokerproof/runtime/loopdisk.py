@@ -103,12 +103,26 @@ class LoopDisk:
 
     def unmount(self) -> None:
         """Nobody may be using it. Drops what a cut has kept in memory."""
-        if self.mounted:
+        mounted = self._mountinfo()
+        if mounted is not None:
+            loop = mounted[1].rpartition("/")[2]
             # A container that has just died lets go of its files a moment later.
             wait_until(
                 lambda: _umount(self.root), _UNMOUNT_S, f"unmounting {str(self.root)!r}", interval_s=0.05,
                 retry_on=(EnvironmentProblem,),
             )  # fmt: skip
+            # A container that is being made, any on the machine, has a copy of all mounts for a moment. As long as one is
+            # left it is the same file system, stopped as it is, that would be mounted again.
+            wait_until(
+                lambda: not self._held(loop), _UNMOUNT_S, f"other mount namespaces to let go of {str(self.root)!r} ({loop})",
+                interval_s=0.02,
+            )  # fmt: skip
+
+    def _held(self, loop: str) -> bool:
+        """Whether the kernel still has a file system of this image, on that loop device. A device that is free is soon another
+        image's."""
+        backing = _text(Path(f"/sys/block/{loop}/loop/backing_file"))
+        return Path(f"/sys/fs/ext4/{loop}").exists() and backing == str(self.image)
 
     def remove(self) -> None:
         """Everything; safe to call twice, and after anything."""

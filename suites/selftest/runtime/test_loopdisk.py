@@ -61,6 +61,23 @@ def test_a_cut_takes_what_was_not_synced_and_nothing_else(disk: LoopDisk) -> Non
     assert "commit=600" in str(disk.lost.facts["options"])
 
 
+def test_power_is_back_only_when_no_other_mount_namespace_has_the_stopped_file_system(disk: LoopDisk) -> None:
+    """A container that is being made has, for a moment, all mounts of the machine."""
+    kept = write(disk, "kept", b"k" * 5000, sync=True)
+    disk.cut()
+    with subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", "echo held; sleep 1"], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        disk.power_on()
+        assert other.poll() is not None, "it was waited for"
+    assert disk.try_write() == ""
+    assert kept.read_bytes() == b"k" * 5000
+    assert disk.lost is not None
+    assert disk.lost.canary_gone
+
+
 def test_a_cut_takes_a_mapped_page_of_a_file_that_keeps_its_size(disk: LoopDisk) -> None:
     path = write(disk, "log", bytes(65536), sync=True)
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as pages:
