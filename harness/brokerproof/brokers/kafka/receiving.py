@@ -76,7 +76,10 @@ class Rows:
         lane = np.fromiter(map(Message.partition, kept), np.int32, n) + np.int32(job.lane)
         pos = np.fromiter(map(Message.offset, kept), np.int64, n)
         batch = Batch(self._polls, msg, key, lane, pos)
-        if n and job.destination_settings.get("effects"):
+        told = job.destination_settings.get("effects")
+        if n and told == "elsewhere":
+            pass  # copies, which nobody asks for
+        elif n and told:
             # Another topic than the message was sent to: its being here is what became of it.
             now = job.tape.now()
             job.tape.rows(

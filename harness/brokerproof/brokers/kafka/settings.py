@@ -66,8 +66,8 @@ OWN = frozenset(
 #: Of a transaction nobody ends (default 60000): after it, readers of what is committed go on.
 _TRANSACTION_TIMEOUT_MS = 10000
 
-#: Keys of ``Destination.settings`` that are ours: what the final read finds there is the effect of the message; and whether it
-#: reads what was not committed, too.
+#: Keys of ``Destination.settings`` that are ours, of a topic that messages are forwarded to. ``effects``: True, that a message is
+#: there is its effect; "elsewhere", it says nothing. And whether the final read sees what was not committed, too.
 OWN_OF_TOPIC = frozenset({"effects", "read.isolation.level"})
 
 
