@@ -22,7 +22,7 @@ def _forwards(cell: Cell, *, transactional: bool, reading: str = "read_committed
     done: dict[str, Any] = (
         {"work_ms": 25.0, "effect": {"guard": effect, "options": {}, "sql": "postgresql"}} if effect else {}
     )
-    told = {} if effect else {"effects": True, "read.isolation.level": reading}
+    told: dict[str, Any] = {"effects": "elsewhere"} if effect else {"effects": True, "read.isolation.level": reading}
     return Workload(
         destinations=(Destination(name="in", kind="log", settings=_THREE), Destination(name="out", kind="log", settings=_THREE | told)),
         senders=(Sender(settings=c.confirmed, rate_per_s=20.0, count=200),),

@@ -75,6 +75,9 @@ class _Forwarding:
         partition, offset = message.partition() or 0, message.offset() or 0
         done = [TopicPartition(self._job.destination, partition, offset + 1)]
         error = ""
+        lane, msg, key = self._job.lane + partition, int(batch.msg[0]), int(batch.key[0])
+        # Open from here: until the offset is committed, with the transaction or by itself, the message is in hand.
+        row = tape.open("settle", msg=msg, key=key, lane=lane, pos=offset, batch=batch.number)
         try:
             if self._id:
                 self._producer.begin_transaction()
@@ -91,15 +94,10 @@ class _Forwarding:
             error = exc.args[0].name()
             self._undo(TopicPartition(self._job.destination, partition, offset))
         outcome = OUTCOME[outcomes.meaning(outcomes.COMMITTED, error).outcome] if error else OK
-        end = tape.now()
-        lane = self._job.lane + partition
         tape.row(
-            "commit", outcome, start_ns=start, end_ns=end, lane=lane, batch=batch.number, value=offset + 1, error=error
-        )
-        tape.row(
-            "settle", outcome, start_ns=start, end_ns=end, msg=int(batch.msg[0]), key=int(batch.key[0]), lane=lane,
-            pos=offset, batch=batch.number, error=error,
+            "commit", outcome, start_ns=start, end_ns=tape.now(), lane=lane, batch=batch.number, value=offset + 1, error=error
         )  # fmt: skip
+        tape.close(row, outcome, error=error)
 
     def _undo(self, back_to: TopicPartition) -> None:
         """Aborts; a producer that cannot even do that is of no more use."""
