@@ -53,6 +53,10 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, int]]] = {
     "redis_lock look": ("redis_lock", {"after": "look", **_LOCK}, {"raced looked": 2}),
     "redis_lock fence": ("redis_lock", {"after": "fence", **_LOCK}, {}),
     "cached_result": ("cached_result", {}, {}),
+    "payment": ("payment", {}, {"killed marked": 0, "killed locked": 0}),
+    "payment without a mark": (
+        "payment", {"front": "none"}, {"twice": 2, "killed booked": 2, "raced locked": 2, "raced booked": 2},
+    ),
 }  # fmt: skip
 #: Those whose weakness needs no second consumer and no kill: Redis without its memory, an older message that comes later.
 _FORGETFUL = ("redis_set", "redis_seen_id")
