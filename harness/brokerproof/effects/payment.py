@@ -104,7 +104,9 @@ class Payment:
         works_s = (self.core_ms + self._hiccup_ms(payment, sql)) / 1000
         account = payment % self.accounts if self.accounts else payment
         with sql.transaction():
-            sql.ensure("accounts", "id", account)
+            # Looked up first: in MariaDB an INSERT IGNORE of a row that is there waits for whoever has locked it.
+            if not sql.ask("SELECT id FROM accounts WHERE id = %s", account):
+                sql.ensure("accounts", "id", account)
         asked = time.monotonic()
         locked = 0.0
         try:
