@@ -127,11 +127,13 @@ def perform(
     try:
         if spec.do == "send":
             sender = Sender(**(spec.sender or {}))
+            author = spec.slot if sender.again_of < 0 else sender.again_of
             pace = Pace(
                 rate_per_s=sender.rate_per_s, count=sender.count, load_ns=int(spec.load_s * 1e9), keys=sender.keys,
-                first=(spec.slot + spec.generation * spec.slots) * NUMBERS_EACH, gate=_gate(go, report),
+                first=(author + spec.generation * spec.slots) * NUMBERS_EACH,
+                gate=_gate(go, report, int(sender.again_ms * 1e6)),
             )  # fmt: skip
-            bodies = Bodies(trial=spec.trial_number, sender=spec.slot, seed=spec.seed, size=sender.size_bytes)
+            bodies = Bodies(trial=spec.trial_number, sender=author, seed=spec.seed, size=sender.size_bytes)
             module.send(SendJob(**common, sender=sender, pace=pace, bodies=bodies))
         elif spec.do == "receive":
             receiver = Receiver(**(spec.receiver or {}))
@@ -146,7 +148,7 @@ def perform(
         tape.finish()
 
 
-def _gate(go: Callable[[], int | None], report: Callable[..., None]) -> Callable[[], int | None]:
+def _gate(go: Callable[[], int | None], report: Callable[..., None], later_ns: int = 0) -> Callable[[], int | None]:
     told = False
 
     def gate() -> int | None:
@@ -154,7 +156,8 @@ def _gate(go: Callable[[], int | None], report: Callable[..., None]) -> Callable
         if not told:
             told = True
             report(connected=True)
-        return go()
+        start_ns = go()
+        return None if start_ns is None else start_ns + later_ns
 
     return gate
 

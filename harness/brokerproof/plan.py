@@ -44,6 +44,8 @@ class Sender:
     keys: number of ordering keys used in turn, 0 none.  in_flight_max: cap on unanswered sends (recorded, see ``due``).
     spread: how a lane is chosen: ``key`` (equal keys, equal lane) or ``round_robin``.
     resend: whether the application sends again what came to ``info`` or ``fail``, under the same message number.
+    again_of, again_ms: number of another sender whose very messages it sends, so much later each: a user who submits the
+        same thing again, because no answer comes. Count, rate and keys are to be the same. -1: messages of its own.
     settings: of the client library, e.g. ``{"acks": "1"}``, ``{"confirm": False}``, ``{"send": "oneway"}``.
     link: client group whose proxy it connects through.
     """
@@ -56,6 +58,8 @@ class Sender:
     in_flight_max: int = 1000
     spread: Literal["key", "round_robin"] = "key"
     resend: bool = False
+    again_of: int = -1
+    again_ms: float = 0.0
     timeout_s: float = 5.0
     settings: Json = field(default_factory=dict)
     link: str = "producer"
@@ -72,7 +76,7 @@ class Receiver:
     fail_first, fail_times: the work on the first so many messages that it is handed fails so many times each, and has no
         effect; what the client does then is in ``settings``. A process that takes over from a killed one works.
     effect: what the work does to the world: ``{"guard": name of one (list effects), "options": {...}, "sql":
-        "postgresql" or "mariadb"}``; empty: a line in a ledger, whenever the message comes.
+        "postgresql" or "mariadb", "keeps": whether Redis has each change on disk before it answers}``; empty: a line in a ledger, whenever the message comes.
     """
 
     destination: int = 0
@@ -188,6 +192,15 @@ class Plan:
                     f"plan {self.trial!r}: {role} {i} uses destination {destination}, "
                     f"but there are only {len(w.destinations)}"
                 )
+        for i, s in enumerate(w.senders):
+            if s.again_of >= 0:
+                first = w.senders[s.again_of] if s.again_of < i else None
+                same = ("destination", "count", "rate_per_s", "size_bytes", "keys")
+                if first is None or any(getattr(s, name) != getattr(first, name) for name in same):
+                    raise PlanError(
+                        f"plan {self.trial!r}: sender {i} sends again what sender {s.again_of} sends; that one has to stand "
+                        f"before it and to have the same {', '.join(same)}"
+                    )
         for injection in self.schedule:
             if injection.at_s < 0 or injection.for_s < 0:
                 raise PlanError(f"plan {self.trial!r}: {injection.fault} at {injection.at_s} s for {injection.for_s} s")

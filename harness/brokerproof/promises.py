@@ -31,6 +31,7 @@ Json = Mapping[str, Any]
 CLASSES: Mapping[Plane, str] = {
     "none": "none", "link": "link", "load": "client", "node": "node", "peer": "peers", "disk": "storage",
     "clock": "node", "resource": "node",
+    "store": "client",
 }  # fmt: skip
 
 

@@ -27,7 +27,6 @@ from brokerproof.brokers.base import Cluster, Perishing, broker
 from brokerproof.checkers.base import check
 from brokerproof.claim import Claim
 from brokerproof.effects.base import make as guard_of
-from brokerproof.effects.store import Store
 from brokerproof.errors import HarnessError, HistoryError, PlanError, UsageError
 from brokerproof.expected import expected
 from brokerproof.experiment import Cell, ComparisonExperiment, Experiment, PropertyExperiment
@@ -178,18 +177,28 @@ class Session:
                     self._lanes[name] = _Made(made.at, True)
         return time.monotonic() - youngest
 
-    def stores(self, plan: Plan, cell: str) -> list[Store]:
-        """The databases that the plan's effects are in; started when they are first needed, for all cells."""
+    def stands(self, plan: Plan, cell: str) -> Mapping[str, Any]:
+        """The databases that the plan's effects are in, by name; started when they are first needed, for all cells."""
         from brokerproof.runtime import stores  # brings the images with it
 
-        products: set[str] = set()
+        names: set[tuple[str, bool]] = set()
         for effect in (r.effect for r in plan.workload.receivers if r.effect):
             needs = guard_of(effect["guard"], effect.get("options")).needs
-            products |= {effect.get("sql", "postgresql") if need == "sql" else need for need in needs}
-        for product in sorted(products - set(self._stands)):
-            self.say(cell, f"starting {product}")
-            self._stands[product] = stores.start(product, run=self.folder.id, name=f"bp-{self.folder.id}-{os.getpid()}")
-        return [self._stands[product].store for product in sorted(products)]
+            names |= {
+                (effect.get("sql", "postgresql"), False) if need == "sql" else (need, bool(effect.get("keeps")))
+                for need in needs
+            }
+        found = {}
+        for product, keeps in sorted(names):
+            name = f"{product} that keeps" if keeps else product
+            if name not in self._stands:
+                self.say(cell, f"starting {name}")
+                self._stands[name] = stores.start(
+                    product, run=self.folder.id, name=f"bp-{self.folder.id}-{os.getpid()}" + ("-keeps" if keeps else ""),
+                    arguments=stores.KEEPS if keeps else (),
+                )  # fmt: skip
+            found[name] = self._stands[name]
+        return found
 
     def close(self) -> None:
         for stand in self._stands.values():
@@ -401,13 +410,14 @@ def run_block(
         lane_age_s = session.lanes_ready(plans, cluster, key, cell)
         block = Block(
             plans, cluster, lambda p: session.folder.trial(p.trial), session.crew, session.scribe(cluster.in_process),
-            lambda p: session.stores(p, cell),
+            lambda p: [stand.store for stand in session.stands(p, cell).values()],
         )  # fmt: skip
         broken = tuple(p for p in plans if p.arm != "sham") or tuple(plans)
         scene = Scene(
             cluster=cluster,
             destinations=tuple(p.destination_name(d) for p in broken for d in range(len(p.workload.destinations))),
             link_groups=link_groups, clients=block,
+            stores={name: stand for p in broken for name, stand in session.stands(p, cell).items()},
         )  # fmt: skip
         try:
             session.say(cell, f"load on {_arms_in_words(plans)}")
@@ -696,6 +706,8 @@ def evaluate(folder: Path, deciding: Sequence[str], *, stored: bool = False) -> 
         problems = problems_of(folder)
         if problems:
             finding = _with_missing(finding, problems)
+        if (told := folder / "world.json").exists():
+            finding = replace(finding, metrics={**finding.metrics, **load_json(told)})
     write_json(folder / "findings.json", finding.to_json())
     if injections:
         write_json(folder / "faults.json", faults)
@@ -851,6 +863,7 @@ def _decide_comparison(session: Session, cell: Cell, experiment: ComparisonExper
     session.ahead = [plan for arms in pairs for plan in arms.values()]
     trials: dict[str, list[str]] = {}
     rates: dict[str, list[float]] = {}
+    metrics: dict[str, list[Mapping[str, float]]] = {}
     missing = ""
     for arms in pairs:
         for arm, plan in arms.items():
@@ -861,11 +874,14 @@ def _decide_comparison(session: Session, cell: Cell, experiment: ComparisonExper
             missing = missing or _not_done(plan, result, history, experiment.by)
             trials.setdefault(arm, []).append(plan.trial)
             rates.setdefault(arm, []).append(rate_per_s(history, experiment.by))
+            metrics.setdefault(arm, []).append(result.finding.metrics)
     session.ahead = ()
     paired = list(zip(rates.get("treatment", ()), rates.get("control", ()), strict=True))
     verdict, comparison = judge_comparison(cell.claim, experiment.margin, paired, missing, WORDS[experiment.by])
     entry = _entry(session, cell, experiment.mode, verdict) | {"comparison": comparison}
-    entry["compared"] = {"rates_per_s": rates, "trial_ids": trials, "empty_polls": _empty_polls(session, trials)}
+    entry["compared"] = {
+        "rates_per_s": rates, "trial_ids": trials, "metrics": metrics, "empty_polls": _empty_polls(session, trials),
+    }  # fmt: skip
     entry["configuration"] = {arm: settings_of(plan) for arm, plan in experiment.plans(cell, 0).items()}
     return entry
 

@@ -187,7 +187,7 @@ def choices(cluster: Cluster, limits: Limits, arms: Sequence[Arm], only: Sequenc
     names = sorted(faults(), key=lambda n: (_ORDER.index(n) if n in _ORDER else len(_ORDER), n))
     for name in names:
         fault = make(name)
-        if fault.plane == "none" or (only and name not in only) or (not only and fault.needs):
+        if fault.plane in ("none", "store") or (only and name not in only) or (not only and fault.needs):
             continue
         if fault.plane == "peer" and cluster.peers is None:
             continue

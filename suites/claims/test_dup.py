@@ -85,7 +85,9 @@ def _killed(cell: Cell, treatment: Json, control: Json, *, control_ack: Json | N
 
     kill = Injection(fault="client_kill", target="consumer", at_s=1.2, for_s=0.5, options={"step": "effect"})
     return Experiment(
-        topology="single", treatment=arm(treatment, c.ack_after), control=arm(control, control_ack or c.ack_after),
+        # Three copies of a topic need three nodes.
+        topology=c.topology if cell.broker == "kafka" else "single",
+        treatment=arm(treatment, c.ack_after), control=arm(control, control_ack or c.ack_after),
         schedule=(kill,), link_groups=("consumer",), sham_s=2.0,
     )  # fmt: skip
 

@@ -258,7 +258,31 @@ def three_nodes(scene: Scene, nodes: str = "abc") -> Scene:
     return scene
 
 
-TARGETS = {"link": "all", "none": "all", "load": "consumer"}
+@dataclass
+class Database:
+    """One that is up or down, and remembers nothing."""
+
+    product: str = "redis"
+    up: bool = True
+
+    def kill(self) -> None:
+        self.up = False
+
+    def start(self) -> None:
+        self.up = True
+
+    def answers(self) -> bool:
+        return self.up
+
+    def holds(self) -> str:
+        return "holds nothing"
+
+
+def databases(scene: Scene) -> Scene:
+    return replace(scene, stores={"redis": Database(), "redis that keeps": Database(), "mariadb": Database("mariadb")})
+
+
+TARGETS = {"link": "all", "none": "all", "load": "consumer", "store": "redis"}
 #: Settings that make a fault quick.
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "restart_rolling": {"down_ms": 200},
@@ -267,7 +291,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 
 #: What faults of a plane need besides the memory broker's one node and its links.
-STAGES = {"peer": three_nodes, "resource": machines, "clock": machines}
+STAGES = {"peer": three_nodes, "resource": machines, "clock": machines, "store": databases}
 
 
 def staged(name: str, scene: Scene, options: Mapping[str, Any] | None = None) -> tuple[Any, Scene, str]:
@@ -849,6 +873,31 @@ def test_a_brokers_own_time_must_agree_with_the_date_of_its_node(
 def test_what_could_not_be_told_from_an_error_is_refused(name: str, options: Mapping[str, float]) -> None:
     with pytest.raises(UsageError, match="expected at least"):
         make(name, options)
+
+
+def test_a_restart_of_databases_takes_all_of_the_kind_and_no_other(scene: Scene) -> None:
+    made, scene, target = staged("store_restart", scene)
+    with apply(made, scene, target, now_s=lambda: 0.0) as record:
+        assert {name: store.answers() for name, store in scene.stores.items()} == {
+            "redis": False, "redis that keeps": False, "mariadb": True,
+        }  # fmt: skip
+    assert [step["what"].split(" ")[-2:] for step in record.observed["steps"]] == [["holds", "nothing"]] * 4
+
+
+def test_a_restart_of_databases_that_did_not_stop_all_is_unproven(scene: Scene) -> None:
+    made, scene, _ = staged("store_restart", scene)
+    scene.stores["redis"].kill()
+    assert made.probe(scene, ("redis", "redis that keeps")).bites is None
+
+
+def test_a_restart_of_a_database_needs_one(scene: Scene) -> None:
+    made, staged_scene, _ = staged("store_restart", scene)
+    with pytest.raises(
+        PlanError, match="no effect of these trials is in one; their databases: redis, redis that keeps"
+    ):
+        made.resolve(staged_scene, "postgresql")
+    with pytest.raises(UsageError, match="known: "):
+        made.resolve(staged_scene, "rediss")
 
 
 def test_every_fault_says_what_it_is_aimed_at_and_what_it_shows() -> None:

@@ -41,6 +41,8 @@ def test_the_same_plan_has_the_same_trial_number_and_another_trial_another() -> 
         ({"destinations": ()}, "has no destination"),
         ({"senders": (Sender(destination=2),)}, "sender 0 uses destination 2, but there are only 2"),
         ({"receivers": (Receiver(destination=-1),)}, "receiver 0 uses destination -1"),
+        ({"senders": (Sender(again_of=0),)}, "sender 0 sends again what sender 0 sends"),
+        ({"senders": (Sender(count=3), Sender(again_of=0, count=4))}, "the same destination, count"),
     ],
 )
 def test_what_cannot_be_run_is_refused(change: dict[str, object], sentence: str) -> None:

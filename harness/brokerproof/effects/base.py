@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from brokerproof.effects.sql import Sql
 from brokerproof.effects.store import Store
@@ -54,6 +55,12 @@ class World:
         self._stores = tuple(stores)
         self._sql: Sql | None = None
         self._redis: Any = None
+        #: Work that somebody has asked for and does not wait for.
+        self.in_hand: list[threading.Thread] = []
+
+    def another(self) -> World:
+        """The same databases, through connections of its own: for another thread."""
+        return World(self._stores)
 
     @property
     def sql(self) -> Sql:
@@ -79,6 +86,9 @@ class World:
         return ":".join(map(str, (self._store("redis").space, *parts)))
 
     def close(self) -> None:
+        """Waits for what is in hand, then ends the connections."""
+        while self.in_hand:
+            self.in_hand.pop().join()
         if self._sql is not None:
             self._sql.close()
         if self._redis is not None:
@@ -114,6 +124,14 @@ class Guard(Protocol):
     def prepare(self, world: World) -> None: ...
     def apply(self, message: Message, world: World, step: Step = no_step) -> str: ...
     def shown(self, world: World) -> Mapping[int, int]: ...
+
+
+@runtime_checkable
+class Measures(Protocol):
+    """A guard that can tell more of what happened than its effects."""
+
+    def figures(self, world: World) -> Mapping[str, float]:
+        """Name, with the unit in it -> value, of the whole trial."""
 
 
 class SqlItems:

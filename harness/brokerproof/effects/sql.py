@@ -6,6 +6,7 @@ isolation (PostgreSQL: read committed, MariaDB: repeatable read).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,6 +18,10 @@ class Duplicate(Exception):
     """A unique index has that value already. The transaction is to be rolled back."""
 
 
+class Locked(Exception):
+    """Somebody else had a lock for longer than one was ready to wait. The transaction is to be rolled back."""
+
+
 class Sql:
     """A connection in the store's space."""
 
@@ -24,6 +29,7 @@ class Sql:
         self.product = store.product
         self._connection: Any
         self._duplicate: type[Exception]
+        self._locked: tuple[type[Exception], int]
         if store.product == "postgresql":
             import psycopg
 
@@ -32,6 +38,7 @@ class Sql:
                 connect_timeout=CONNECT_S, options=f"-c search_path={store.space}",
             )  # fmt: skip
             self._duplicate = psycopg.errors.UniqueViolation
+            self._locked = (psycopg.errors.LockNotAvailable, 0)
             own = f"CREATE SCHEMA IF NOT EXISTS {store.space}"
         else:
             import pymysql
@@ -41,6 +48,7 @@ class Sql:
                 connect_timeout=CONNECT_S,
             )  # fmt: skip
             self._duplicate = pymysql.err.IntegrityError  # the tables have no other constraint to break
+            self._locked = (pymysql.err.OperationalError, 1205)  # ER_LOCK_WAIT_TIMEOUT
             own = f"CREATE DATABASE IF NOT EXISTS {store.space}"
         self._space, self._own = store.space, own
         if store.product == "mariadb":
@@ -63,10 +71,22 @@ class Sql:
             return int(cursor.rowcount)
 
     def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """The rows."""
+        """The rows. Raises Locked."""
         with self._connection.cursor() as cursor:
-            cursor.execute(statement, values or None)
+            try:
+                cursor.execute(statement, values or None)
+            except self._locked[0] as exc:
+                if self._locked[1] in (0, *exc.args[:1]):
+                    raise Locked(str(exc)) from exc
+                raise
             return list(cursor.fetchall())
+
+    def patience(self, at_most_s: float) -> None:
+        """How long this transaction waits for any one lock; MariaDB: the connection, in whole seconds, at least one."""
+        if self.product == "postgresql":
+            self.do(f"SET LOCAL lock_timeout = {max(1, round(at_most_s * 1000))}")
+        else:
+            self.do(f"SET SESSION innodb_lock_wait_timeout = {math.ceil(at_most_s)}")
 
     def ensure(self, table: str, column: str, value: int) -> None:
         """A row with that value of a unique column is there, with defaults in the others."""

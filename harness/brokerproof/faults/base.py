@@ -32,13 +32,14 @@ from brokerproof.waiting import wait_until
 
 Evidence = Literal["took_effect", "no_effect", "not_healed", "unproven"]
 #: What a fault breaks: client links, links between nodes, nodes, load processes, the nodes' file systems, their clocks,
-#: their memory and processor; ``none``: nothing.
-Plane = Literal["link", "peer", "node", "load", "disk", "clock", "resource", "none"]
+#: their memory and processor, the databases that effects are in; ``none``: nothing.
+Plane = Literal["link", "peer", "node", "load", "disk", "clock", "resource", "store", "none"]
 _NODE_ROLES = ("leader", "replica", "follower", "one", "minority", "majority", "all", "NODE")
 #: What faults of a plane can be aimed at, where that is not nodes.
 _ROLES: Mapping[str, tuple[str, ...]] = {
     "link": ("all", "leader", "NODE"),
     "load": ("consumer", "producer"),
+    "store": ("redis", "postgresql", "mariadb"),
     "none": (),
 }
 #: Planes that nodes do not notice.
@@ -100,6 +101,25 @@ class Clients(Protocol):
         ``R``, ``D``; "" when it is gone)."""
 
 
+class Database(Protocol):
+    """One that effects of the trials are in."""
+
+    @property
+    def product(self) -> str: ...
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+    def start(self) -> None:
+        """Starts it where it is down, and waits until it answers."""
+
+    def answers(self) -> bool:
+        """Whether a fresh connection is answered."""
+
+    def holds(self) -> str:
+        """What it has in it, in words."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
     """Where a fault acts: the cluster, the destinations of the trials that share the injection, the load processes.
@@ -107,6 +127,7 @@ class Scene:
     link_groups: the client groups whose links are broken.
     note: what a fault that acts over time says at each of its steps; ``apply`` keeps it in the record, with the time.
     ledger: what is injected at the moment.
+    stores: the databases that effects of the trials are in, by name.
     """
 
     cluster: Cluster
@@ -115,6 +136,7 @@ class Scene:
     clients: Clients | None = None
     note: Callable[[str], None] = lambda _: None
     ledger: Ledger = field(default_factory=Ledger)
+    stores: Mapping[str, Database] = field(default_factory=dict)
 
 
 class Fault(Protocol):
@@ -292,6 +314,8 @@ def touches(fault_: Fault, scene: Scene, targets: Sequence[str]) -> tuple[str, .
         return tuple(targets)
     if fault_.plane == "peer":
         return ("peers",)
+    if fault_.plane == "store":
+        return tuple(targets)
     if fault_.plane == "load":
         return tuple(f"{role}s" for role in targets)
     if fault_.plane == "none":

@@ -35,6 +35,8 @@ from brokerproof.waiting import wait_until
 
 _PORTS = {"postgresql": 5432, "mariadb": 3306, "redis": 6379}
 _MEMORY_MB = {"postgresql": 512, "mariadb": 512, "redis": 256}
+#: What makes Redis put each change on its disk before it answers (redis.io, persistence).
+KEEPS = ("--appendonly", "yes", "--appendfsync", "always")
 #: MariaDB stands for MySQL, which has no such thing: from 11.6.2 on (its documentation, innodb_snapshot_isolation) it
 #: refuses, at repeatable read, to change a row that was changed since the snapshot (error 1020), and so guards by itself
 #: what is no guard elsewhere.
@@ -45,26 +47,55 @@ _TRIES = 3
 
 
 class Stand:
-    """A database that runs."""
+    """A database that runs. Implements ``faults.base.Database``."""
 
     def __init__(self, store: Store, node: ContainerNode) -> None:
         self.store, self.node = store, node
 
+    @property
+    def product(self) -> str:
+        return self.store.product
+
     def wait_ready(self) -> None:
         """Until it answers a question. Raises ProvisionError with its last log lines where its container has exited."""
-        what = f"{self.store.product} of {self.node.container_name!r}"
+        what = f"{self.product} of {self.node.container_name!r}"
 
         def answers() -> bool:
             self.node.ensure_running(f"waiting for {what}")
-            if self.store.product in SQL:
-                sql = Sql(self.store)
-                with contextlib.closing(sql):
-                    return bool(sql.ask("SELECT 1"))
-            redis = self.store.redis()
-            with contextlib.closing(redis):
-                return bool(redis.ping())
+            return self._ask()
 
-        wait_until(answers, _READY_S, f"{what} to answer", retry_on=_refused(self.store.product))
+        wait_until(answers, _READY_S, f"{what} to answer", retry_on=_refused(self.product))
+
+    def kill(self) -> None:
+        self.node.kill()
+
+    def start(self) -> None:
+        """Raises ProvisionError where it does not come to answer."""
+        if self.node.state() != "running":
+            self.node.start()
+        self.wait_ready()
+
+    def answers(self) -> bool:
+        try:
+            return self._ask()
+        except _refused(self.product):
+            return False
+
+    def holds(self) -> str:
+        if self.product in SQL:
+            return "holds tables"
+        redis = self.store.redis()
+        with contextlib.closing(redis):
+            return f"holds {redis.dbsize()} keys"
+
+    def _ask(self) -> bool:
+        if self.product in SQL:
+            sql = Sql(self.store)
+            with contextlib.closing(sql):
+                return bool(sql.ask("SELECT 1"))
+        redis = self.store.redis()
+        with contextlib.closing(redis):
+            return bool(redis.ping())
 
     def close(self) -> None:
         """Removes the container; safe to call twice."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from brokerproof.brokers.base import Cluster
-from brokerproof.effects.base import Guard, World, make
+from brokerproof.effects.base import Guard, Measures, World, make
 from brokerproof.effects.store import Store
 from brokerproof.errors import DeadlineError, HarnessError
 from brokerproof.faults.base import ACTIVE
@@ -358,10 +358,14 @@ class LiveTrial:
             self._release(client, self.plan.workload.drain_s + STOP_S)
 
     def tell_effects(self) -> None:
-        """Asks the databases what the world shows, and adds what consumers did not live to tell."""
+        """Asks the databases what the world shows, and adds what consumers did not live to tell. ``world.json``: what
+        guards measured, if any does."""
+        figures: dict[str, float] = {}
         for guard, world in self._guards():
             try:
                 problem = truth.tell(self.folder, guard.shown(world), self.injector)
+                if isinstance(guard, Measures):
+                    figures |= guard.figures(world)
             except HarnessError:
                 raise
             except Exception as exc:  # of whichever driver: a database that is gone is no verdict
@@ -371,6 +375,8 @@ class LiveTrial:
                 world.close()
             if problem:
                 self.problems.append(problem)
+        if figures:
+            (self.folder / "world.json").write_text(json.dumps(figures))
 
     def finish(self) -> int:
         """Ends the history; returns its rows. The recorder closes what is open as ``info``."""
@@ -455,12 +461,12 @@ class LiveTrial:
 
     def _acknowledged(self) -> int:
         """At least how many messages the receivers are due to work off (a hint for ``quiet``, never a verdict)."""
-        total = 0
+        messages: set[int] = set()
         for segment in self._segments("producer"):
             head = segment.head
-            mine = segment.columns["f"][:head] == F["send"]
-            total += len(np.unique(segment.columns["msg"][:head][mine & (segment.columns["outcome"][:head] != FAIL)]))
-        return total
+            mine = (segment.columns["f"][:head] == F["send"]) & (segment.columns["outcome"][:head] != FAIL)
+            messages.update(np.unique(segment.columns["msg"][:head][mine]).tolist())
+        return len(messages)
 
     def _come_to(self, *functions: int) -> int:
         """How many messages the consumers have an ``ok`` row of one of these functions for."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from guard_process import Crew
 
 from brokerproof.effects.base import DONE, SEEN, STALE, Guard, Message, World, guards, make
 from brokerproof.effects.cached_result import PARTS, CachedResult
+from brokerproof.effects.payment import NoAnswer
 from brokerproof.effects.store import Store
 from brokerproof.errors import PlanError, UsageError
 from brokerproof.runtime import stores, sweep
+from brokerproof.waiting import wait_until
 
 #: A consumer that says nothing for so long waits for a lock of the database; where a double is expected, it gets longer.
 BLOCKED_S, SURELY_BLOCKED_S = 0.5, 8.0
@@ -53,6 +57,10 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, int]]] = {
     "redis_lock look": ("redis_lock", {"after": "look", **_LOCK}, {"raced looked": 2}),
     "redis_lock fence": ("redis_lock", {"after": "fence", **_LOCK}, {}),
     "cached_result": ("cached_result", {}, {}),
+    "payment": ("payment", {}, {"killed marked": 0, "killed locked": 0}),
+    "payment without a mark": (
+        "payment", {"front": "none"}, {"twice": 2, "killed booked": 2, "raced locked": 2, "raced booked": 2},
+    ),
 }  # fmt: skip
 #: Those whose weakness needs no second consumer and no kill: Redis without its memory, an older message that comes later.
 _FORGETFUL = ("redis_set", "redis_seen_id")
@@ -186,6 +194,56 @@ def test_two_holders_of_one_lock_and_the_fence(crew: Crew, databases: list[Store
     newer.goes_on()
     assert newer.ends() == DONE
     assert make("redis_lock", options).shown(world)[message.id] == 1
+
+
+@pytest.mark.parametrize(("late", "booked"), [("called_off", 0), ("goes_on", 1)])
+@pytest.mark.container
+def test_a_payment_that_is_told_to_have_failed(late: str, booked: int, world: World) -> None:
+    """The core is slow when it is first asked. What was called off is not booked, and is booked once when it is tried
+    again; what goes on is booked all the same, and twice then."""
+    payment = Message(10 * next(_numbers))
+    # Room for MariaDB, which waits for a lock in whole seconds.
+    guard = make("payment", {"hiccup_ms": 1500.0, "deadline_ms": 700.0, "late": late})
+    with pytest.raises(NoAnswer, match=f"payment {payment.id}:"):
+        guard.apply(payment, world)
+    with pytest.raises(NoAnswer) if late == "goes_on" else nullcontext():  # its account is still locked
+        assert guard.apply(payment, world) == DONE
+    world.close()  # waits for the core
+    assert guard.shown(world)[payment.id] == 1 + booked
+    assert guard.apply(payment, world) == (DONE if late == "goes_on" else SEEN)
+
+
+@pytest.mark.container
+def test_who_waits_for_the_lock_of_an_account_is_called_off_too(databases: list[Store], world: World) -> None:
+    one, other = World(databases), World(databases)
+    slow = make("payment", {"front": "none", "core_ms": 3000.0, "accounts": 1})
+    holder = threading.Thread(target=slow.apply, args=(fresh(), one))
+    before = slow.figures(world)  # type: ignore[attr-defined]  # it measures
+    holder.start()
+    wait_until(lambda: _locked(world), 10, "the account to be locked", interval_s=0.01)
+    late = fresh()
+    with pytest.raises(NoAnswer, match="account 0 was locked"):
+        make("payment", {"front": "none", "accounts": 1, "deadline_ms": 200.0}).apply(late, other)
+    holder.join()
+    assert late.id not in slow.shown(world)
+    after = slow.figures(world)  # type: ignore[attr-defined]  # it measures
+    assert after["lock_waits"] - before["lock_waits"] == 2
+    assert after["lock_wait_max_ms"] >= 190 and after["lock_held_max_ms"] >= 3000
+    one.close()
+    other.close()
+
+
+def _locked(world: World) -> bool:
+    """Whether somebody has the lock of account 0."""
+    probe = world.another()
+    try:
+        with probe.sql.transaction():
+            probe.sql.ask("SELECT id FROM accounts WHERE id = 0 FOR UPDATE NOWAIT")
+    except Exception:  # of whichever driver
+        return True
+    finally:
+        probe.close()
+    return False
 
 
 @pytest.mark.container

@@ -1,0 +1,203 @@
+"""Section *dup*, whole flows: what guards cost, which of them is best, doubles from both sides at once, and payments."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from brokerproof.brokers.base import configurations
+from brokerproof.claims import claim
+from brokerproof.experiment import Cell, ComparisonExperiment, Experiment
+from brokerproof.plan import Injection, Json, Receiver, Sender, Workload
+
+_ALL = {"rabbitmq": ("",), "kafka": ("",), "rocketmq": ("",)}
+_SLOWER = ("standard", "thorough")
+_ONCE = ("effect_duplicated", "effect_lost")
+
+
+#: The smallest cluster that the safest destination fits on.
+_SMALL = {"rabbitmq": "single", "rocketmq": "single"}
+
+
+def _topology(cell: Cell) -> str:
+    return _SMALL.get(cell.broker, configurations(cell.broker).topology)
+
+
+def _effect(guard: str, **options: object) -> Json:
+    return {"guard": guard, "options": options, "sql": "postgresql"}
+
+
+# -- what guards cost --------------------------------------------------------------------------------------------------
+
+#: Guard that asks Redis, and the guard by a unique index in the table's own database that it is compared with. ``set`` has
+#: its effect in Redis itself; the others have it in PostgreSQL, and only their mark in Redis. ``own-transaction``: the key
+#: of the database is written before the effect, in a transaction of its own, as a mark in Redis is.
+_KEYS = {
+    "seen-id": (_effect("redis_seen_id"), _effect("dedup_table")),
+    "own-transaction": (_effect("redis_seen_id"), _effect("dedup_table", order="mark_first")),
+    "lock": (_effect("redis_lock"), _effect("dedup_table")),
+    "set": (_effect("redis_set"), _effect("dedup_table")),
+}
+
+
+@claim(
+    "dup/primary-key-slow", revision=1, kind="comparison",
+    sentence="A primary key of the database guards against doubles as well, but slower than Redis.",
+    source="S1", brokers=dict.fromkeys(_ALL, tuple(_KEYS)),
+    control="the id under a unique index, in the transaction of the effect or, own-transaction, in one before it",
+    profiles=_SLOWER,
+)  # fmt: skip
+def test_primary_key_slow(cell: Cell) -> ComparisonExperiment:
+    c = configurations(cell.broker)
+    redis, key = _KEYS[cell.own_variant]
+
+    def arm(effect: Json) -> Workload:
+        return Workload(
+            destinations=(c.destination,), senders=(Sender(settings=c.confirmed, count=600, timeout_s=20.0),),
+            receivers=(Receiver(settings=c.ack_after, work_ms=0.0, prefetch=50, effect=effect),), load_s=60.0,
+        )  # fmt: skip
+
+    return ComparisonExperiment(topology=_topology(cell), treatment=arm(redis), control=arm(key), by="effect")
+
+
+# -- doubles from both sides -------------------------------------------------------------------------------------------
+
+
+@claim(
+    "dup/consumer-side-suffices", revision=1, kind="promise",
+    sentence="If consumers are idempotent, duplicates from the producer do no harm either.",
+    source="S3", brokers=_ALL, deciding=_ONCE, control="`count = count + 1` without a guard", profiles=_SLOWER,
+)  # fmt: skip
+def test_consumer_side_suffices(cell: Cell) -> Experiment:
+    c = configurations(cell.broker)
+
+    def arm(effect: Json) -> Workload:
+        # The broker is kept from dropping what is sent again, where it could.
+        sender = Sender(settings=c.no_dedup, resend=True, timeout_s=4.0, rate_per_s=20.0)
+        receiver = Receiver(settings=c.ack_after, work_ms=10.0, prefetch=20, effect=effect)
+        return Workload(destinations=(c.destination,), senders=(sender,), receivers=(receiver,), load_s=8.0)
+
+    return Experiment(
+        topology=_topology(cell), treatment=arm(_effect("dedup_table")), control=arm(_effect("increment")),
+        schedule=(
+            Injection(fault="lost_ack", target="all", at_s=1.0, for_s=5.0),
+            Injection(fault="client_kill", target="consumer", at_s=2.0, for_s=1.0, options={"step": "effect"}),
+        ),
+    )  # fmt: skip
+
+
+# -- databases that are restarted --------------------------------------------------------------------------------------
+
+
+def _restarted(cell: Cell, treatment: Json, control: Json, *databases: str) -> Experiment:
+    """A consumer dies after an effect and before the acknowledgement; before another one is given the message again, the
+    databases are killed and started."""
+    c = configurations(cell.broker)
+
+    def arm(effect: Json) -> Workload:
+        return Workload(
+            destinations=(c.destination,), senders=(Sender(settings=c.confirmed, rate_per_s=50.0, count=60),),
+            receivers=(Receiver(settings=c.ack_after, work_ms=25.0, prefetch=20, effect=effect),), load_s=3.0,
+        )  # fmt: skip
+
+    kill = Injection(fault="client_kill", target="consumer", at_s=1.2, for_s=8.0, options={"step": "effect"})
+    restarts = tuple(Injection(fault="store_restart", target=name, at_s=3.0, for_s=1.0) for name in databases)
+    return Experiment(
+        topology=_topology(cell), treatment=arm(treatment), control=arm(control), schedule=(kill, *restarts),
+        link_groups=("consumer",), sham_s=2.0,
+    )  # fmt: skip
+
+
+_FORGETS, _KEEPS = _effect("redis_seen_id"), {**_effect("redis_seen_id"), "keeps": True}
+
+
+@claim(
+    "dup/redis-key-best", revision=1, kind="promise", sentence="A unique key in Redis is the best of the guards.",
+    source="S1", brokers=_ALL, deciding=_ONCE, control="`count = count + 1` without a guard", profiles=_SLOWER,
+)  # fmt: skip
+def test_redis_key_best(cell: Cell) -> Experiment:
+    return _restarted(cell, _FORGETS, _effect("increment"), "redis")
+
+
+@claim(
+    "dup/redis-key-best--on-disk", revision=1, kind="promise",
+    sentence="A unique key in Redis guards over a restart of Redis where each change is on its disk before it answers.",
+    source="redis.io, persistence, appendfsync always", brokers=_ALL, deciding=_ONCE,
+    control="a Redis that keeps nothing on disk", sharpens="dup/redis-key-best", profiles=_SLOWER,
+)  # fmt: skip
+def test_redis_key_on_disk(cell: Cell) -> Experiment:
+    return _restarted(cell, _KEEPS, _FORGETS, "redis")
+
+
+@claim(
+    "dup/redis-key-best--dedup-table", revision=1, kind="promise",
+    sentence="A unique index in the transaction of the effect guards over a restart of its database.",
+    source="postgresql.org, write-ahead log", brokers=_ALL, deciding=_ONCE,
+    control="a unique key in a Redis that keeps nothing on disk, restarted as well", sharpens="dup/redis-key-best",
+    profiles=_SLOWER,
+)  # fmt: skip
+def test_dedup_table_over_a_restart(cell: Cell) -> Experiment:
+    return _restarted(cell, _effect("dedup_table"), _FORGETS, "redis", "postgresql")
+
+
+# -- payments ----------------------------------------------------------------------------------------------------------
+
+
+@claim(
+    "dup/double-submit", revision=1, kind="promise",
+    sentence="The same payment, sent several times while the core is slow, is booked once: Redis removes the others.",
+    source="S0", brokers=_ALL, deciding=_ONCE, control="no look at Redis in front of the core", profiles=_SLOWER,
+)  # fmt: skip
+def test_double_submit(cell: Cell) -> Experiment:
+    c = configurations(cell.broker)
+    work = Receiver(settings={**c.ack_after, **c.several}, work_ms=0.0, prefetch=4)
+
+    def arm(front: str) -> Workload:
+        user = Sender(settings=c.confirmed, rate_per_s=5.0, count=20)
+        # Submitted again before the core has answered, by a user who sees nothing happen.
+        users = (user, *(replace(user, again_of=0, again_ms=later_ms) for later_ms in (60.0, 120.0)))
+        core = replace(work, effect=_effect("payment", front=front, core_ms=150.0))
+        return Workload(destinations=(c.destination,), senders=users, receivers=(core, core), load_s=8.0)
+
+    return Experiment(topology=_topology(cell), treatment=arm("redis"), control=arm("none"))
+
+
+#: The core is slow for every tenth payment, when it is first asked; all payments are of one account.
+_JAMS = {"front": "none", "core_ms": 5.0, "hiccup_ms": 1000.0, "hiccup_every": 10, "accounts": 1}
+
+
+def _paid(cell: Cell, **options: object) -> Workload:
+    """Payments of one account, taken up by three at once. One that fails is put back, and tried again."""
+    c = configurations(cell.broker)
+    core = Receiver(
+        settings={**c.ack_after, "on_error": "requeue"}, work_ms=0.0, prefetch=1,
+        effect=_effect("payment", **_JAMS, **options),
+    )  # fmt: skip
+    sender = Sender(settings=c.confirmed, count=60, timeout_s=20.0)
+    return Workload(destinations=(c.destination,), senders=(sender,), receivers=(core, core, core), load_s=60.0)
+
+
+@claim(
+    "dup/response-deadline", revision=1, kind="comparison",
+    sentence="A response deadline is set against lock jams: where the core is slow at times, payments of its account go on.",
+    source="S0", brokers={"rabbitmq": ("",)}, control="no deadline", profiles=_SLOWER,
+)  # fmt: skip
+def test_response_deadline(cell: Cell) -> ComparisonExperiment:
+    return ComparisonExperiment(
+        topology=_topology(cell), treatment=_paid(cell, deadline_ms=200.0, late="called_off"), control=_paid(cell),
+        by="effect", pairs={"quick": 0, "standard": 10, "thorough": 20},
+    )  # fmt: skip
+
+
+@claim(
+    "dup/response-deadline--front-only", revision=1, kind="hazard",
+    sentence="With a deadline that the core does not know of, a payment that was told to have failed may be booked: tried "
+    "again, it is booked twice.",
+    source="ours", brokers={"rabbitmq": ("",)}, deciding=("effect_duplicated",),
+    control="the deadline goes with the request, and the core gives up, with nothing booked",
+    sharpens="dup/response-deadline", always=True, profiles=_SLOWER,
+)  # fmt: skip
+def test_response_deadline_of_the_front_only(cell: Cell) -> Experiment:
+    return Experiment(
+        topology=_topology(cell), treatment=_paid(cell, deadline_ms=200.0, late="goes_on"),
+        control=_paid(cell, deadline_ms=200.0, late="called_off"),
+    )  # fmt: skip
