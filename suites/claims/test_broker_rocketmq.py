@@ -6,13 +6,13 @@ Between a client and the brokers stands the gRPC proxy, which is a client of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from brokerproof.brokers.base import configurations
 from brokerproof.claims import claim
-from brokerproof.experiment import Cell, Experiment
+from brokerproof.experiment import Cell, Experiment, PropertyExperiment, PropertyResult
 from brokerproof.plan import Destination, Injection, Receiver, Sender, Workload
 
 _PROFILES = ("standard", "thorough")
@@ -278,4 +278,163 @@ def test_rocketmq_pull_unacknowledged(cell: Cell) -> Experiment:
     return Experiment(
         topology="single", treatment=arm(_C.ack_after), control=arm(_C.ack_first), schedule=death("receive"),
         control_schedule=death("ack"), link_groups=("consumer",),
+    )  # fmt: skip
+
+
+# -- routes, heartbeats, pulls: looked at, case by case ----------------------------------------------------------------
+# What looks is imported where it is used: it brings the engine and the client library with it.
+
+_Check = Callable[[Any, int, int], PropertyResult]
+#: Name servers expect a sign of life within 120 s, and look every 5 s. Source: RouteInfoManager.java.
+_EXPIRED_S = 140.0
+
+
+def _over(cases: Iterable[Callable[[Any], Mapping[str, Any] | None]]) -> _Check:
+    """The check that takes these one by one, up to the first that finds what disagrees with the claim."""
+    listed = tuple(cases)
+
+    def check(cluster: Any, seed: int, most: int) -> PropertyResult:
+        for n, case in enumerate(listed, 1):
+            if (found := case(cluster)) is not None:
+                return PropertyResult(cases=n, counterexample=found)
+        return PropertyResult(cases=len(listed))
+
+    return check
+
+
+def _beats_every(broker: str, period_s: float) -> Callable[[Any], Mapping[str, Any] | None]:
+    """Three heartbeats with every name server, so far apart; a tenth is for a busy machine, whose scheduler is late."""
+
+    def case(cluster: Any) -> Mapping[str, Any] | None:
+        from brokerproof.brokers.rocketmq import routes
+
+        gaps = routes.gaps_over(cluster, broker, 3.5 * period_s)
+        fits = all(
+            len(those) >= 2 and all(abs(gap - period_s) <= period_s / 10 for gap in those) for those in gaps.values()
+        )
+        return None if fits else {"broker": broker, "seconds between registrations, by name server": gaps}
+
+    return case
+
+
+@claim(
+    "broker/rocketmq-heartbeat-30s", revision=1, kind="property",
+    sentence="A broker registers with every name server, and again every 30 s.",
+    source="S3",
+    brokers={"rocketmq": _ONE}, control="the other broker, which is told to register every 10 s", profiles=_PROFILES,
+)  # fmt: skip
+def test_rocketmq_heartbeat(cell: Cell) -> PropertyExperiment:
+    return PropertyExperiment(
+        topology="two-masters", settings={"b2.registerNameServerPeriod": 10_000},
+        check=_over([_beats_every("b1", 30.0)]), control=_over([_beats_every("b2", 30.0)]),
+    )  # fmt: skip
+
+
+def _gone(limit_s: float, **what: str) -> Callable[[Any], Mapping[str, Any] | None]:
+    def case(cluster: Any) -> Mapping[str, Any] | None:
+        from brokerproof.brokers.rocketmq import routes
+
+        after = routes.gone_after(cluster, what, limit_s)
+        late = {f"{broker}, {what[broker]}": "still there" for broker, at_s in after.items() if at_s is None}
+        return {"routes lead to": late, "after seconds": limit_s} if late else None
+
+    return case
+
+
+@claim(
+    "broker/rocketmq-heartbeat-30s--gone-from-routes", revision=1, kind="property",
+    sentence="A dead broker disappears from the routes: at once when its process dies, and within 140 s when it is frozen, or cut "
+    "off from the name servers.",
+    source="(ours); RouteInfoManager.java: 120 s without a sign of life", sharpens="broker/rocketmq-heartbeat-30s",
+    brokers={"rocketmq": _ONE}, control="a broker that lives", needs=("peers",), profiles=_PROFILES,
+)  # fmt: skip
+def test_rocketmq_gone_from_routes(cell: Cell) -> PropertyExperiment:
+    return PropertyExperiment(
+        topology="two-masters", check=_over([_gone(10.0, b1="kill"), _gone(_EXPIRED_S, b1="pause", b2="partition")]),
+        control=_over([_gone(10.0, b1="nothing")]),
+    )  # fmt: skip
+
+
+@claim(
+    "broker/rocketmq-nameserver-loss--new-clients", revision=1, kind="property",
+    sentence="A client that starts while every name server is gone cannot go on: it has no routes. (The client is the gRPC "
+    "proxy.)",
+    source="(ours)", sharpens="broker/rocketmq-nameserver-loss",
+    brokers={"rocketmq": _ONE}, control="the same start with the name server there", profiles=_PROFILES,
+)  # fmt: skip
+def test_rocketmq_nameserver_loss_new_clients(cell: Cell) -> PropertyExperiment:
+    def starts(*, down: bool) -> Callable[[Any], Mapping[str, Any] | None]:
+        def case(cluster: Any) -> Mapping[str, Any] | None:
+            from brokerproof.brokers.rocketmq import routes
+
+            passed_s = routes.starts_without_routes(cluster, 40.0, name_servers_down=down)
+            return None if passed_s is None else {"a message passed after s": passed_s}
+
+        return case
+
+    return PropertyExperiment(
+        topology="single", check=_over([starts(down=True)]), control=_over([starts(down=False)])
+    )  # fmt: skip
+
+
+def _even(**given: Any) -> Callable[[Any], Mapping[str, Any] | None]:
+    """No queue has less than half, or more than twice, its share."""
+
+    def case(cluster: Any) -> Mapping[str, Any] | None:
+        from brokerproof.brokers.rocketmq import routes
+
+        counts = routes.spread(cluster, messages=_SPREAD, **given)
+        share = _SPREAD / sum(len(queues) for queues in counts.values())
+        fits = all(share / 2 <= n <= share * 2 for queues in counts.values() for n in queues)
+        return None if fits else {**given, "messages by queue": counts}
+
+    return case
+
+
+def _connected(cluster: Any) -> Mapping[str, Any] | None:
+    from brokerproof.brokers.rocketmq import routes
+
+    found = {broker: routes.connections(cluster, broker) for broker in cluster.brokers}
+    fits = all(n >= 1 for there in found.values() for n in there.values())
+    return None if fits else {"connections to name servers": found}
+
+
+_SPREAD = 160
+
+
+@claim(
+    "broker/rocketmq-route-balance", revision=1, kind="property",
+    sentence="Brokers hold connections to all name servers; clients take the routes from them, and sends are balanced over "
+    "brokers and queues, with a name server gone, and over those that are left with a broker gone.",
+    source="S3",
+    brokers={"rocketmq": _ONE}, control="one message group of an ordered topic", profiles=_PROFILES,
+)  # fmt: skip
+def test_rocketmq_route_balance(cell: Cell) -> PropertyExperiment:
+    return PropertyExperiment(
+        topology="two-masters",
+        check=_over(
+            [_connected, _even(), _even(down=("ns2",), patience_s=25.0), _even(down=("b2",), patience_s=45.0)]
+        ),
+        control=_over([_even(ordered=True)]),
+    )  # fmt: skip
+
+
+@claim(
+    "consumer/rocketmq-pull", revision=1, kind="property",
+    sentence="The consumer pulls: a message comes to it when it has asked, and does not come when it has not.",
+    source="S2 S3",
+    brokers={"rocketmq": _ONE}, control="a consumer whose request waits at the broker", profiles=_PROFILES,
+)  # fmt: skip
+def test_rocketmq_pull(cell: Cell) -> PropertyExperiment:
+    def unasked(*, asked: bool) -> Callable[[Any], Mapping[str, Any] | None]:
+        def case(cluster: Any) -> Mapping[str, Any] | None:
+            from brokerproof.brokers.rocketmq import pulling
+
+            came_s = pulling.comes(cluster, asked=asked, within_s=5.0)
+            return None if came_s is None else {"the message was on the wire after s": came_s}
+
+        return case
+
+    return PropertyExperiment(
+        topology="single", check=_over([unasked(asked=False)]), control=_over([unasked(asked=True)])
     )  # fmt: skip

@@ -75,6 +75,24 @@ class RocketmqCluster:
         self.nodes: Mapping[str, Node] = {name: ground.nodes[name] for name in (*self._brokers, *self._name_servers)}
         self.peers: ContainerPeers | None = ground.peers([*self._brokers, *self._name_servers], self._brokers)
 
+    @property
+    def brokers(self) -> tuple[str, ...]:
+        return self._brokers
+
+    @property
+    def name_servers(self) -> tuple[str, ...]:
+        return self._name_servers
+
+    @property
+    def gateway(self) -> Node:
+        """The gRPC proxy, which no fault hits."""
+        return self._ground.nodes[GATEWAY]
+
+    @property
+    def gateway_address(self) -> tuple[str, int]:
+        """On a link that no fault breaks."""
+        return self._address("admin", GATEWAY)
+
     # -- addresses -----------------------------------------------------------------------------------------------------
 
     @property
@@ -125,7 +143,8 @@ class RocketmqCluster:
         return chosen
 
     @contextlib.contextmanager
-    def _talk(self, node: str, timeout_s: float = 3.0) -> Iterator[remoting.Connection]:
+    def talk(self, node: str, timeout_s: float = 3.0) -> Iterator[remoting.Connection]:
+        """To a broker or a name server, on a link that no fault breaks."""
         with remoting.Connection(self._address("admin", node), timeout_s) as connection:
             yield connection
 
@@ -139,7 +158,7 @@ class RocketmqCluster:
         # in its log would be out of reach. So it is told, as it would have learnt. Source: BrokerController.java,
         # ``lastSyncTimeMs``.
         for broker in self._brokers:
-            with self._reaching(f"creating topic {name!r} on {broker!r}"), self._talk(broker) as to:
+            with self._reaching(f"creating topic {name!r} on {broker!r}"), self.talk(broker) as to:
                 remoting.create_topic(to, name, queues=queues, message_type=message_type)
         # The gateway remembers for 20 s that a topic is not there: it is not asked before the name server knows.
         wait_until(
@@ -154,7 +173,7 @@ class RocketmqCluster:
     def _routed(self, topic: str) -> bool:
         """Whether every name server knows that every set of brokers has the topic."""
         for name in self._name_servers:
-            with self._talk(name) as to:
+            with self.talk(name) as to:
                 if len(remoting.route(to, topic)) < len(self._layout.sets):
                     return False
         return True
@@ -177,10 +196,10 @@ class RocketmqCluster:
 
     def delete(self, destination: Destination, name: str) -> None:
         for broker in self._brokers:
-            with contextlib.suppress(*_NOT_YET), self._talk(broker) as to:
+            with contextlib.suppress(*_NOT_YET), self.talk(broker) as to:
                 to.call(remoting.DELETE_TOPIC_IN_BROKER, {"topic": name})
         for server in self._name_servers:
-            with contextlib.suppress(*_NOT_YET), self._talk(server) as to:
+            with contextlib.suppress(*_NOT_YET), self.talk(server) as to:
                 to.call(remoting.DELETE_TOPIC_IN_NAMESRV, {"topic": name})
 
     def leader(self, name: str, partition: int = 0) -> str:
@@ -231,7 +250,7 @@ class RocketmqCluster:
     def _registered(self, name_server: str = NAME_SERVER) -> dict[str, int]:
         """Node -> id of each broker that is registered there: 0 is a master."""
         by_address = {node.address: name for name, node in self._ground.nodes.items()}
-        with self._talk(name_server) as to:
+        with self.talk(name_server) as to:
             return {
                 by_address[host]: number for ids in remoting.cluster_info(to).values() for number, host in ids.items()
             }
@@ -253,12 +272,12 @@ class RocketmqCluster:
         if self._layout.controller:
             return
         for broker in brokers:
-            with contextlib.suppress(*_NOT_YET), self._talk(broker) as to:
+            with contextlib.suppress(*_NOT_YET), self.talk(broker) as to:
                 to.call(remoting.UPDATE_BROKER_CONFIG, {}, b"brokerPermission=6\n")
 
     def _replication(self) -> list[dict[str, Any]]:
         """What the master says of each slave that is connected: acknowledged offset, bytes behind, in sync."""
-        with self._talk(self.master) as to:
+        with self.talk(self.master) as to:
             status = remoting.loads(to.call(remoting.GET_BROKER_HA_STATUS, {}).body)
         names = ("addr", "slaveAckOffset", "diff", "inSync")
         return [{name: slave.get(name) for name in names} for slave in remoting.in_sync_slaves(status)]
@@ -285,7 +304,7 @@ class RocketmqCluster:
 
     def _offsets(self, broker: str, topic: str) -> Any:
         try:
-            with self._talk(broker, 1.0) as to:
+            with self.talk(broker, 1.0) as to:
                 return [list(pair) for pair in remoting.offsets_of(to, topic, remoting.queues_of(to, topic))]
         except _NOT_YET as exc:
             return type(exc).__name__
@@ -303,7 +322,7 @@ class RocketmqCluster:
         if node not in self._brokers:
             return None
         before = time.time()
-        with self._reaching(f"asking {node!r} for its time"), self._talk(node) as to:
+        with self._reaching(f"asking {node!r} for its time"), self.talk(node) as to:
             told = remoting.time_of_day(remoting.runtime_info(to))
         after = time.time()
         return told - (before + after) / 2, (after - before) / 2 + 0.5, "start and time run, in whole seconds"
@@ -318,7 +337,7 @@ class RocketmqCluster:
     def _told(self, broker: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         words = {*asked, "brokerRole", "flushDiskType", "totalReplicas", "inSyncReplicas", "minInSyncReplicas"}
         words |= {"flushIntervalCommitLog", "flushCommitLogLeastPages", "slaveReadEnable"}
-        with self._talk(broker) as to:
+        with self.talk(broker) as to:
             live = remoting.properties(to.call(remoting.GET_BROKER_CONFIG, {}).body)
             live["brokerVersionDesc"] = remoting.runtime_info(to).get("brokerVersionDesc", "")
         return {name: live[name] for name in sorted({*words, "brokerVersionDesc"}) if name in live}
@@ -341,7 +360,7 @@ class RocketmqCluster:
         """The physical offset up to which its commit log is valid; None where it does not answer."""
         if self._ground.nodes[broker].state() != "running":
             return None
-        with contextlib.suppress(*_NOT_YET, KeyError), self._talk(broker) as to:
+        with contextlib.suppress(*_NOT_YET, KeyError), self.talk(broker) as to:
             return int(remoting.runtime_info(to)["commitLogMaxOffset"])
         return None
 
@@ -354,7 +373,7 @@ class RocketmqCluster:
             del wanted["brokerRole"]
         # Whoever is a slave today may be the master tomorrow.
         for broker in self._brokers if self._layout.controller else self.masters:
-            with self._reaching(f"setting {wanted} on {broker!r}"), self._talk(broker) as to:
+            with self._reaching(f"setting {wanted} on {broker!r}"), self.talk(broker) as to:
                 to.call(remoting.UPDATE_BROKER_CONFIG, {}, configuration.text(wanted).encode())
             self._taken(broker, wanted)
         self._settings.update(wanted)
@@ -394,7 +413,7 @@ class RocketmqCluster:
         for broker in self._brokers:
             self._taken(broker, configuration.broker_settings(self.topology, broker, addresses, self._settings))
         for broker in self._brokers:
-            with self._talk(broker) as to:
+            with self.talk(broker) as to:
                 remoting.create_topic(to, _PROBE_TOPIC, queues=1, message_type="NORMAL")
         self._while_up(self._answers, "the gRPC proxy to answer")
         self.wait_healthy(_START_S)

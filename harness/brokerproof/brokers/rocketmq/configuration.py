@@ -104,12 +104,13 @@ archive={home}/{part}.jsa
 [ -e "$archive" ] && set -- -XX:SharedArchiveFile="$archive" -Xlog:cds=off -Xlog:cds+dynamic=off "$@"
 exec java -cp "$(printf '%s:' {home}/lib/*.jar)" "$@"
 """
-# Everything to the console, where the harness finds it, but for the loggers that say the same every second; of a stack
+# Everything to the console, where the harness finds it, of the name server each request that it gets too; but not the loggers that say the same every second; of a stack
 # only the top, since the proxy writes a whole one, some thirty lines, for each request that meets a dead broker.
 _LOG = """<configuration>
   <appender name="console" class="org.apache.rocketmq.logging.ch.qos.logback.core.ConsoleAppender">
     <encoder><pattern>%d{HH:mm:ss.SSS} %-5p %c{0} %m%n%ex{3}</pattern></encoder>
   </appender>
+  <logger name="RocketmqNamesrv" level="DEBUG"/>
   <logger name="RocketmqRemoting" level="WARN"/>
   <logger name="RocketmqPop" level="WARN"/>
   <logger name="RocketmqPopLite" level="WARN"/>
