@@ -228,7 +228,7 @@ class RocketmqCluster:
                 if not seen["replication"]:
                     # A slave that registered before its master has not heard where that is.
                     self._nudge([b for b in self._brokers if b != self.master])
-                if not seen["replication"] or any(not s["inSync"] or s["diff"] for s in seen["replication"]):
+                if not seen["replication"] or not all(map(self._caught_up, seen["replication"])):
                     return False
             with Gateway(self._address("admin", GATEWAY)) as gateway:
                 gateway.pass_through(_PROBE_TOPIC, "NORMAL", _PROBE_TOPIC)
@@ -239,6 +239,10 @@ class RocketmqCluster:
 
         wait_until(healthy, timeout_s, f"cluster {self._ground.name!r} healthy", interval_s=0.2, retry_on=_NOT_YET,
                    last_state=last)  # fmt: skip
+
+    def _caught_up(self, slave: Mapping[str, Any]) -> bool:
+        """One that only learns is never one of the in-sync replicas."""
+        return not slave["diff"] and (slave["inSync"] or bool(self._settings.get("asyncLearner")))
 
     def _states(self) -> dict[str, Any]:
         return {"states": {n: node.state() for n, node in {**self.nodes, GATEWAY: self._ground.nodes[GATEWAY]}.items()}}
