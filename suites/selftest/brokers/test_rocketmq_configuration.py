@@ -47,3 +47,25 @@ def test_settings_of_one_node_reach_that_node_alone() -> None:
     assert first["flushDiskType"] == second["flushDiskType"] == "SYNC_FLUSH"
     assert name_server_settings("two-masters", "ns2", ADDRESSES, settings)["listenBacklog"] == 7
     assert "listenBacklog" not in name_server_settings("two-masters", "ns", ADDRESSES, settings)
+
+
+@pytest.mark.parametrize(
+    ("topology", "registered", "complete"),
+    [
+        ("single", {"b1": 0}, True),
+        ("single", {}, False),
+        ("master-slave", {"m1": 0, "s1": 1}, True),
+        ("master-slave", {"m1": 0}, False),
+        ("master-slave", {"m1": 1, "s1": 0}, False),
+        ("controller", {"b1": 2, "b2": 0}, True),
+        ("controller", {"b1": 0, "b2": 2}, True),
+        ("controller", {"b1": 1, "b2": 2}, False),
+        ("controller", {"b1": 0, "b2": 0}, False),
+        ("two-masters", {"b1": 0, "b2": 0}, True),
+        ("two-masters", {"b1": 0}, False),
+    ],
+)
+def test_a_cluster_is_complete_when_each_set_has_its_master(
+    topology: str, registered: dict[str, int], complete: bool
+) -> None:
+    assert LAYOUTS[topology].complete(registered) is complete

@@ -220,7 +220,7 @@ class RocketmqCluster:
             if set(seen["states"].values()) != {"running"}:
                 return False
             seen["registered"] = {name: self._registered(name) for name in self._name_servers}
-            if not all(self._complete(told) for told in seen["registered"].values()):
+            if not all(self._layout.complete(told) for told in seen["registered"].values()):
                 self._nudge([b for b in self._brokers if any(b not in told for told in seen["registered"].values())])
                 return False
             if self._replicated:
@@ -258,15 +258,6 @@ class RocketmqCluster:
             return {
                 by_address[host]: number for ids in remoting.cluster_info(to).values() for number, host in ids.items()
             }
-
-    def _complete(self, registered: Mapping[str, int]) -> bool:
-        """Whether all brokers are registered, one of each set as its master; without a controller that is the first."""
-        if set(registered) != set(self._brokers):
-            return False
-        led = [[node for node in nodes if registered[node] == 0] for nodes in self._layout.sets]
-        if self._layout.controller:
-            return all(len(masters) == 1 for masters in led)
-        return led == [[nodes[0]] for nodes in self._layout.sets]
 
     def _nudge(self, brokers: Sequence[str]) -> None:
         """A broker that starts before its name server tries again only after 10 s. It also registers at once when its
@@ -425,7 +416,7 @@ class RocketmqCluster:
     def _all_registered(self) -> bool:
         for name in self._name_servers:
             registered = self._registered(name)
-            if not self._complete(registered):
+            if not self._layout.complete(registered):
                 self._nudge([b for b in self._brokers if b not in registered])
                 return False
         return True

@@ -42,6 +42,17 @@ class Layout:
     def set_of(self, node: str) -> tuple[str, ...]:
         return next(nodes for nodes in self.sets if node in nodes)
 
+    def complete(self, registered: Mapping[str, int]) -> bool:
+        """Whether all brokers are registered, one of each set as its master; without a controller that is the first.
+
+        registered: node -> id, as a name server has it: 0 is a master."""
+        if set(registered) != set(self.brokers):
+            return False
+        led = [[node for node in nodes if registered[node] == 0] for nodes in self.sets]
+        if self.controller:
+            return all(len(masters) == 1 for masters in led)
+        return led == [[nodes[0]] for nodes in self.sets]
+
 
 LAYOUTS: Mapping[str, Layout] = {
     "single": Layout(explained="name server, one master broker, gRPC proxy", sets=(("b1",),)),
