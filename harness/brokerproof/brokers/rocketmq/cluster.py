@@ -436,6 +436,13 @@ class RocketmqCluster:
     def _answers(self) -> bool:
         return self._link("admin", GATEWAY).greet(1.0).answered
 
+    def renew_gateway(self) -> None:
+        """Ends the gRPC proxy and starts it again, once all brokers are registered: it would end itself without them."""
+        wait_until(self._all_registered, _START_S, "the brokers to register with the name server", retry_on=_NOT_YET)
+        if self.gateway.state() == "running":
+            self.gateway.kill()
+        self.gateway.start()
+
     def _while_up(self, condition: Callable[[], bool], why: str) -> None:
         """Waits for a condition; a node that exits meanwhile ends it with that node's last words."""
 

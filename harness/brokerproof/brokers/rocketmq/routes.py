@@ -22,7 +22,7 @@ from datetime import datetime
 from ipaddress import ip_address
 from typing import Any
 
-from brokerproof.brokers.base import Node, both_ways
+from brokerproof.brokers.base import both_ways
 from brokerproof.brokers.rocketmq import remoting
 from brokerproof.brokers.rocketmq.cluster import RocketmqCluster
 from brokerproof.brokers.rocketmq.configuration import NAME_SERVER_PORT
@@ -197,7 +197,7 @@ def starts_without_routes(cluster: RocketmqCluster, for_s: float, *, name_server
     passed: float | None = None
     with contextlib.ExitStack() as healing:
         healing.callback(cluster.wait_healthy, _HEALTHY_S)
-        healing.callback(_up, cluster.gateway)
+        healing.callback(cluster.renew_gateway)
         for name in cluster.name_servers if name_servers_down else ():
             healing.enter_context(_between(cluster.nodes[name].kill, cluster.nodes[name].start))
         cluster.gateway.kill()
@@ -213,12 +213,6 @@ def starts_without_routes(cluster: RocketmqCluster, for_s: float, *, name_server
             wait_until(passes, for_s, "a message to pass", interval_s=0.2, retry_on=_NOT_YET)
             passed = round(time.monotonic() - start, 2)
     return passed
-
-
-def _up(node: Node) -> None:
-    """One that had no name server at its start has ended itself."""
-    if node.state() == "exited":
-        node.start()
 
 
 def _node(cluster: RocketmqCluster, name: str) -> ContainerNode:
