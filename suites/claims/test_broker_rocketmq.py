@@ -96,8 +96,8 @@ def test_rocketmq_sync_replication_in_sync_set(cell: Cell) -> Experiment:
     deciding=("given_up", "effect_lost"), control="the broker is gone instead, for 15 s", profiles=_PROFILES,
 )  # fmt: skip
 def test_rocketmq_nameserver_loss(cell: Cell) -> Experiment:
-    # Three of the proxy's looks at the routes, and two of the brokers' heartbeats, come to nothing.
-    load_s = 65.0
+    # Two of the proxy's looks at the routes, and one or two of the brokers' heartbeats, come to nothing.
+    load_s = 50.0
     arm = Workload(
         destinations=(_C.destination,),
         senders=(Sender(settings=_C.confirmed, rate_per_s=_RATE_PER_S, timeout_s=10.0),),
@@ -302,13 +302,13 @@ def _over(cases: Iterable[Callable[[Any], Mapping[str, Any] | None]]) -> _Check:
     return check
 
 
-def _beats_every(broker: str, period_s: float) -> Callable[[Any], Mapping[str, Any] | None]:
-    """Three heartbeats with every name server, so far apart; a tenth is for a busy machine, whose scheduler is late."""
+def _beats_every(broker: str, period_s: float, for_s: float) -> Callable[[Any], Mapping[str, Any] | None]:
+    """Three heartbeats or more with every name server, so far apart; a tenth is for a busy machine."""
 
     def case(cluster: Any) -> Mapping[str, Any] | None:
         from brokerproof.brokers.rocketmq import routes
 
-        gaps = routes.gaps_over(cluster, broker, 3.5 * period_s)
+        gaps = routes.gaps_over(cluster, broker, for_s)
         fits = all(
             len(those) >= 2 and all(abs(gap - period_s) <= period_s / 10 for gap in those) for those in gaps.values()
         )
@@ -326,7 +326,8 @@ def _beats_every(broker: str, period_s: float) -> Callable[[Any], Mapping[str, A
 def test_rocketmq_heartbeat(cell: Cell) -> PropertyExperiment:
     return PropertyExperiment(
         topology="two-masters", settings={"b2.registerNameServerPeriod": 10_000},
-        check=_over([_beats_every("b1", 30.0)]), control=_over([_beats_every("b2", 30.0)]),
+        check=_over([_beats_every("b1", 30.0, for_s=100.0)]),
+        control=_over([_beats_every("b2", 30.0, for_s=45.0)]),
     )  # fmt: skip
 
 
