@@ -1,6 +1,6 @@
-"""RocketMQ as a cluster: a name server, a broker or a master with its slave, and a gRPC proxy started after them.
+"""RocketMQ as a cluster: name servers, sets of brokers, and a gRPC proxy started after them.
 
-    client --toxiproxy--> p1 (gRPC proxy) --> b1 | m1 ==> s1          ns <-- all of them
+    client --toxiproxy--> p1 (gRPC proxy) --> b1 | m1 ==> s1 | b1 <=> b2 | b1, b2          ns <-- all of them
 
 Clients speak gRPC to ``p1``. It counts as a client: it is no node that faults break, and peer cuts (brokers and name
 server) spare its links. Set-up, health and the final read speak the remoting protocol to the brokers, each through an
@@ -20,7 +20,7 @@ from typing import Any
 from brokerproof.brokers.base import LINK_GROUPS, Json, Link, Node
 from brokerproof.brokers.rocketmq import configuration, places, remoting
 from brokerproof.brokers.rocketmq import gateway as grpc_gateway
-from brokerproof.brokers.rocketmq.configuration import BROKERS, GATEWAY, NAME_SERVER, PORTS, STORE
+from brokerproof.brokers.rocketmq.configuration import GATEWAY, LAYOUTS, NAME_SERVER, STORE, Layout
 from brokerproof.brokers.rocketmq.gateway import Gateway, GatewayError
 from brokerproof.errors import DeadlineError, HarnessError, ProvisionError, unknown
 from brokerproof.plan import Destination
@@ -41,7 +41,7 @@ _NOT_YET = (OSError, remoting.RemotingError, remoting.ProtocolError, GatewayErro
 class RocketmqCluster:
     """A running cluster. Made by ``BROKER.start`` or ``BROKER.attach``.
 
-    read_from: where the final read looks: "master", "slave", or "" for the master while it runs, else the slave.
+    read_from: where the final read looks: "master", "slave", or "" for each master while it runs, else its slave.
     """
 
     product = "rocketmq"
@@ -57,7 +57,11 @@ class RocketmqCluster:
         self.read_from = ""
         self._ground = ground
         self._settings = dict(settings)
-        self._brokers = BROKERS[topology]
+        self._layout = LAYOUTS[topology]
+        self._brokers = self._layout.brokers
+        self._name_servers = self._layout.name_servers
+        #: The master of each set as it was when somebody last said.
+        self._masters = [nodes[0] for nodes in self._layout.sets]
         self._launched: list[ContainerNode] = []
         self._links = {link.name: link for link in ground.links}
         for link in ground.links:
@@ -67,28 +71,58 @@ class RocketmqCluster:
             if link.group != "admin":
                 # Carries oneway sends, which gRPC has not: one client link with the gateway's, broken with it.
                 link.node = GATEWAY
-        #: Brokers and name server. Not the gateway, which counts as a client.
-        self.nodes: Mapping[str, Node] = {name: ground.nodes[name] for name in (*self._brokers, NAME_SERVER)}
-        self.peers: ContainerPeers | None = ground.peers([*self._brokers, NAME_SERVER], self._brokers)
+        #: Brokers and name servers. Not the gateway, which counts as a client.
+        self.nodes: Mapping[str, Node] = {name: ground.nodes[name] for name in (*self._brokers, *self._name_servers)}
+        self.peers: ContainerPeers | None = ground.peers([*self._brokers, *self._name_servers], self._brokers)
+
+    @property
+    def brokers(self) -> tuple[str, ...]:
+        return self._brokers
+
+    @property
+    def name_servers(self) -> tuple[str, ...]:
+        return self._name_servers
+
+    @property
+    def gateway(self) -> Node:
+        """The gRPC proxy, which no fault hits."""
+        return self._ground.nodes[GATEWAY]
+
+    @property
+    def gateway_address(self) -> tuple[str, int]:
+        """On a link that no fault breaks."""
+        return self._address("admin", GATEWAY)
 
     # -- addresses -----------------------------------------------------------------------------------------------------
 
     @property
+    def masters(self) -> list[str]:
+        """The master of each set of brokers. A controller's choice is the name server's to tell; the last that it told
+        while it is away."""
+        if self._layout.controller:
+            with contextlib.suppress(*_NOT_YET):
+                told = self._registered()
+                self._masters = [next((n for n in nodes if told.get(n) == 0), was)
+                                 for nodes, was in zip(self._layout.sets, self._masters, strict=True)]  # fmt: skip
+        return self._masters
+
+    @property
     def master(self) -> str:
-        return self._brokers[0]
+        return self.masters[0]
 
     def links(self, group: str) -> Sequence[Link]:
         """All links of the group go to the gateway ``p1``, but for those of ``admin``."""
         return self._ground.links_of(group)
 
     def endpoint(self, group: str, name: str | None = None) -> Json:
-        """``grpc``: the gateway. ``brokers``: remoting addresses of this group (oneway sends; the final read).
-        ``setup``: remoting addresses that no fault breaks, for making consumer groups."""
+        """``grpc``: the gateway. ``brokers``: remoting addresses of this group (oneway sends).
+        ``setup``: remoting addresses that no fault breaks, for making consumer groups and for the final read, which is of
+        ``read_from``."""
         return {
             "grpc": list(self._address(group, GATEWAY)),
             "brokers": {b: list(self._address(group, b)) for b in self._brokers if f"{group}-{b}" in self._links},
             "setup": {b: list(self._address("admin", b)) for b in self._brokers},
-            "master": self.master,
+            "masters": list(self.masters),
             "read_from": self._reading(),
         }
 
@@ -98,14 +132,19 @@ class RocketmqCluster:
     def _link(self, group: str, node: str) -> ProxyLink:
         return self._links[f"{group}-{node}"]
 
-    def _reading(self) -> str:
-        if self.read_from:
-            return self._brokers[-1] if self.read_from == "slave" else self.master
-        up = [b for b in self._brokers if self._ground.nodes[b].state() == "running"]
-        return up[0] if up else self.master
+    def _reading(self) -> list[str]:
+        """Of each set the node to read."""
+        chosen = []
+        for nodes, master in zip(self._layout.sets, self.masters, strict=True):
+            slaves = [node for node in nodes if node != master]
+            up = [node for node in (master, *slaves) if self._ground.nodes[node].state() == "running"]
+            by_role = {"slave": slaves, "master": [master], "": up}[self.read_from]
+            chosen.append((by_role or [master])[0])
+        return chosen
 
     @contextlib.contextmanager
-    def _talk(self, node: str, timeout_s: float = 3.0) -> Iterator[remoting.Connection]:
+    def talk(self, node: str, timeout_s: float = 3.0) -> Iterator[remoting.Connection]:
+        """To a broker or a name server, on a link that no fault breaks."""
         with remoting.Connection(self._address("admin", node), timeout_s) as connection:
             yield connection
 
@@ -119,7 +158,7 @@ class RocketmqCluster:
         # in its log would be out of reach. So it is told, as it would have learnt. Source: BrokerController.java,
         # ``lastSyncTimeMs``.
         for broker in self._brokers:
-            with self._reaching(f"creating topic {name!r} on {broker!r}"), self._talk(broker) as to:
+            with self._reaching(f"creating topic {name!r} on {broker!r}"), self.talk(broker) as to:
                 remoting.create_topic(to, name, queues=queues, message_type=message_type)
         # The gateway remembers for 20 s that a topic is not there: it is not asked before the name server knows.
         wait_until(
@@ -132,8 +171,11 @@ class RocketmqCluster:
         self._pass_through(name, message_type, 30)
 
     def _routed(self, topic: str) -> bool:
-        with self._talk(NAME_SERVER) as to:
-            to.call(remoting.GET_ROUTEINFO_BY_TOPIC, {"topic": topic, "acceptStandardJsonOnly": True})
+        """Whether every name server knows that every set of brokers has the topic."""
+        for name in self._name_servers:
+            with self.talk(name) as to:
+                if len(remoting.route(to, topic)) < len(self._layout.sets):
+                    return False
         return True
 
     def _pass_through(self, topic: str, message_type: str, timeout_s: float) -> None:
@@ -154,13 +196,14 @@ class RocketmqCluster:
 
     def delete(self, destination: Destination, name: str) -> None:
         for broker in self._brokers:
-            with contextlib.suppress(*_NOT_YET), self._talk(broker) as to:
+            with contextlib.suppress(*_NOT_YET), self.talk(broker) as to:
                 to.call(remoting.DELETE_TOPIC_IN_BROKER, {"topic": name})
-        with contextlib.suppress(*_NOT_YET), self._talk(NAME_SERVER) as to:
-            to.call(remoting.DELETE_TOPIC_IN_NAMESRV, {"topic": name})
+        for server in self._name_servers:
+            with contextlib.suppress(*_NOT_YET), self.talk(server) as to:
+                to.call(remoting.DELETE_TOPIC_IN_NAMESRV, {"topic": name})
 
     def leader(self, name: str, partition: int = 0) -> str:
-        """The master: without a controller no other broker ever takes writes."""
+        """The master, of the first set where there are more: without a controller no other broker ever takes writes."""
         return self.master
 
     def replicas(self, name: str) -> Sequence[str]:
@@ -176,16 +219,16 @@ class RocketmqCluster:
             seen.update(self._states())
             if set(seen["states"].values()) != {"running"}:
                 return False
-            seen["registered"] = self._registered()
-            if seen["registered"].get(self.master) != list(range(len(self._brokers))):
-                self._nudge(seen["registered"].get(self.master, []))
+            seen["registered"] = {name: self._registered(name) for name in self._name_servers}
+            if not all(self._layout.complete(told) for told in seen["registered"].values()):
+                self._nudge([b for b in self._brokers if any(b not in told for told in seen["registered"].values())])
                 return False
-            if len(self._brokers) > 1:
+            if self._replicated:
                 seen["replication"] = self._replication()
                 if not seen["replication"]:
                     # A slave that registered before its master has not heard where that is.
-                    self._nudge([0])
-                if not seen["replication"] or any(not s["inSync"] or s["diff"] for s in seen["replication"]):
+                    self._nudge([b for b in self._brokers if b != self.master])
+                if not seen["replication"] or not all(map(self._caught_up, seen["replication"])):
                     return False
             with Gateway(self._address("admin", GATEWAY)) as gateway:
                 gateway.pass_through(_PROBE_TOPIC, "NORMAL", _PROBE_TOPIC)
@@ -197,24 +240,39 @@ class RocketmqCluster:
         wait_until(healthy, timeout_s, f"cluster {self._ground.name!r} healthy", interval_s=0.2, retry_on=_NOT_YET,
                    last_state=last)  # fmt: skip
 
+    def _caught_up(self, slave: Mapping[str, Any]) -> bool:
+        """One that only learns is never one of the in-sync replicas."""
+        return not slave["diff"] and (slave["inSync"] or bool(self._settings.get("asyncLearner")))
+
     def _states(self) -> dict[str, Any]:
-        return {"states": {n: self._ground.nodes[n].state() for n in (*self._brokers, NAME_SERVER, GATEWAY)}}
+        return {"states": {n: node.state() for n, node in {**self.nodes, GATEWAY: self._ground.nodes[GATEWAY]}.items()}}
 
-    def _registered(self) -> dict[str, list[int]]:
-        with self._talk(NAME_SERVER) as to:
-            return remoting.cluster_info(to)
+    @property
+    def _replicated(self) -> bool:
+        return any(len(nodes) > 1 for nodes in self._layout.sets)
 
-    def _nudge(self, registered: Sequence[int]) -> None:
+    def _registered(self, name_server: str = NAME_SERVER) -> dict[str, int]:
+        """Node -> id of each broker that is registered there: 0 is a master."""
+        by_address = {node.address: name for name, node in self._ground.nodes.items()}
+        with self.talk(name_server) as to:
+            return {
+                by_address[host]: number for ids in remoting.cluster_info(to).values() for number, host in ids.items()
+            }
+
+    def _nudge(self, brokers: Sequence[str]) -> None:
         """A broker that starts before its name server tries again only after 10 s. It also registers at once when its
-        permission is set, here to what it is (6, read and write). Source: AdminBrokerProcessor.updateBrokerConfig."""
-        for i, broker in enumerate(self._brokers):
-            if i not in registered:
-                with contextlib.suppress(*_NOT_YET), self._talk(broker) as to:
-                    to.call(remoting.UPDATE_BROKER_CONFIG, {}, b"brokerPermission=6\n")
+        permission is set, here to what it is (6, read and write). Source: AdminBrokerProcessor.updateBrokerConfig.
+
+        With a controller a broker registers as soon as it has a role, and not before."""
+        if self._layout.controller:
+            return
+        for broker in brokers:
+            with contextlib.suppress(*_NOT_YET), self.talk(broker) as to:
+                to.call(remoting.UPDATE_BROKER_CONFIG, {}, b"brokerPermission=6\n")
 
     def _replication(self) -> list[dict[str, Any]]:
         """What the master says of each slave that is connected: acknowledged offset, bytes behind, in sync."""
-        with self._talk(self.master) as to:
+        with self.talk(self.master) as to:
             status = remoting.loads(to.call(remoting.GET_BROKER_HA_STATUS, {}).body)
         names = ("addr", "slaveAckOffset", "diff", "inSync")
         return [{name: slave.get(name) for name in names} for slave in remoting.in_sync_slaves(status)]
@@ -230,7 +288,7 @@ class RocketmqCluster:
     def observe(self, names: Sequence[str]) -> Json:
         seen: dict[str, Any] = {"master": self.master, **self._states()}
         for key, look in (("registered", self._registered), ("replication", self._replication)):
-            if key == "replication" and len(self._brokers) == 1:
+            if key == "replication" and not self._replicated:
                 continue
             try:
                 seen[key] = look()
@@ -241,7 +299,7 @@ class RocketmqCluster:
 
     def _offsets(self, broker: str, topic: str) -> Any:
         try:
-            with self._talk(broker, 1.0) as to:
+            with self.talk(broker, 1.0) as to:
                 return [list(pair) for pair in remoting.offsets_of(to, topic, remoting.queues_of(to, topic))]
         except _NOT_YET as exc:
             return type(exc).__name__
@@ -259,7 +317,7 @@ class RocketmqCluster:
         if node not in self._brokers:
             return None
         before = time.time()
-        with self._reaching(f"asking {node!r} for its time"), self._talk(node) as to:
+        with self._reaching(f"asking {node!r} for its time"), self.talk(node) as to:
             told = remoting.time_of_day(remoting.runtime_info(to))
         after = time.time()
         return told - (before + after) / 2, (after - before) / 2 + 0.5, "start and time run, in whole seconds"
@@ -274,7 +332,7 @@ class RocketmqCluster:
     def _told(self, broker: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         words = {*asked, "brokerRole", "flushDiskType", "totalReplicas", "inSyncReplicas", "minInSyncReplicas"}
         words |= {"flushIntervalCommitLog", "flushCommitLogLeastPages", "slaveReadEnable"}
-        with self._talk(broker) as to:
+        with self.talk(broker) as to:
             live = remoting.properties(to.call(remoting.GET_BROKER_CONFIG, {}).body)
             live["brokerVersionDesc"] = remoting.runtime_info(to).get("brokerVersionDesc", "")
         return {name: live[name] for name in sorted({*words, "brokerVersionDesc"}) if name in live}
@@ -297,21 +355,27 @@ class RocketmqCluster:
         """The physical offset up to which its commit log is valid; None where it does not answer."""
         if self._ground.nodes[broker].state() != "running":
             return None
-        with contextlib.suppress(*_NOT_YET, KeyError), self._talk(broker) as to:
+        with contextlib.suppress(*_NOT_YET, KeyError), self.talk(broker) as to:
             return int(remoting.runtime_info(to)["commitLogMaxOffset"])
         return None
 
     def adjust(self, settings: Json) -> None:
         """See ``brokers.base.Adjustable``. The broker writes them to its file as well, so they outlive a restart."""
         wanted = {**configuration.LIVE, **settings}
-        with self._reaching(f"setting {wanted} on {self.master!r}"), self._talk(self.master) as to:
-            to.call(remoting.UPDATE_BROKER_CONFIG, {}, configuration.text(wanted).encode())
-        self._taken(self.master, wanted)
+        if self._layout.controller:
+            if "brokerRole" in settings:
+                raise ProvisionError("brokerRole is the controller's to set; leave it out, or take another topology")
+            del wanted["brokerRole"]
+        # Whoever is a slave today may be the master tomorrow.
+        for broker in self._brokers if self._layout.controller else self.masters:
+            with self._reaching(f"setting {wanted} on {broker!r}"), self.talk(broker) as to:
+                to.call(remoting.UPDATE_BROKER_CONFIG, {}, configuration.text(wanted).encode())
+            self._taken(broker, wanted)
         self._settings.update(wanted)
 
     def _proxy_settings(self) -> dict[str, Any]:
         addresses = {name: node.address for name, node in self._ground.nodes.items()}
-        return configuration.proxy_settings(addresses, self._settings)
+        return configuration.proxy_settings(self.topology, addresses, self._settings)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -325,30 +389,36 @@ class RocketmqCluster:
         """Launches the nodes and waits until a message went through and came back."""
         image = images.ensure("rocketmq", self.version).tag
         addresses = {name: node.address for name, node in self._ground.nodes.items()}
-        specs = [configuration.name_server(image, self.version)]
+        specs = []
+        for name in self._name_servers:
+            settings = configuration.name_server_settings(self.topology, name, addresses, self._settings)
+            specs.append(configuration.name_server(image, self.version, name, settings))
         for broker in self._brokers:
             settings = configuration.broker_settings(self.topology, broker, addresses, self._settings)
             specs.append(configuration.broker(image, self.version, broker, settings))
         with ThreadPoolExecutor(len(specs)) as pool:
             self._launched = list(pool.map(self._ground.launch, specs))
-        progress(f"{self._ground.name}: name server and {', '.join(self._brokers)} started")
+        progress(f"{self._ground.name}: {', '.join(self.nodes)} started")
         self._while_up(self._all_registered, "the brokers to register with the name server")
-        self._nudge([0])  # the slave, if there is one, learns at this where its master is
+        # The slave, if there is one, learns at this where its master is.
+        self._nudge([b for b in self._brokers if b not in self.masters])
         # It looks for a broker to keep its system topic on, once, and exits without one.
         self._launched.append(self._ground.launch(configuration.gateway(image, self.version, self._proxy_settings())))
         progress(f"{self._ground.name}: brokers registered, gRPC proxy started")
         for broker in self._brokers:
             self._taken(broker, configuration.broker_settings(self.topology, broker, addresses, self._settings))
-        with self._talk(self.master) as to:
-            remoting.create_topic(to, _PROBE_TOPIC, queues=1, message_type="NORMAL")
+        for broker in self._brokers:
+            with self.talk(broker) as to:
+                remoting.create_topic(to, _PROBE_TOPIC, queues=1, message_type="NORMAL")
         self._while_up(self._answers, "the gRPC proxy to answer")
         self.wait_healthy(_START_S)
 
     def _all_registered(self) -> bool:
-        registered = self._registered().get(self.master, [])
-        if registered != list(range(len(self._brokers))):
-            self._nudge(registered)
-            return False
+        for name in self._name_servers:
+            registered = self._registered(name)
+            if not self._layout.complete(registered):
+                self._nudge([b for b in self._brokers if b not in registered])
+                return False
         return True
 
     def _taken(self, broker: str, asked: Mapping[str, Any]) -> None:
@@ -366,6 +436,13 @@ class RocketmqCluster:
     def _answers(self) -> bool:
         return self._link("admin", GATEWAY).greet(1.0).answered
 
+    def renew_gateway(self) -> None:
+        """Ends the gRPC proxy and starts it again, once all brokers are registered: it would end itself without them."""
+        wait_until(self._all_registered, _START_S, "the brokers to register with the name server", retry_on=_NOT_YET)
+        if self.gateway.state() == "running":
+            self.gateway.kill()
+        self.gateway.start()
+
     def _while_up(self, condition: Callable[[], bool], why: str) -> None:
         """Waits for a condition; a node that exits meanwhile ends it with that node's last words."""
 
@@ -382,25 +459,24 @@ class Rocketmq:
 
     product = "rocketmq"
     versions = ("5.5.0", "5.3.3")
-    topologies: Mapping[str, str] = {
-        "single": "name server, one master broker, gRPC proxy",
-        "master-slave": "name server, a master and its slave (asynchronous unless brokerRole=SYNC_MASTER), gRPC proxy",
-    }
+    topologies: Mapping[str, str] = {name: layout.explained for name, layout in LAYOUTS.items()}
     capabilities = frozenset({"peers", "several_consumers_per_lane", "fifo", "slave"})
     capability_versions: Mapping[str, str] = {}
     live_settings = frozenset(configuration.LIVE)
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
               progress: Callable[[str], None], equipment: Sequence[str] = ()) -> RocketmqCluster:  # fmt: skip
-        brokers = self._brokers(topology)
-        links = [LinkSpec(group, GATEWAY, PORTS[GATEWAY]) for group in LINK_GROUPS]
-        links += [LinkSpec(group, brokers[0], configuration.BROKER_PORT) for group in ("producer", "sham")]
-        links += [LinkSpec("admin", broker, configuration.BROKER_PORT) for broker in brokers]
-        links.append(LinkSpec("admin", NAME_SERVER, PORTS[NAME_SERVER]))
+        layout = self._layout(topology)
+        links = [LinkSpec(group, GATEWAY, configuration.GATEWAY_PORT) for group in LINK_GROUPS]
+        # Oneway sends go to the master, whoever that may come to be.
+        to = layout.brokers if layout.controller else layout.brokers[:1]
+        links += [LinkSpec(group, b, configuration.BROKER_PORT) for group in ("producer", "sham") for b in to]
+        links += [LinkSpec("admin", broker, configuration.BROKER_PORT) for broker in layout.brokers]
+        links += [LinkSpec("admin", name, configuration.NAME_SERVER_PORT) for name in layout.name_servers]
         ground = Ground.open(
             name=name,
             run=run,
-            nodes=[*brokers, NAME_SERVER, GATEWAY],
+            nodes=[*layout.brokers, *layout.name_servers, GATEWAY],
             links=links,
             opening=grpc_gateway.OPENING,
             equipment=equipment,
@@ -419,14 +495,14 @@ class Rocketmq:
         return cluster
 
     def attach(self, *, version: str, topology: str, settings: Json, name: str, run: str) -> RocketmqCluster:
-        self._brokers(topology)
+        self._layout(topology)
         ground = Ground.attach(name=name, run=run, opening=grpc_gateway.OPENING)
         return RocketmqCluster(ground, version=version, topology=topology, settings=settings)
 
-    def _brokers(self, topology: str) -> tuple[str, ...]:
-        if topology not in BROKERS:
-            raise unknown("rocketmq topology", topology, BROKERS)
-        return BROKERS[topology]
+    def _layout(self, topology: str) -> Layout:
+        if topology not in LAYOUTS:
+            raise unknown("rocketmq topology", topology, LAYOUTS)
+        return LAYOUTS[topology]
 
 
 BROKER = Rocketmq()

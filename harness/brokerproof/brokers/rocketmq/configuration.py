@@ -8,18 +8,67 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from brokerproof.runtime.node import NodeSpec
 
 CLUSTER = "brokerproof"
 NAME_SERVER, GATEWAY = "ns", "p1"
-#: Topology -> broker nodes, the master first.
-BROKERS: Mapping[str, tuple[str, ...]] = {"single": ("b1",), "master-slave": ("m1", "s1")}
-PORTS = {NAME_SERVER: 9876, GATEWAY: 8081}
-BROKER_PORT, HA_PORT = 10911, 10912
+NAME_SERVER_PORT, GATEWAY_PORT = 9876, 8081
+BROKER_PORT, HA_PORT, CONTROLLER_PORT = 10911, 10912, 9878
 STORE = "/home/rocketmq/store"
 _HOME = "/home/rocketmq"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What a topology is made of.
+
+    sets: the nodes of each set of brokers that share a name, which is the first one's; that one is the master, unless
+        there is a controller, which chooses.
+    controller: whether the name server has one in it, which elects another master when the one there is dies.
+    """
+
+    explained: str
+    sets: tuple[tuple[str, ...], ...]
+    name_servers: tuple[str, ...] = (NAME_SERVER,)
+    controller: bool = False
+
+    @property
+    def brokers(self) -> tuple[str, ...]:
+        return tuple(node for nodes in self.sets for node in nodes)
+
+    def set_of(self, node: str) -> tuple[str, ...]:
+        return next(nodes for nodes in self.sets if node in nodes)
+
+    def complete(self, registered: Mapping[str, int]) -> bool:
+        """Whether all brokers are registered, one of each set as its master; without a controller that is the first.
+
+        registered: node -> id, as a name server has it: 0 is a master."""
+        if set(registered) != set(self.brokers):
+            return False
+        led = [[node for node in nodes if registered[node] == 0] for nodes in self.sets]
+        if self.controller:
+            return all(len(masters) == 1 for masters in led)
+        return led == [[nodes[0]] for nodes in self.sets]
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "single": Layout(explained="name server, one master broker, gRPC proxy", sets=(("b1",),)),
+    "master-slave": Layout(
+        explained="name server, a master and its slave (asynchronous unless brokerRole=SYNC_MASTER), gRPC proxy",
+        sets=(("m1", "s1"),),
+    ),
+    "controller": Layout(
+        explained="name server with a controller in it, two brokers of which it makes one the master, gRPC proxy",
+        sets=(("b1", "b2"),), controller=True,
+    ),
+    "two-masters": Layout(
+        explained="two name servers, two masters without slaves, gRPC proxy",
+        sets=(("b1",), ("b2",)), name_servers=(NAME_SERVER, "ns2"),
+    ),
+}  # fmt: skip
 
 _BROKER: Mapping[str, Any] = {
     "brokerClusterName": CLUSTER,
@@ -66,12 +115,13 @@ archive={home}/{part}.jsa
 [ -e "$archive" ] && set -- -XX:SharedArchiveFile="$archive" -Xlog:cds=off -Xlog:cds+dynamic=off "$@"
 exec java -cp "$(printf '%s:' {home}/lib/*.jar)" "$@"
 """
-# Everything to the console, where the harness finds it, but for the loggers that say the same every second; of a stack
+# Everything to the console, where the harness finds it, of the name server each request that it gets too; but not the loggers that say the same every second; of a stack
 # only the top, since the proxy writes a whole one, some thirty lines, for each request that meets a dead broker.
 _LOG = """<configuration>
   <appender name="console" class="org.apache.rocketmq.logging.ch.qos.logback.core.ConsoleAppender">
     <encoder><pattern>%d{HH:mm:ss.SSS} %-5p %c{0} %m%n%ex{3}</pattern></encoder>
   </appender>
+  <logger name="RocketmqNamesrv" level="DEBUG"/>
   <logger name="RocketmqRemoting" level="WARN"/>
   <logger name="RocketmqPop" level="WARN"/>
   <logger name="RocketmqPopLite" level="WARN"/>
@@ -89,24 +139,48 @@ def broker_settings(
     topology: str, node: str, addresses: Mapping[str, str], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The broker's configuration file as a mapping, the plan's settings last."""
-    brokers = BROKERS[topology]
-    first = brokers[0]
+    layout = LAYOUTS[topology]
+    first, *slaves = layout.set_of(node)
     made: dict[str, Any] = {
-        **_BROKER, "brokerName": first, "brokerId": brokers.index(node),
-        "namesrvAddr": f"{addresses[NAME_SERVER]}:{PORTS[NAME_SERVER]}",
+        **_BROKER, "brokerName": first, "namesrvAddr": name_servers(topology, addresses),
         "brokerIP1": addresses[node], "brokerIP2": addresses[node],
     }  # fmt: skip
+    if layout.controller:
+        made |= {"enableControllerMode": True, "controllerAddr": f"{addresses[NAME_SERVER]}:{CONTROLLER_PORT}"}
+    else:
+        made["brokerId"] = layout.set_of(node).index(node)
     made.update({name: value for name, value in settings.items() if "." not in name})
-    if node != first:
+    if node in slaves and not layout.controller:
         # Not haMasterAddress: 5.5.0 reads it before its replication service exists, and then never connects.
         made["brokerRole"] = "SLAVE"
     made.update(_own(node, settings))
     return made
 
 
-def proxy_settings(addresses: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def proxy_settings(topology: str, addresses: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The gRPC proxy's configuration file as a mapping."""
-    return {**_PROXY, "namesrvAddr": f"{addresses[NAME_SERVER]}:{PORTS[NAME_SERVER]}", **_own("proxy", settings)}
+    return {**_PROXY, "namesrvAddr": name_servers(topology, addresses), **_own("proxy", settings)}
+
+
+def name_servers(topology: str, addresses: Mapping[str, str]) -> str:
+    return ";".join(f"{addresses[name]}:{NAME_SERVER_PORT}" for name in LAYOUTS[topology].name_servers)
+
+
+def name_server_settings(
+    topology: str, node: str, addresses: Mapping[str, str], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The name server's configuration file as a mapping; its controller's is the same file. Source: NamesrvStartup.java,
+    ControllerConfig.java."""
+    made: dict[str, Any] = {"listenPort": NAME_SERVER_PORT}
+    if LAYOUTS[topology].controller:
+        made |= {
+            "enableControllerInNamesrv": True, "controllerDLegerGroup": CLUSTER, "controllerDLegerSelfId": "n0",
+            "controllerDLegerPeers": f"n0-{addresses[node]}:{CONTROLLER_PORT}",
+            "controllerStorePath": f"{_HOME}/controller",
+            # 1 GB, written ahead of use, for an entry whenever a master changes.
+            "mappedFileSize": 4 << 20,
+        }  # fmt: skip
+    return {**made, **_own(node, settings)}
 
 
 def _own(node: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,8 +197,10 @@ def word(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def name_server(image: str, version: str) -> NodeSpec:
-    return _spec(NAME_SERVER, image, version, heap_mb=96, memory_mb=400, main=["namesrv.NamesrvStartup"], files={})
+def name_server(image: str, version: str, node: str, settings: Mapping[str, Any]) -> NodeSpec:
+    path = f"{_HOME}/namesrv.conf"
+    main = ["namesrv.NamesrvStartup", "-c", path]
+    return _spec(node, image, version, heap_mb=96, memory_mb=400, main=main, files={path: text(settings)})
 
 
 def broker(image: str, version: str, node: str, settings: Mapping[str, Any]) -> NodeSpec:

@@ -72,23 +72,25 @@ class Gateway:
     def pass_through(self, topic: str, message_type: str, group: str, tag: bytes = b"") -> None:
         """Sends one probe message to the topic and receives it again as ``group``; acknowledges what it receives."""
         body = PROBE_BODY + b"-" + uuid.uuid4().hex.encode() + tag
-        broker = self._route(topic)
-        self._settings(topic, group)
-        self._send(topic, body, message_type)
+        brokers = self._route(topic)
+        self.introduce(topic, group)
+        self.send(topic, body, message_type)
         deadline = time.monotonic() + self._timeout_s + 5
         while time.monotonic() < deadline:
-            if body in self._receive(topic, group, broker):
+            if any(body in self.receive(topic, group, broker) for broker in brokers):
                 return
         raise GatewayError(f"a probe message sent to {topic!r} was not received")
 
-    def _route(self, topic: str) -> str:
+    def _route(self, topic: str) -> list[str]:
+        """The names of the brokers that have the topic."""
         req = api.QueryRouteRequest()
         req.topic.name = topic
         req.endpoints.CopyFrom(self._endpoints())
         answer = self._call(self._stub.QueryRoute, req)
-        return str(answer.message_queues[0].broker.name)
+        return sorted({str(queue.broker.name) for queue in answer.message_queues})
 
-    def _settings(self, topic: str, group: str) -> None:
+    def introduce(self, topic: str, group: str) -> None:
+        """Says that this is a consumer of that group, and on a stream that stays open."""
         # Without settings from the telemetry stream the proxy refuses to receive (50001).
         command = api.TelemetryCommand()
         command.settings.client_type = api.ClientType.SIMPLE_CONSUMER
@@ -108,7 +110,8 @@ class Gateway:
         except (grpc.RpcError, StopIteration) as exc:
             raise GatewayError(f"telemetry: {_short(exc)}") from exc
 
-    def _send(self, topic: str, body: bytes, message_type: str) -> None:
+    def send(self, topic: str, body: bytes, message_type: str) -> None:
+        """Waits for the answer; a transaction is committed."""
         req = api.SendMessageRequest()
         message = req.messages.add()
         message.topic.name = topic
@@ -136,7 +139,8 @@ class Gateway:
         req.source = api.TransactionSource.SOURCE_CLIENT
         self._call(self._stub.EndTransaction, req)
 
-    def _receive(self, topic: str, group: str, broker: str) -> list[bytes]:
+    def receive(self, topic: str, group: str, broker: str) -> list[bytes]:
+        """Asks once for messages, and acknowledges them; their bodies."""
         req = api.ReceiveMessageRequest()
         req.group.name = group
         req.message_queue.topic.name = topic

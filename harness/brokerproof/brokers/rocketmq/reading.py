@@ -1,7 +1,7 @@
 """The final read: by the remoting protocol, queue by queue, from the lowest offset to the highest taken now.
 
 What consumers have acknowledged is still in the log, so this reader sees everything that was stored. It reads the
-master, or the slave when the endpoint says so (the master is lost).
+masters, or a slave where the endpoint says so (its master is lost).
 """
 
 from __future__ import annotations
@@ -25,22 +25,27 @@ _STABLE_S = 0.3
 def read(job: ReadJob) -> None:
     """See ``brokers.base.ReadJob``."""
     deadline = time.monotonic() + job.deadline_s
-    reading = job.endpoint["read_from"]
-    host, port = job.endpoint["setup"][reading]
+    if all(_read_from(job, node, deadline) for node in job.endpoint["read_from"]):
+        _say(job, "drained")
+
+
+def _read_from(job: ReadJob, node: str, deadline: float) -> bool:
+    """Whether that broker was read to its end."""
+    host, port = job.endpoint["setup"][node]
     while time.monotonic() < deadline and not job.stopping():
         try:
-            with remoting.Connection((host, port)) as to, _slave_reads(to, reading != job.endpoint["master"]):
-                _Reading(job, to, deadline).run()
-            return
+            with remoting.Connection((host, port)) as to, _slave_reads(to, node not in job.endpoint["masters"]):
+                return _Reading(job, to, deadline).run()
         except (OSError, remoting.ProtocolError) as exc:
             job.report(read_again=type(exc).__name__)
             time.sleep(_RETRY_S)
         except remoting.RemotingError as exc:
             if exc.code == remoting.TOPIC_NOT_EXIST:
                 _say(job, "definition_lost")
-                return
+                return False
             job.report(read_again=f"response code {exc.code}")
             time.sleep(_RETRY_S)
+    return False
 
 
 @contextlib.contextmanager
@@ -74,7 +79,8 @@ class _Reading:
         self._verifier = job.verifier()
         self._batch = -1
 
-    def run(self) -> None:
+    def run(self) -> bool:
+        """Whether everything was read."""
         queues = remoting.queues_of(self._to, self._job.destination)
         ends = self._settled_offsets(queues)
         # One pull of each queue is under way at a time; the broker gives 32 messages for one.
@@ -82,7 +88,7 @@ class _Reading:
         asked = {self._pull(queue, offset): queue for queue, offset in at.items()}
         while asked:
             if time.monotonic() > self._deadline or self._job.stopping():
-                return
+                return False
             opaque, answer = self._to.wait_any()
             queue = asked.pop(opaque, -1)
             if queue < 0:
@@ -90,7 +96,7 @@ class _Reading:
             at[queue] = self._take(answer, at[queue])
             if at[queue] < ends[queue][1]:
                 asked[self._pull(queue, at[queue])] = queue
-        _say(self._job, "drained")
+        return True
 
     def _settled_offsets(self, queues: int) -> list[tuple[int, int]]:
         """(lowest, highest + 1) of each queue, once what is in the log is in the queues and nothing moves any more."""

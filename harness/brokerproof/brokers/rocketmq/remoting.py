@@ -352,6 +352,11 @@ def _offset(response: Frame) -> int:
     return int(response.fields["offset"])
 
 
+def role(to: Connection) -> str:
+    """``brokerRole`` as the broker sees it now."""
+    return properties(to.call(GET_BROKER_CONFIG, {}).body).get("brokerRole", "")
+
+
 def runtime_info(to: Connection) -> dict[str, str]:
     """What the broker says about itself. Source: AdminBrokerProcessor.prepareRuntimeInfo."""
     table = loads(to.call(GET_BROKER_RUNTIME_INFO, {}).body)["table"]
@@ -385,10 +390,24 @@ def send_fields(group: str, topic: str, queue: int, message_properties: Mapping[
     }  # fmt: skip
 
 
-def cluster_info(to: Connection) -> dict[str, list[int]]:
-    """Broker name -> ids that are registered with the name server (0 is the master)."""
+def cluster_info(to: Connection) -> dict[str, dict[int, str]]:
+    """Broker name -> id (0 is the master) -> host of each broker that is registered with the name server."""
     table = loads(to.call(GET_BROKER_CLUSTER_INFO, {}).body).get("brokerAddrTable") or {}
-    return {str(name): sorted(int(i) for i in data["brokerAddrs"]) for name, data in table.items()}
+    return {
+        str(name): {int(i): str(address).rpartition(":")[0] for i, address in data["brokerAddrs"].items()}
+        for name, data in table.items()
+    }
+
+
+def route(to: Connection, topic: str) -> dict[str, int]:
+    """Broker name -> how many queues it takes messages of that topic in, as the name server tells its clients.
+
+    Raises RemotingError TOPIC_NOT_EXIST."""
+    found = loads(to.call(GET_ROUTEINFO_BY_TOPIC, {"topic": topic, "acceptStandardJsonOnly": True}).body)
+    queues = {str(data["brokerName"]): int(data["writeQueueNums"]) for data in found.get("queueDatas") or ()}
+    # A name without an address is of a set whose brokers are all gone.
+    there = {str(data["brokerName"]) for data in found.get("brokerDatas") or () if data.get("brokerAddrs")}
+    return {name: n for name, n in queues.items() if name in there}
 
 
 def in_sync_slaves(status: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

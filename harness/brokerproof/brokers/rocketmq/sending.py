@@ -6,10 +6,12 @@ leaves, so that a failure is ``fail`` only when each attempt is known to have co
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import deque
-from concurrent.futures import Future
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from brokerproof.brokers.base import SendJob
 from brokerproof.brokers.rocketmq import outcomes, remoting
 from brokerproof.brokers.rocketmq.library import configuration, rocketmq, shut
+from brokerproof.brokers.rocketmq.library import grpc_protocol as api
 from brokerproof.history import FAIL, INFO, OK
 
 _CHUNK = 50
@@ -25,13 +28,19 @@ _RESEND_AFTER_NS = 100_000_000
 _RECONNECT_S = 0.2
 #: gRPC waits longer and longer between its own attempts to connect (up to 120 s); past this a new producer is made.
 _RENEW_AFTER_S = 1.0
+#: The library has transactions only one by one, and each is two round trips.
+_TRANSACTIONS_AT_ONCE = 16
 
 
 def send(job: SendJob) -> None:
-    """See ``brokers.base.SendJob``. Sender settings: ``send`` ("async", "sync", "oneway"), ``attempts`` (3),
-    ``request_timeout`` (3 s, of one attempt), ``delay_s`` (for a DELAY topic)."""
+    """See ``brokers.base.SendJob``. Sender settings: ``send`` ("async", "sync", "oneway", "transaction": each message is
+    one, committed at once, for a TRANSACTION topic), ``attempts`` (3), ``request_timeout`` (3 s, of one attempt),
+    ``delay_s`` (for a DELAY topic)."""
     how = job.sender.settings.get("send", "async")
-    sending: _Sending = {"async": _Async, "sync": _Sync, "oneway": _Oneway}[how](job)
+    kinds: Mapping[str, type[_Sending]] = {
+        "async": _Async, "sync": _Sync, "oneway": _Oneway, "transaction": _Transactions
+    }  # fmt: skip
+    sending = kinds[how](job)
     sending.run()
 
 
@@ -293,7 +302,9 @@ class _Async(_Sending):
 
     def _connect(self) -> Any:
         rocketmq.Producer.DEFAULT_MAX_SEND_ATTEMPTS = self._attempts_max
-        producer = _Producer(configuration(self._job.endpoint, self._request_timeout_s), [self._job.destination])
+        producer = _Producer(
+            configuration(self._job.endpoint, self._request_timeout_s), [self._job.destination], checker=_Commits()
+        )
         producer.attempts_max = self._attempts_max
         producer.startup()
         send_message = producer.rpc_client.send_message_async
@@ -329,6 +340,43 @@ class _Sync(_Async):
             self._stored(sent, receipt)
 
 
+class _Transactions(_Async):
+    """Each message a transaction of its own, committed as soon as the broker has it."""
+
+    def __init__(self, job: SendJob) -> None:
+        super().__init__(job)
+        self._pool = ThreadPoolExecutor(_TRANSACTIONS_AT_ONCE)
+
+    def post(self, row: int, number: int, key: int, body: bytes) -> None:
+        self._pool.submit(self._commit, _Sent(row, number, *self._message(number, key, body)))
+
+    def _commit(self, sent: _Sent) -> None:
+        try:
+            transaction = self._producer.begin_transaction()
+            receipt = self._producer.send(sent.message, transaction)
+        except Exception as exc:  # the library raises bare Exception
+            self._failed(sent, exc)
+            return
+        try:
+            transaction.commit()
+        except Exception as exc:  # whatever it is, the broker may have heard, and if not it asks later
+            self._attempts.pop(sent.message.message_id, None)
+            self.done(sent.row, sent.number, INFO, outcomes.error_class(exc))
+        else:
+            self._stored(sent, receipt)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        super().close()
+
+
+class _Commits(rocketmq.TransactionChecker):  # type: ignore[misc]  # the library has no types
+    """What the broker is told when it asks after a transaction that it has heard nothing of."""
+
+    def check(self, message: Any) -> Any:
+        return api.TransactionResolution.COMMIT
+
+
 class _Producer(rocketmq.Producer):  # type: ignore[misc]  # the library has no types
     """The library's producer, with a number of attempts that the server's settings do not overrule."""
 
@@ -345,8 +393,7 @@ class _Oneway(_Sending):
     def __init__(self, job: SendJob) -> None:
         super().__init__(job)
         self._queues = int(job.destination_settings.get("queues", 4))
-        host, port = job.endpoint["brokers"][job.endpoint["master"]]
-        self._address = (str(host), int(port))
+        self._addresses = [(str(host), int(port)) for host, port in job.endpoint["brokers"].values()]
         self._connection: remoting.Connection | None = None
         self._tried = 0.0
 
@@ -359,11 +406,18 @@ class _Oneway(_Sending):
             if self._tried:
                 self._job.tape.reconnected()
             self._tried = now
-            try:
-                self._connection = remoting.Connection(self._address, 1.0)
-            except OSError:
-                self._connection = None
+            self._connection = self._connect()
         return self._connection is not None or self._job.sender.rate_per_s is not None
+
+    def _connect(self) -> remoting.Connection | None:
+        """To the first broker that takes messages; where there is only one, nobody has to be asked."""
+        for address in self._addresses:
+            with contextlib.suppress(OSError, remoting.ProtocolError, remoting.RemotingError):
+                connection = remoting.Connection(address, 1.0)
+                if len(self._addresses) == 1 or remoting.role(connection) != "SLAVE":
+                    return connection
+                connection.close()
+        return None
 
     def post(self, row: int, number: int, key: int, body: bytes) -> None:
         if self._connection is None:
