@@ -75,6 +75,11 @@ class RocketmqCluster:
         self.nodes: Mapping[str, Node] = {name: ground.nodes[name] for name in (*self._brokers, *self._name_servers)}
         self.peers: ContainerPeers | None = ground.peers([*self._brokers, *self._name_servers], self._brokers)
 
+    @contextlib.contextmanager
+    def wiring(self) -> Iterator[RocketmqCluster]:
+        """See ``brokers.base.SupportsWiring``: cases ask each broker by itself (``routes``, ``replicas``)."""
+        yield self
+
     @property
     def brokers(self) -> tuple[str, ...]:
         return self._brokers

@@ -1,8 +1,9 @@
-"""Kafka's nodes, each asked by itself: who serves, who is in sync, and who speaks first. Decided over cases."""
+"""Nodes, each asked by itself: who serves, who is in sync, and who speaks first. Decided over cases."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from brokerproof.brokers.kafka.wiring import KafkaWiring
 from brokerproof.cases import Case, Found, by_cases
@@ -35,12 +36,29 @@ def _refuses(nodes: str, *, fetch_versions: tuple[int, ...]) -> Iterable[Case]:
     yield case
 
 
+def _slave_refuses(node: str, *, slave_reads: bool) -> Iterable[Case]:
+    def case(cluster: Any) -> Found:
+        from brokerproof.brokers.rocketmq import replicas
+
+        said = replicas.refuses(cluster, node, slave_reads=slave_reads)
+        return None if all(word.startswith("refused") for word in said.values()) else {"asked": node, **said}
+
+    yield case
+
+
 @claim(
     "broker/replicas-only-copy", revision=1, kind="property",
     sentence="The leader serves, followers only copy.",
-    source="S2", brokers=_ONE, control="the leader is asked in place of the followers", needs=("three_nodes",), profiles=_LONGER,
+    source="S2", brokers={"kafka": ("",), "rocketmq": ("default", "slaveReadEnable")},
+    control="the leader (the master) is asked in place of the followers (the slave)", profiles=_LONGER,
 )  # fmt: skip
 def test_replicas_only_copy(cell: Cell) -> PropertyExperiment:
+    if cell.broker == "rocketmq":
+        reads = cell.own_variant == "slaveReadEnable"
+        return by_cases(
+            lambda: _slave_refuses("s1", slave_reads=reads), lambda: _slave_refuses("m1", slave_reads=reads),
+            topology="master-slave",
+        )  # fmt: skip
     versions = (10, 11)
     return by_cases(
         lambda: _refuses("followers", fetch_versions=versions), lambda: _refuses("leader", fetch_versions=versions)
