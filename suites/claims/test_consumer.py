@@ -314,7 +314,8 @@ def _holding(queue: Mapping[str, object]) -> Workload:
     receiver = Receiver(settings={**c.ack_after, "shards": 1}, work_ms=_HELD_MS, prefetch=1)
     return Workload(
         destinations=(replace(c.destination, settings=dict(queue)),), senders=(Sender(settings=c.confirmed, count=1),),
-        receivers=(receiver,), load_s=1.0,
+        # Where the limit strikes it goes on for ever: long enough for the second time, and the drain waits twice as long.
+        receivers=(receiver,), load_s=1.0, drain_s=18.0,
     )  # fmt: skip
 
 
