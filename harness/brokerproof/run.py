@@ -32,7 +32,7 @@ from brokerproof.expected import expected
 from brokerproof.experiment import Cell, ComparisonExperiment, Experiment, PropertyExperiment
 from brokerproof.faults.base import LOOK_AHEAD_S, Applied, Look, Scene, apply, look, make, missing, plane, spares_nodes
 from brokerproof.finding import Finding
-from brokerproof.history import FAIL, F, History, read_history
+from brokerproof.history import FAIL, OK, F, History, read_history
 from brokerproof.live import Watch
 from brokerproof.places import record_places
 from brokerproof.plan import LANE_AGE_S, Injection, Plan
@@ -670,10 +670,10 @@ def _facts(block: Block, plan: Plan) -> Mapping[str, Any]:
 # -- from the files of a trial to its part of the verdict --------------------------------------------------------------
 
 
-def _of_a_disk(fault: str) -> bool:
-    """Whether that is a disk fault; an older run may hold one that there is no more."""
+def _of(fault: str, *planes: str) -> bool:
+    """Whether that is a fault of one of these planes; an older run may hold one that there is no more."""
     try:
-        return plane(fault) == "disk"
+        return plane(fault) in planes
     except UsageError:
         return False
 
@@ -690,9 +690,9 @@ def evaluate(folder: Path, deciding: Sequence[str], *, stored: bool = False) -> 
         history, finding = None, Finding(missing=(str(exc),))
     faults = _load_faults(folder)
     injections = faults.get("injections", [])
-    # A disk that fails takes what it was given before, too: what was sent was in its hands ever since.
+    # A disk that fails takes what it was given before, too: what was sent was in its hands ever since. So does a database.
     windows = [
-        (0.0 if stored or _of_a_disk(i["fault"]) else i["injected_s"], i["healed_s"])
+        (0.0 if stored or _of(i["fault"], "disk", "store") else i["injected_s"], i["healed_s"])
         for i in injections
         if i["injected_s"] >= 0
     ]
@@ -701,7 +701,11 @@ def evaluate(folder: Path, deciding: Sequence[str], *, stored: bool = False) -> 
         for injection in injections:
             if injection["injected_s"] >= 0:
                 from_s = 0.0 if stored else injection["injected_s"]
-                injection["in_flight"] = _in_flight(history, from_s, injection["healed_s"])
+                injection["in_flight"] = (
+                    _may_come_again(history, injection["injected_s"])
+                    if _of(injection["fault"], "store")
+                    else _in_flight(history, from_s, injection["healed_s"])
+                )
         witnesses = _witnesses_in_flight(history, finding, deciding, windows)
         problems = problems_of(folder)
         if problems:
@@ -740,6 +744,14 @@ def _in_flight(history: History, from_s: float, to_s: float) -> int:
     taken = (history["f"] == F["receive"]) & (history["start_ns"] <= to_s * 1e9)
     worked = effects & (history["end_ns"] < from_s * 1e9)
     return open_ + len(np.setdiff1d(history["msg"][taken], history["msg"][worked]))
+
+
+def _may_come_again(history: History, at_s: float) -> int:
+    """What a database that is lost at that moment is needed for: messages that had had their effect and were not known to
+    be settled, so that only what the database remembers can tell when they come again."""
+    before = (history["end_ns"] >= 0) & (history["end_ns"] <= at_s * 1e9) & (history["outcome"] == OK)
+    worked, settled = (before & (history["f"] == F[f]) for f in ("effect", "settle"))
+    return len(np.setdiff1d(history["msg"][worked], history["msg"][settled]))
 
 
 def _witnesses_in_flight(
