@@ -98,7 +98,8 @@ def test_kafka_replica_failover(cell: Cell) -> Experiment:
 
     def arm(copies: int) -> Workload:
         topic = {"replication.factor": str(copies), "min.insync.replicas": str(min(copies, 2))}
-        sender = Sender(settings=c.confirmed, resend=True, rate_per_s=300.0, timeout_s=10.0)
+        # It goes on trying for as long as its library does (message.timeout.ms, 30 s).
+        sender = Sender(settings=c.confirmed, resend=True, rate_per_s=300.0, timeout_s=35.0)
         return Workload(destinations=(replace(c.destination, settings=topic),), senders=(sender,), load_s=18.0)
 
     return Experiment(
