@@ -21,8 +21,11 @@ FOLDER = Path(__file__).parents[1] / "suites" / "expected"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("run", nargs="+", type=Path, help="a run folder")
+    runs = parser.parse_args().run
+    if without := [str(run) for run in runs if not (run / "results.json").exists()]:
+        parser.error(f"no results.json in {', '.join(without)}: a run that has not ended, or none")
     entries: dict[tuple[str, ...], tuple[dict[str, Any], str]] = {}
-    for run in sorted(parser.parse_args().run, key=lambda r: (r / "results.json").stat().st_mtime):
+    for run in sorted(runs, key=lambda r: (r / "results.json").stat().st_mtime):
         date = json.loads((run / "run.json").read_text())["started"][:10]
         for entry in json.loads((run / "results.json").read_text())["claims"]:
             entries[entry["broker"], entry["version"], entry["claim"], entry["variant"]] = (entry, date)
