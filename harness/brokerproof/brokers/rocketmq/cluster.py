@@ -38,6 +38,10 @@ _START_S = 120.0
 _NOT_YET = (OSError, remoting.RemotingError, remoting.ProtocolError, GatewayError)
 
 
+class _Unreached(HarnessError):
+    """A broker did not answer in time, or not at all."""
+
+
 class RocketmqCluster:
     """A running cluster. Made by ``BROKER.start`` or ``BROKER.attach``.
 
@@ -159,12 +163,18 @@ class RocketmqCluster:
         settings = destination.settings
         message_type = str(settings.get("message.type", "NORMAL"))
         queues = int(settings.get("queues", 4))
+
         # A slave copies its master's topics every 60 s only, and does not serve one that it has not heard of: what is
         # in its log would be out of reach. So it is told, as it would have learnt. Source: BrokerController.java,
         # ``lastSyncTimeMs``.
-        for broker in self._brokers:
+        def created(broker: str) -> bool:
             with self._reaching(f"creating topic {name!r} on {broker!r}"), self.talk(broker) as to:
                 remoting.create_topic(to, name, queues=queues, message_type=message_type)
+            return True
+
+        for broker in self._brokers:
+            # Asking twice does no harm, and a busy machine answers late.
+            wait_until(partial(created, broker), 30, f"topic {name!r} created on {broker!r}", retry_on=(_Unreached,))
         # The gateway remembers for 20 s that a topic is not there: it is not asked before the name server knows.
         wait_until(
             lambda: self._routed(name),
@@ -196,6 +206,8 @@ class RocketmqCluster:
     def _reaching(doing: str) -> Iterator[None]:
         try:
             yield
+        except OSError as exc:
+            raise _Unreached(f"{doing}: {exc}") from exc
         except _NOT_YET as exc:
             raise HarnessError(f"{doing}: {exc}") from exc
 
