@@ -116,11 +116,12 @@ def run(
     if resume is not None:
         from brokerproof.resuming import prepare
 
-        if broker or select or variant or schedule or seed is not None or run_dir is not None:
+        if broker or select or variant or schedule or seed is not None or run_dir is not None or expected is not None:
             raise UsageError("--resume asks for what the run was asked for; leave the other options away")
         folder, asked = prepare(resume)
         broker, select, variant, schedule = (asked[name] for name in ("broker", "select", "variant", "schedule"))
         profile, seed, run_dir = str(asked["profile"]), int(asked["seed"]), folder.path
+        expected = Path(asked["expected"]) if "expected" in asked else None
     chosen = targets(broker)
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shlex
 import signal
 import sys
 import time
@@ -401,6 +402,7 @@ def run_pytest(
     words = [f"--profile {profile}", f"--seed {seed}", *(f"--broker {b}" for b in brokers)]
     words += [*(f"--select {s}" for s in select), *(f"--variant {v}" for v in variant)]
     words += [f"--schedule {s}" for s in schedule]
+    words += [f"--expected {shlex.quote(str(expected.absolute()))}"] if expected is not None else []
     os.environ[_COMMAND] = " ".join(["brokerproof run", *words])
     path.parent.mkdir(parents=True, exist_ok=True)
     log = path.parent / f".{path.name}.pytest.log"

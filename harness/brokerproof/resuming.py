@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import shutil
@@ -19,7 +20,16 @@ from brokerproof.runtime import sweep
 _ARMS = ("treatment", "control", "sham")
 _TRIAL = re.compile(r"(?P<cell>.*)-(?:treatment|control|sham)-\d+")
 #: Options of ``brokerproof run`` that its command in ``run.json`` may have, each with a value; whether it is repeatable.
-_OPTIONS = {"profile": False, "seed": False, "broker": True, "select": True, "variant": True, "schedule": True}
+_OPTIONS = {
+    "profile": False,
+    "seed": False,
+    "broker": True,
+    "select": True,
+    "variant": True,
+    "schedule": True,
+    "expected": False,
+}
+_BY_HAND = "give its command again, with another run folder"
 
 
 def prepare(path: Path) -> tuple[RunFolder, Mapping[str, Any]]:
@@ -47,16 +57,21 @@ def _asked(folder: RunFolder) -> Mapping[str, Any]:
     words = shlex.split(str(load_json(folder.path / "run.json").get("command", "")))
     if words[:2] != ["brokerproof", "run"]:
         raise UsageError(
-            f"run {folder.id} was not started by `brokerproof run` ({' '.join(words) or 'nothing is known of it'}): "
-            "its command has to be given again, with another run folder"
+            f"run {folder.id} was not started by `brokerproof run` ({' '.join(words) or 'nothing is known of it'}): {_BY_HAND}"
         )
     asked: dict[str, Any] = {name: [] for name, several in _OPTIONS.items() if several}
-    for option, value in zip(words[2::2], words[3::2], strict=True):
+    for option, value in itertools.zip_longest(words[2::2], words[3::2]):
         name = option.removeprefix("--")
-        if _OPTIONS.get(name, False):
+        if name not in _OPTIONS or value is None:
+            raise UsageError(
+                f"run {folder.id}: its command has {option!r}, which cannot be asked for again; {_BY_HAND}"
+            )
+        if _OPTIONS[name]:
             asked[name].append(value)
         else:
             asked[name] = value
+    if missing := {"profile", "seed"} - set(asked):
+        raise UsageError(f"run {folder.id}: its command says no {' and no '.join(sorted(missing))}; {_BY_HAND}")
     return asked
 
 

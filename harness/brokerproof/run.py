@@ -453,7 +453,8 @@ def _kept_logs(cluster: Cluster, folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        cluster.save_logs(folder)
+        with contextlib.suppress(OSError, HarnessError):  # the first error is the one to tell
+            cluster.save_logs(folder)
         raise
 
 

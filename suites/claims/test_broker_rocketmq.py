@@ -6,13 +6,14 @@ Between a client and the brokers stands the gRPC proxy, which is a client of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from brokerproof.brokers.base import configurations
+from brokerproof.cases import over
 from brokerproof.claims import claim
-from brokerproof.experiment import Cell, Experiment, PropertyExperiment, PropertyResult
+from brokerproof.experiment import Cell, Experiment, PropertyExperiment
 from brokerproof.plan import Destination, Injection, Receiver, Sender, Workload
 
 _PROFILES = ("standard", "thorough")
@@ -284,22 +285,9 @@ def test_rocketmq_pull_unacknowledged(cell: Cell) -> Experiment:
 # -- routes, heartbeats, pulls: looked at, case by case ----------------------------------------------------------------
 # What looks is imported where it is used: it brings the engine and the client library with it.
 
-_Check = Callable[[Any, int, int], PropertyResult]
+
 #: Name servers expect a sign of life within 120 s, and look every 5 s. Source: RouteInfoManager.java.
 _EXPIRED_S = 140.0
-
-
-def _over(cases: Iterable[Callable[[Any], Mapping[str, Any] | None]]) -> _Check:
-    """The check that takes these one by one, up to the first that finds what disagrees with the claim."""
-    listed = tuple(cases)
-
-    def check(cluster: Any, seed: int, most: int) -> PropertyResult:
-        for n, case in enumerate(listed, 1):
-            if (found := case(cluster)) is not None:
-                return PropertyResult(cases=n, counterexample=found)
-        return PropertyResult(cases=len(listed))
-
-    return check
 
 
 def _beats_every(broker: str, period_s: float, for_s: float) -> Callable[[Any], Mapping[str, Any] | None]:
@@ -326,8 +314,8 @@ def _beats_every(broker: str, period_s: float, for_s: float) -> Callable[[Any], 
 def test_rocketmq_heartbeat(cell: Cell) -> PropertyExperiment:
     return PropertyExperiment(
         topology="two-masters", settings={"b2.registerNameServerPeriod": 10_000},
-        check=_over([_beats_every("b1", 30.0, for_s=100.0)]),
-        control=_over([_beats_every("b2", 30.0, for_s=45.0)]),
+        check=over(lambda: [_beats_every("b1", 30.0, for_s=100.0)]),
+        control=over(lambda: [_beats_every("b2", 30.0, for_s=45.0)]),
     )  # fmt: skip
 
 
@@ -351,8 +339,8 @@ def _gone(limit_s: float, **what: str) -> Callable[[Any], Mapping[str, Any] | No
 )  # fmt: skip
 def test_rocketmq_gone_from_routes(cell: Cell) -> PropertyExperiment:
     return PropertyExperiment(
-        topology="two-masters", check=_over([_gone(10.0, b1="kill"), _gone(_EXPIRED_S, b1="pause", b2="partition")]),
-        control=_over([_gone(10.0, b1="nothing")]),
+        topology="two-masters", check=over(lambda: [_gone(10.0, b1="kill"), _gone(_EXPIRED_S, b1="pause", b2="partition")]),
+        control=over(lambda: [_gone(10.0, b1="nothing")]),
     )  # fmt: skip
 
 
@@ -374,7 +362,7 @@ def test_rocketmq_nameserver_loss_new_clients(cell: Cell) -> PropertyExperiment:
         return case
 
     return PropertyExperiment(
-        topology="single", check=_over([starts(down=True)]), control=_over([starts(down=False)])
+        topology="single", check=over(lambda: [starts(down=True)]), control=over(lambda: [starts(down=False)])
     )  # fmt: skip
 
 
@@ -413,10 +401,10 @@ _SPREAD = 160
 def test_rocketmq_route_balance(cell: Cell) -> PropertyExperiment:
     return PropertyExperiment(
         topology="two-masters",
-        check=_over(
-            [_connected, _even(), _even(down=("ns2",), patience_s=25.0), _even(down=("b2",), patience_s=45.0)]
+        check=over(
+            lambda: [_connected, _even(), _even(down=("ns2",), patience_s=25.0), _even(down=("b2",), patience_s=45.0)]
         ),
-        control=_over([_even(ordered=True)]),
+        control=over(lambda: [_even(ordered=True)]),
     )  # fmt: skip
 
 
@@ -437,5 +425,5 @@ def test_rocketmq_pull(cell: Cell) -> PropertyExperiment:
         return case
 
     return PropertyExperiment(
-        topology="single", check=_over([unasked(asked=False)]), control=_over([unasked(asked=True)])
+        topology="single", check=over(lambda: [unasked(asked=False)]), control=over(lambda: [unasked(asked=True)])
     )  # fmt: skip

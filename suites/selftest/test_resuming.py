@@ -100,6 +100,23 @@ def test_what_was_not_started_by_our_own_command_cannot_be_asked_for_again(tmp_p
         prepare(run.path)
 
 
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("brokerproof run --profile quick --seed 7 --frobnicate 1", "cannot be asked for again"),
+        ("brokerproof run --profile quick --seed", "cannot be asked for again"),
+        ("brokerproof run --profile quick", "says no seed"),
+    ],
+)
+def test_a_command_that_cannot_be_read_is_told_and_nothing_is_removed(
+    tmp_path: Path, state: Path, command: str, why: str
+) -> None:
+    run = a_run(tmp_path / "run", {}, ["a-treatment-0"], command=command)
+    with pytest.raises(UsageError, match=why):
+        prepare(run.path)
+    assert run.trial("a-treatment-0").is_dir()
+
+
 def test_other_options_have_no_place_beside_it(tmp_path: Path, state: Path) -> None:
     run = a_run(tmp_path / "run", {}, [])
     said = brokerproof("run", "--resume", str(run.path), "--seed", "8")

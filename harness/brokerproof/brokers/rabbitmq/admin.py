@@ -63,7 +63,9 @@ def pass_through(
 ) -> bool:  # fmt: skip
     """Publishes a probe to the queue and consumes it; whether it came back.
 
-    arguments: of the consumer, see ``queues.consumer_arguments``.  Consumes and does not get: a quorum queue with a single active consumer refuses ``basic.get``.
+    arguments: of the consumer, see ``queues.consumer_arguments``.
+
+    Consumes and does not get: a quorum queue with a single active consumer refuses ``basic.get``.
     """
     body = PROBE + uuid.uuid4().bytes
     ch.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2), mandatory=True)
