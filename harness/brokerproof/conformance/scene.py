@@ -1,0 +1,214 @@
+"""What the script of a case is handed: where to send, how to say what it saw, a log of every octet.
+
+Each protocol has a scene of its own (connections, fresh names, looking after a negative case) on top of this one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol, TypeVar
+
+from brokerproof.conformance.case import AS_REQUIRED, Case, Seen, Verdict, worst
+from brokerproof.conformance.link import OutOfTime
+from brokerproof.conformance.wirelog import WireLog
+from brokerproof.errors import HarnessError
+
+_T = TypeVar("_T")
+#: The step that says how everything else fared after something forbidden was sent; no table needs to name it.
+AFTERWARDS = "afterwards"
+
+
+class Skip(Exception):
+    """The case does not apply to this target; the text says why."""
+
+
+class Inconclusive(Exception):
+    """Nothing came that can be judged; the text says what did."""
+
+
+@dataclass(slots=True)
+class Judged:
+    """One step: what was seen, the verdict of its table, and why where it is no PASS."""
+
+    step: str
+    seen: Seen
+    verdict: Verdict
+    why: str
+    t: float
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A case's outcome on one target. attempts: how often it was tried (only timing cases more than once)."""
+
+    verdict: Verdict
+    observed: str
+    steps: list[Judged] = field(default_factory=list)
+    recorded: dict[str, Any] = field(default_factory=dict)
+    log: WireLog = field(default_factory=WireLog)
+    took_s: float = 0.0
+    attempts: int = 1
+
+
+class Scene:
+    """scale: 1 on a broker; less on a reference peer, whose timers are shortened alike.
+
+    name: fresh for this case: what it makes bears it.  stop: asked now and then; true ends the case at once.
+    """
+
+    def __init__(
+        self, case: Case, *, variant: str, condition: str, product: str, version: str, name: str, log: WireLog,
+        scale: float = 1.0, stop: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        self.case, self.variant, self.condition = case, variant, condition
+        self.product, self.version, self.name = product, version, name
+        self.log, self.scale, self.stop = log, scale, stop
+        self.deadline = time.monotonic() + case.limit_s * max(scale, 0.25)
+        self.steps: list[Judged] = []
+        self.recorded: dict[str, Any] = {}
+        self._cleaning = contextlib.ExitStack()
+
+    # -- what the script says ------------------------------------------------------------------------------------------
+
+    def saw(self, step: str, seen: Seen) -> Verdict:
+        """A step's observation, judged by its table. Raises HarnessError for a step that the case does not declare."""
+        table = self.case.accepts.get(step)
+        if table is None:
+            raise HarnessError(
+                f"case {self.case.id} has no table for a step {step!r}; it has {sorted(self.case.accepts)}"
+            )
+        verdict, why = table.judge(seen, self.case.protocol)
+        self._judged(step, seen, verdict, why)
+        return verdict
+
+    def require(self, step: str, good: bool, otherwise: str, detail: str = "") -> bool:
+        """A step that is done as required or not; otherwise: what was seen instead, in a few words."""
+        self.saw(step, Seen(behaviour=AS_REQUIRED if good else otherwise, detail=detail))
+        return good
+
+    def afterwards(self, wrong: str) -> None:
+        """After a negative case: everything else is as before, or (wrong) what is not."""
+        seen = Seen(behaviour=wrong or AS_REQUIRED)
+        self._judged(AFTERWARDS, seen, "FAIL" if wrong else "PASS", wrong)
+
+    def record(self, name: str, value: Any) -> None:
+        """A value that is recorded and never judged; JSON-able. Raises HarnessError for a name not declared."""
+        if name not in self.case.records:
+            raise HarnessError(f"case {self.case.id} declares no record {name!r}; it has {list(self.case.records)}")
+        self.recorded[name] = value
+
+    def skip(self, why: str) -> NoReturn:
+        raise Skip(why)
+
+    def inconclusive(self, why: str) -> NoReturn:
+        raise Inconclusive(why)
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def seconds(self, of_the_broker: float) -> float:
+        """So many seconds of the broker's, in seconds of ours."""
+        return of_the_broker * self.scale
+
+    def window(self, seconds: float | None = None) -> float:
+        """The end, on the monotonic clock, of a time to wait for a reaction: the case's window if none is given."""
+        return time.monotonic() + self.seconds(self.case.window_s if seconds is None else seconds)
+
+    def measured(self, ours_s: float) -> float:
+        """Seconds of ours, in seconds of the broker's."""
+        return ours_s / self.scale
+
+    # -- what is put back ----------------------------------------------------------------------------------------------
+
+    def finally_(self, undo: Callable[[], object]) -> None:
+        """Called when the case ends, however it does, last in first out."""
+        self._cleaning.callback(undo)
+
+    def entered(self, manager: AbstractContextManager[_T]) -> _T:
+        """The manager's value; it is left when the case ends."""
+        return self._cleaning.enter_context(manager)
+
+    def close(self) -> None:
+        self._cleaning.close()
+
+    def verdict(self) -> tuple[Verdict, str]:
+        """The case's verdict, and what was observed: the worst step's, or what was recorded."""
+        verdicts = {j.verdict for j in self.steps}
+        missing = [s for s in self.case.accepts if s not in {j.step for j in self.steps}]
+        if missing and "FAIL" not in verdicts:
+            return "INCONCLUSIVE", f"step {', '.join(repr(s) for s in missing)} was not reached"
+        found = worst(verdicts)
+        if found == "INFO":
+            absent = [r for r in self.case.records if r not in self.recorded]
+            if absent:
+                return "INCONCLUSIVE", f"not recorded: {', '.join(absent)}"
+            return "INFO", "; ".join(f"{k}: {v}" for k, v in self.recorded.items())
+        of_it = [j for j in self.steps if j.verdict == found]
+        shown = [f"{j.step + ': ' if j.step else ''}{j.why or j.seen}" for j in of_it]
+        return found, "; ".join(dict.fromkeys(shown))
+
+    def _judged(self, step: str, seen: Seen, verdict: Verdict, why: str) -> None:
+        t = self.log.elapsed()
+        self.steps.append(Judged(step, seen, verdict, why, t))
+        self.log.note(f"{step or 'seen'}: {seen} -> {verdict}")
+
+
+class Ground(Protocol):
+    """Where cases of one protocol are run: a cluster, or a reference peer in this process."""
+
+    product: str
+    version: str
+
+    def scene(
+        self, case: Case, *, variant: str, condition: str, log: WireLog, stop: Callable[[], bool]
+    ) -> AbstractContextManager[Scene]:
+        """A scene with fresh names on this ground; what it made is removed when the block ends."""
+
+    def after(self, scene: Scene) -> str:
+        """After a negative case: what is not as before: a sibling channel, a second connection, the health probe, the
+        entities; empty when all is."""
+
+    def logs(self) -> dict[str, str]:
+        """What each node has logged since the last call."""
+
+    def close(self) -> None:
+        """Safe to call twice."""
+
+
+def play(ground: Ground, case: Case, *, variant: str = "", condition: str = "", stop: Callable[[], bool] = lambda: False) -> Outcome:  # fmt: skip
+    """Runs a case once on this ground. Never raises: what is not the peer's doing comes out as HARNESS or INCONCLUSIVE."""
+    log = WireLog()
+    began = time.monotonic()
+    outcome = Outcome("HARNESS", "", log=log)
+    try:
+        with ground.scene(case, variant=variant, condition=condition, log=log, stop=stop) as scene:
+            outcome.steps, outcome.recorded = scene.steps, scene.recorded
+            try:
+                case.script(scene)
+                if case.negative:
+                    scene.afterwards(ground.after(scene))
+                outcome.verdict, outcome.observed = scene.verdict()
+            except Skip as exc:
+                outcome.verdict, outcome.observed = "SKIP", str(exc)
+            except (Inconclusive, OutOfTime) as exc:
+                # What was judged until then stands, if it is bad enough: a peer that hangs after a FAIL has failed.
+                failed = any(j.verdict == "FAIL" for j in scene.steps)
+                outcome.verdict, outcome.observed = scene.verdict() if failed else ("INCONCLUSIVE", str(exc))
+            finally:
+                scene.close()
+    except HarnessError as exc:
+        outcome.verdict, outcome.observed = "HARNESS", str(exc)
+    except Exception as exc:  # a bug in a script is ours, and must neither stop the others nor count against a broker
+        outcome.verdict, outcome.observed = "HARNESS", f"{type(exc).__name__}: {exc}"
+        log.note(_where(exc))
+    outcome.took_s = round(time.monotonic() - began, 3)
+    return outcome
+
+
+def _where(exc: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(exc)[-4:])
