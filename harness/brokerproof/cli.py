@@ -23,6 +23,8 @@ Start here:
 
     brokerproof run                            RabbitMQ, Kafka and RocketMQ in containers, quick profile
 
+    brokerproof conformance --broker rabbitmq  protocol cases on the wire
+
     brokerproof list claims                    what can be decided
 
 Exit codes: 0 all as expected · 1 an unexpected verdict · 2 wrong usage · 3 evidence missing · 4 the harness or its
@@ -140,6 +142,75 @@ def run(
             brokers=[f"{p}={v}" for p, v in chosen], select=select, profile=profile, variant=variant, seed=seed,
             run_dir=run_dir, expected=expected, workers=len(chosen) if workers is None else workers, live=live, fail_fast=fail_fast, schedule=schedule,
             resume=resume is not None,
+        )
+    )  # fmt: skip
+
+
+@app.command()
+def conformance(
+    broker: Broker = [],
+    case: Annotated[list[str], typer.Option(metavar="ID", help="Only this case, e.g. A2.03, repeatable.")] = [],
+    section: Annotated[list[str], typer.Option(metavar="ID", help="Only this section, e.g. A2, repeatable.")] = [],
+    level: Annotated[
+        list[str], typer.Option(help="Only this level: must, should, may, extension, unspecified; repeatable.")
+    ] = [],
+    tag: Annotated[
+        list[str], typer.Option(help="Only with this tag, e.g. slow; no-slow: only without. Repeatable.")
+    ] = [],
+    variant: Annotated[list[str], typer.Option(help="Only this variant of a case, repeatable.")] = [],
+    strict: Annotated[bool, typer.Option("--strict", help="NONSTRICT is not as expected either.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed of the order of cases. Default: random.")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Run folder; must not exist. Default: runs/<utc>-<seed>.")
+    ] = None,
+    expected: Annotated[Path | None, typer.Option(help="Folder of expected results. Default: the suite's own.")] = None,
+    list_only: Annotated[bool, typer.Option("--list", help="List the cases and end.")] = False,
+) -> None:
+    """Sends what the protocols allow and what they forbid, and judges the answers, octet by octet.
+
+    RabbitMQ by AMQP 0-9-1, Kafka by its protocol, RocketMQ by remoting and gRPC. Without --broker: all three. Examples:
+
+        brokerproof conformance --broker rabbitmq=4.0.5
+
+        brokerproof conformance --broker kafka --section K2 --level must --strict
+
+        brokerproof conformance --list --section A2
+    """
+    from brokerproof.conformance.protocols import PROTOCOLS
+    from brokerproof.listing import cases
+    from brokerproof.pytest_plugin import run_cases, targets
+
+    chosen = targets(broker)
+    for product, _ in chosen:
+        if product not in PROTOCOLS:
+            raise unknown("product with protocol cases", product, PROTOCOLS)
+    known = cases()
+    ids = {c["case"] for c in known} | {c["slug"] for c in known}
+    for name in case:
+        if name.partition("@")[0] not in ids:
+            raise unknown("case", name, ids)
+    for name in section:
+        if name not in {c["section"] for c in known}:
+            raise unknown("section", name, {c["section"] for c in known})
+    if list_only:
+        mine = {PROTOCOLS[product] for product, _ in chosen}
+        _print_rows(
+            [
+                {k: c[k] for k in ("case", "slug", "level", "requirement")}
+                for c in known
+                if c["slug"].partition("/")[0] in mine
+                and (not section or c["section"] in section)
+                and (not case or c["case"] in case or c["slug"] in case)
+                and (not level or c["level"].lower() in {x.lower() for x in level})
+            ]
+        )
+        return
+    if run_dir is not None and run_dir.exists():
+        raise UsageError(f"run folder {str(run_dir)!r} exists; name another")
+    raise typer.Exit(
+        run_cases(
+            brokers=[f"{p}={v}" for p, v in chosen], case=case, section=section, level=level, tag=tag, variant=variant,
+            strict=strict, seed=seed, run_dir=run_dir, expected=expected,
         )
     )  # fmt: skip
 
@@ -298,14 +369,14 @@ def search(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="claims, faults, schedules, effects, checkers or brokers.")],
+    what: Annotated[str, typer.Argument(help="claims, cases, faults, schedules, effects, checkers or brokers.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Lists what there is: claims, faults, schedules, guards of effects, checkers, brokers."""
+    """Lists what there is: claims, protocol cases, faults, schedules, guards of effects, checkers, brokers."""
     from brokerproof import listing
 
     listings = {
-        "claims": listing.claims, "faults": listing.faults, "schedules": listing.schedules, "effects": listing.effects, "checkers": listing.checkers, "brokers": listing.brokers,
+        "claims": listing.claims, "cases": listing.cases, "faults": listing.faults, "schedules": listing.schedules, "effects": listing.effects, "checkers": listing.checkers, "brokers": listing.brokers,
     }  # fmt: skip
     if what not in listings:
         raise unknown("list", what, listings)

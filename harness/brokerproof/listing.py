@@ -10,6 +10,7 @@ from brokerproof import schedules as all_schedules
 from brokerproof.brokers.base import broker, products
 from brokerproof.checkers.base import checkers as all_checkers
 from brokerproof.claims import declared
+from brokerproof.conformance.case import cases_of
 from brokerproof.effects.base import guards
 from brokerproof.effects.base import make as guard
 from brokerproof.faults.base import faults as fault_names
@@ -27,6 +28,18 @@ def claims() -> list[dict[str, Any]]:
             "profiles": list(d.profiles), "sentence": d.claim.sentence, "source": d.claim.source,
         }
         for d in declared(suites() / "claims")
+    ]  # fmt: skip
+
+
+def cases() -> list[dict[str, Any]]:
+    """Id, slug, section, level, tags, variants, conditions, requirement and reference of every protocol case."""
+    return [
+        {
+            "case": c.id, "slug": c.slug, "section": c.section, "level": c.level, "tags": sorted(c.tags),
+            "variants": [v for v in c.variants if v], "conditions": list(c.conditions), "requirement": c.requirement,
+            "reference": c.reference,
+        }
+        for c in cases_of(suites() / "conformance")
     ]  # fmt: skip
 
 

@@ -83,6 +83,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--expected", default=None, metavar="DIR", help="Expected results. Default: the suite's own, suites/expected."
     )
+    from brokerproof.pytest_cases import add_options
+
+    add_options(group)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -125,10 +128,22 @@ def targets(texts: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: Any) -> list[pytest.Item] | None:
+    from brokerproof.pytest_cases import items_of
+
+    case = getattr(obj, "brokerproof_case", None)
+    if case is not None:
+        return list(items_of(collector, name, case, _chosen(collector.config)))
     found = getattr(obj, "brokerproof", None)
     if not isinstance(found, Declared):
         return None
     return list(_cells_of(collector, name, found))
+
+
+def _chosen(config: pytest.Config) -> list[tuple[str, str]]:
+    try:
+        return targets(config.option.broker)
+    except UsageError as exc:
+        raise pytest.UsageError(str(exc)) from exc
 
 
 def _cells_of(collector: Any, name: str, found: Declared) -> Iterator[pytest.Item]:
@@ -137,11 +152,7 @@ def _cells_of(collector: Any, name: str, found: Declared) -> Iterator[pytest.Ite
         return
     if option.profile not in found.profiles or (found.on_request and not option.select):
         return
-    try:
-        chosen = targets(option.broker)
-    except UsageError as exc:
-        raise pytest.UsageError(str(exc)) from exc
-    for product, version in chosen:
+    for product, version in _chosen(collector.config):
         for variant in found.brokers.get(product, ()):
             if (option.variant and variant not in option.variant) or (
                 option.profile == "quick" and variant in found.longer
@@ -276,7 +287,7 @@ class _Cells:
             sweep.clean()  # what killed runs left; a living one is never touched
             self._session = run.Session(
                 self.folder,
-                expected_in=self._expected(),
+                expected_in=self.expected_in(),
                 progress=self._say,
                 upcoming=list(_experiments(session.items)),
                 live=self._config.option.live,
@@ -284,18 +295,20 @@ class _Cells:
             )
         return self._session
 
-    def _expected(self) -> Path:
-        if self._config.option.expected:
-            return Path(self._config.option.expected)
+    def expected_in(self) -> Path:
+        return Path(self._config.option.expected) if self._config.option.expected else self.suites() / "expected"
+
+    def suites(self) -> Path:
         from brokerproof.suites import suites
 
-        return suites() / "expected"
+        return suites()
 
     def _say(self, cell: str, what: str) -> None:
         self.folder.progress(t=time.time(), pid=os.getpid(), cell=cell, what=what)
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """What a resumed run has decided is not decided again."""
+        """Cases by target, which shares a cluster. What a resumed run has decided is not decided again."""
+        items.sort(key=lambda i: (t.product, t.version) if (t := getattr(i, "target", None)) is not None else ("", ""))
         if not config.option.resume:
             return
         decided = {entry["slug"] for entry in self.folder.cells()}
@@ -331,6 +344,9 @@ class _Cells:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        conductors = self._config.pluginmanager.get_plugin("brokerproof-conductors")
+        if conductors is not None:
+            conductors.close()
         if self._session is not None:
             self._session.close()
         if self._config.option.run_owner != os.getpid() or not (self.folder.path / "run.json").exists():
@@ -339,7 +355,7 @@ class _Cells:
         from brokerproof.runtime import sweep
 
         sweep.clean(self.folder.id)
-        if any(self.folder.path.joinpath("cells").glob("*.json")):
+        if any(next(self.folder.path.joinpath(where).glob("*.json"), None) for where in ("cells", "cases")):
             self.results = self.folder.fold()
             render_all(self.folder.path)
 
@@ -366,6 +382,63 @@ def run_pytest(
     schedule: Sequence[str] = (), resume: bool = False,
 ) -> int:  # fmt: skip
     """Runs the claims with pytest and shows the run in our own way; returns the exit code of its results."""
+    seed = _seed(seed)
+    args = ["--profile", profile, "--seed", str(seed)]
+    words = [f"--profile {profile}", f"--seed {seed}", *(f"--broker {b}" for b in brokers)]
+    for option, values in (
+        ("--broker", brokers),
+        ("--select", select),
+        ("--variant", variant),
+        ("--schedule", schedule),
+    ):
+        args += [word for value in values for word in (option, value)]
+        words += [f"{option} {value}" for value in values if option != "--broker"]
+    args += ["--live"] if live else []
+    args += ["--resume"] if resume else []
+    args += ["--fail-fast", "--exitfirst"] if fail_fast else []
+    folder = _folder(run_dir, seed)
+    going_on = f", going on after {len(folder.cells())} verdicts" if resume else ""
+    return _run_suite(
+        "claims", folder, args, words, expected=expected, workers=workers, command="run",
+        heading=f"{', '.join(brokers)}, profile {profile}, seed {seed}{going_on}",
+        nothing="no cell matches: `brokerproof list claims` shows brokers, variants and profiles",
+    )  # fmt: skip
+
+
+def run_cases(
+    *, brokers: Sequence[str], case: Sequence[str], section: Sequence[str], level: Sequence[str], tag: Sequence[str],
+    variant: Sequence[str], strict: bool, seed: int | None, run_dir: Path | None, expected: Path | None,
+) -> int:  # fmt: skip
+    """Runs the protocol cases with pytest and shows the run in our own way; returns the exit code of its results."""
+    seed = _seed(seed)
+    args, words = ["--seed", str(seed)], [*(f"--broker {b}" for b in brokers)]
+    for option, values in (
+        ("--broker", brokers), ("--case", case), ("--section", section), ("--level", level), ("--tag", tag), ("--variant", variant),
+    ):  # fmt: skip
+        args += [word for value in values for word in (option, value)]
+        words += [f"{option} {value}" for value in values if option != "--broker"]
+    args += ["--nonstrict-fails"] if strict else []
+    words += ["--strict"] if strict else []
+    return _run_suite(
+        "conformance", _folder(run_dir, seed), args, words, expected=expected, command="conformance",
+        workers=len({b.partition("=")[0] for b in brokers}), heading=f"protocol cases on {', '.join(brokers)}, seed {seed}",
+        nothing="no case matches: `brokerproof conformance --list` shows them",
+    )  # fmt: skip
+
+
+def _seed(seed: int | None) -> int:
+    return random.SystemRandom().randrange(1, 100_000) if seed is None else seed
+
+
+def _folder(run_dir: Path | None, seed: int) -> RunFolder:
+    return RunFolder((Path("runs", new_run_id(seed)) if run_dir is None else run_dir).absolute())
+
+
+def _run_suite(
+    suite: str, folder: RunFolder, asked: Sequence[str], words: list[str], *, expected: Path | None, workers: int,
+    command: str, heading: str, nothing: str,
+) -> int:  # fmt: skip
+    """Runs one folder of the suites; returns the exit code of its results."""
     from rich.console import Console
 
     from brokerproof.results import EXIT_HARNESS, EXIT_USAGE, exit_code, load_json
@@ -373,37 +446,19 @@ def run_pytest(
     from brokerproof.suites import suites
 
     console = Console(file=sys.__stdout__)
-    seed = random.SystemRandom().randrange(1, 100_000) if seed is None else seed
-    path = (Path("runs", new_run_id(seed)) if run_dir is None else run_dir).absolute()
-    folder = RunFolder(path)
-    claims = suites() / "claims"
+    path = folder.path
     # An ini file of the suite's own: the caller's pytest settings are about the caller's tests.
-    args = [str(claims), "-c", str(claims / "pytest.ini"), "-p", "no:cacheprovider", "-s", "--run-dir", str(path)]
-    args += ["--profile", profile, "--seed", str(seed)]
-    for option, values in (
-        ("--broker", brokers),
-        ("--select", select),
-        ("--variant", variant),
-        ("--schedule", schedule),
-    ):
-        for value in values:
-            args += [option, value]
+    ini = suites() / "claims" / "pytest.ini"
+    args = [str(suites() / suite), "-c", str(ini), "-p", "no:cacheprovider", "-s", "--run-dir", str(path), *asked]
     if expected is not None:
         args += ["--expected", str(expected)]
-    args += ["--live"] if live else []
-    args += ["--resume"] if resume else []
-    args += ["--fail-fast", "--exitfirst"] if fail_fast else []
+        words += [f"--expected {shlex.quote(str(expected.absolute()))}"]
     if workers > 1:
         args += ["-n", str(workers), "--dist", "loadgroup"]
     if "brokerproof.pytest_plugin" not in {p.value for p in _installed_plugins()}:
         args += ["-p", "brokerproof.pytest_plugin"]
-    going_on = f", going on after {len(folder.cells())} verdicts" if resume else ""
-    console.print(f"run {folder.id}: {', '.join(brokers)}, profile {profile}, seed {seed}{going_on}", highlight=False)
-    words = [f"--profile {profile}", f"--seed {seed}", *(f"--broker {b}" for b in brokers)]
-    words += [*(f"--select {s}" for s in select), *(f"--variant {v}" for v in variant)]
-    words += [f"--schedule {s}" for s in schedule]
-    words += [f"--expected {shlex.quote(str(expected.absolute()))}"] if expected is not None else []
-    os.environ[_COMMAND] = " ".join(["brokerproof run", *words])
+    console.print(f"run {folder.id}: {heading}", highlight=False)
+    os.environ[_COMMAND] = " ".join([f"brokerproof {command}", *words])
     path.parent.mkdir(parents=True, exist_ok=True)
     log = path.parent / f".{path.name}.pytest.log"
     # A polite kill is an interrupt: everything that was started goes through the same way out.
@@ -422,11 +477,10 @@ def run_pytest(
         if code == pytest.ExitCode.INTERRUPTED:
             console.print("interrupted; nothing was decided yet, everything that was started is removed")
             return 130
-        nothing = code in (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR)
-        tail = "\n".join(said.strip().splitlines()[-25:])
-        reason = "no cell matches: `brokerproof list claims` shows brokers, variants and profiles" if nothing else tail
+        none = code in (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR)
+        reason = nothing if none else "\n".join(said.strip().splitlines()[-25:])
         console.print(f"brokerproof: nothing was decided: {reason}", highlight=False, markup=False)
-        return EXIT_USAGE if nothing else EXIT_HARNESS
+        return EXIT_USAGE if none else EXIT_HARNESS
     results = load_json(path / "results.json")
     print_results(console, results, _shown(path))
     if code == pytest.ExitCode.INTERRUPTED:

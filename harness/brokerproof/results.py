@@ -10,7 +10,7 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class RunFolder:
         try:
             self.trials.mkdir(parents=True, exist_ok=True)
             (self.path / "cells").mkdir(exist_ok=True)
+            (self.path / "cases").mkdir(exist_ok=True)
             facts = {
                 "schema": SCHEMA, "run": self.id, "tool": __version__, "suites": __version__, "seed": seed,
                 "command": command, "started": utc_now(),
@@ -99,13 +100,26 @@ class RunFolder:
             load_json(f) for f in sorted((self.path / "cells").glob("*.json")) if not f.name.endswith(".error.json")
         ]
 
+    def cases(self) -> list[dict[str, Any]]:
+        """The entries of the protocol cases."""
+        return [load_json(f) for f in sorted((self.path / "cases").glob("*.json"))]
+
+    def write_gate(self, target: str, sentences: Sequence[str]) -> None:
+        """What is wrong with a target's expected results themselves: a stale line, a changed number of cases."""
+        folder = self.path / "gate"
+        folder.mkdir(exist_ok=True)
+        write_json(folder / f"{target}.json", {"target": target, "says": list(sentences)})
+
+    def _gate(self) -> list[dict[str, Any]]:
+        return [g for f in sorted((self.path / "gate").glob("*.json")) if (g := load_json(f))["says"]]
+
     def fold(self) -> dict[str, Any]:
         """Writes ``results.json`` and completes ``run.json`` from what the cells left; returns the results."""
         facts = load_json(self.path / "run.json")
         errors = [load_json(f) for f in sorted((self.path / "cells").glob("*.error.json"))]
         results = {
             "schema": SCHEMA, "run": self.id, "seed": facts.get("seed", 0), "finished": utc_now(), "errors": errors,
-            "claims": self.cells(), "cases": [],
+            "claims": self.cells(), "cases": self.cases(), "gate": self._gate(),
         }  # fmt: skip
         for file in sorted((self.path / "clusters").glob("*.json")):
             cluster = load_json(file)
@@ -141,13 +155,17 @@ def exit_code(results: Mapping[str, Any]) -> int:
     if results["errors"]:
         return EXIT_HARNESS
     words = [(c["verdict"], c["expected"]) for c in results["claims"]]
+    cases = [c["verdict"] for c in results["cases"]]
+    if "HARNESS" in cases:
+        return EXIT_HARNESS
     if not words and not results["cases"]:
         return EXIT_HARNESS  # a run that decided nothing proves nothing
     if any(v not in ("UNKNOWN", "UNSUPPORTED") and v != e for v, e in words):
         return EXIT_UNEXPECTED
-    if any(c["verdict"] != c["expected"] for c in results["cases"]):
+    if any(not c["as_expected"] and c["verdict"] != "INCONCLUSIVE" for c in results["cases"]) or results.get("gate"):
         return EXIT_UNEXPECTED
-    return EXIT_MISSING if any(v == "UNKNOWN" for v, _ in words) else EXIT_OK
+    missing = any(v == "UNKNOWN" for v, _ in words) or "INCONCLUSIVE" in cases
+    return EXIT_MISSING if missing else EXIT_OK
 
 
 def matrix(results: Mapping[str, Any]) -> tuple[list[str], list[str], dict[tuple[str, str], list[Mapping[str, Any]]]]:

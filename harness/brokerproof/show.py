@@ -23,6 +23,17 @@ LOOK: Mapping[str, tuple[str, str]] = {
     "VIOLATED": ("✘", "red"),
     "UNKNOWN": ("?", "yellow"),
     "UNSUPPORTED": ("–", "dim"),
+    # Of protocol cases.
+    "PASS": ("✔", "green"),
+    "NONSTRICT": ("~", "green"),
+    "INFO": ("i", "cyan"),
+    "CODE": ("≠", "yellow"),
+    "DEV": ("δ", "yellow"),
+    "UNIMPL": ("∅", "yellow"),
+    "FAIL": ("✘", "red"),
+    "SKIP": ("–", "dim"),
+    "INCONCLUSIVE": ("?", "yellow"),
+    "HARNESS": ("!", "bold red"),
 }
 
 
@@ -140,10 +151,56 @@ def cost_table(results: Mapping[str, Any]) -> Table | None:
     return table
 
 
+def case_table(results: Mapping[str, Any]) -> Table:
+    """Verdict by target: how many cases of each level."""
+    levels = ["MUST", "SHOULD", "MAY", "extension", "unspecified", "?"]
+    table = Table(title=f"protocol cases of run {results['run']}", title_justify="left")
+    table.add_column("target")
+    table.add_column("verdict")
+    for level in levels:
+        table.add_column(level, justify="right")
+    table.add_column("all", justify="right")
+    counted: dict[tuple[str, str], dict[str, int]] = {}
+    for entry in results["cases"]:
+        row = counted.setdefault((f"{entry['broker']} {entry['version']}", entry["verdict"]), {})
+        row[entry["level"]] = row.get(entry["level"], 0) + 1
+    words = list(LOOK)
+    last = ""
+    for target, word in sorted(counted, key=lambda key: (key[0], words.index(key[1]))):
+        row = counted[target, word]
+        symbol, style = LOOK[word]
+        table.add_row(
+            target if target != last else "", Text(f"{symbol} {word}", style=style),
+            *(str(row.get(level, "")) for level in levels), str(sum(row.values())),
+        )  # fmt: skip
+        last = target
+    return table
+
+
+def _print_cases(console: Console, results: Mapping[str, Any]) -> None:
+    """The table, then every verdict that is not the expected one."""
+    console.print(case_table(results))
+    for entry in unexpected(results["cases"]):
+        console.print(
+            f"\n[bold]{entry['case']}[/] {entry['slug']} on {entry['broker']} {entry['version']} {entry['variant']}: "
+            f"{entry['verdict']}, expected {entry['expected']}{'' if entry['listed'] else ' (unlisted)'}",
+            highlight=False,
+        )
+        console.print(f"  {entry['observed'][:600]}", highlight=False, markup=False)
+    for said in results.get("gate", ()):
+        for sentence in said["says"]:
+            console.print(
+                f"\nexpected results of {said['target']}: {sentence}", style="red", highlight=False, markup=False
+            )
+
+
 def print_results(console: Console, results: Mapping[str, Any], folder: Path) -> None:
     """The table, then every unexpected verdict with its reason and the command to repeat it, then where things lie."""
     console.print()
-    console.print(verdict_table(results))
+    if results["claims"] or not results["cases"]:
+        console.print(verdict_table(results))
+    if results["cases"]:
+        _print_cases(console, results)
     costs = cost_table(results)
     if costs is not None:
         console.print()

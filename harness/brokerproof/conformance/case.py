@@ -217,7 +217,7 @@ def among(says: str, **behaviours: Verdict) -> Table:
 # -- cases -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Case:
     """A case with everything about it that is data.
 

@@ -171,9 +171,6 @@ class Ground(Protocol):
         """After a negative case: what is not as before: a sibling channel, a second connection, the health probe, the
         entities; empty when all is."""
 
-    def logs(self) -> dict[str, str]:
-        """What each node has logged since the last call."""
-
     def close(self) -> None:
         """Safe to call twice."""
 

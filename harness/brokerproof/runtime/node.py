@@ -172,6 +172,12 @@ class ContainerNode:
         lines = raw.decode(errors="replace").splitlines(keepends=True)
         return "".join(line for line in lines if line[: len(stamp)] > stamp)
 
+    def logs_between(self, began: float, ended: float) -> str:
+        """What was logged between these two moments (UTC, seconds since 1970)."""
+        with engine_errors(f"reading the log of {self.container_name!r}"):
+            raw: bytes = self.container().logs(since=began, until=ended + 0.2, timestamps=True)
+            return raw.decode(errors="replace")
+
     def execute(self, command: Sequence[str], *, user: str = "") -> tuple[int, str]:
         """(exit code, output) of a command inside."""
         with engine_errors(f"running {command[0]!r} in {self.container_name!r}"):

@@ -1,0 +1,254 @@
+"""Runs protocol cases on a target: side by side where they are isolated, one by one where others would feel them.
+
+A case has fresh names of its own, so many run on one cluster at a time, and what a broker makes them wait for overlaps. The
+cases that are ``destructive`` come after all others, each alone, and the cluster must be healthy again before the next.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from brokerproof.brokers.base import Cluster
+from brokerproof.conformance.case import Case, worst
+from brokerproof.conformance.ledger import Says, admitted, drifts, ledger
+from brokerproof.conformance.manifest import gate, manifest
+from brokerproof.conformance.protocols import CONDITIONS, on_cluster
+from brokerproof.conformance.scene import AFTERWARDS, Ground, Outcome, play
+from brokerproof.errors import HarnessError
+from brokerproof.results import RunFolder, write_json
+from brokerproof.runtime.pool import ClusterKey, Pool
+
+#: Cases at a time on one cluster: most of them wait, for a reaction or for a window to end.
+SIDE_BY_SIDE = 12
+#: Of a timing case that fails, in all.
+ATTEMPTS = 3
+_HEALTH_S = 90.0
+_LOG_LINES_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One case in one variant, through one condition ("" none)."""
+
+    case: Case
+    variant: str
+    condition: str
+
+    @property
+    def id(self) -> str:
+        """``A2.13`` or ``A2.13@slicer``, as results name it."""
+        return self.case.id + (f"@{self.condition}" if self.condition else "")
+
+    @property
+    def slug(self) -> str:
+        """Its file's name."""
+        return f"{self.id}-{self.variant}" if self.variant else self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the cases are run on."""
+
+    product: str
+    version: str
+
+
+class Home(Protocol):
+    """What the running needs of a run: its folder, its clusters, and whom to tell."""
+
+    folder: RunFolder
+    pool: Pool
+
+    def cluster(self, key: ClusterKey, cell: str) -> AbstractContextManager[Cluster]: ...
+
+    def say(self, cell: str, what: str) -> None: ...
+
+
+def jobs_of(cases: Iterable[Case]) -> list[Job]:
+    """Every variant of every case, and each of them through the case's conditions."""
+    out = []
+    for case in cases:
+        for condition in case.conditions:
+            if condition not in CONDITIONS:
+                raise HarnessError(f"case {case.id}: no condition {condition!r}; there are {', '.join(CONDITIONS)}")
+        out += [Job(case, v, c) for v in case.variants for c in ("", *case.conditions)]
+    return out
+
+
+class Conductor:
+    """Runs the jobs of one target in threads of its own; ``entry`` waits for one of them."""
+
+    def __init__(
+        self, home: Home, target: Target, jobs: Sequence[Job], *, expected_in: Path, ledger_in: Path, strict: bool = False,
+    ) -> None:  # fmt: skip
+        self._home, self._target, self._strict = home, target, strict
+        self._manifest = manifest(expected_in, target.product, target.version)
+        self._ledger = ledger(ledger_in, target.product)
+        self._results: dict[Job, Future[dict[str, Any]]] = {job: Future() for job in jobs}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._all, name=f"cases-{target.product}-{target.version}", daemon=True)
+        self._thread.start()
+
+    def entry(self, job: Job) -> dict[str, Any]:
+        """The job's entry for ``results.json``, as soon as it is decided."""
+        return self._results[job].result()
+
+    def close(self) -> None:
+        """Ends what still runs; cases that were not reached come out as HARNESS."""
+        self._stop.set()
+        self._thread.join(_HEALTH_S)
+
+    def _all(self) -> None:
+        try:
+            for key, jobs in self._by_cluster():
+                self._on_one(key, jobs)
+        finally:
+            for job in self._left(list(self._results)):
+                self._done(job, Outcome("HARNESS", "not run: the run was ended before"), {})
+
+    def _by_cluster(self) -> list[tuple[ClusterKey, list[Job]]]:
+        """Jobs by the cluster that they need, the usual one first; those that do not apply are decided at once."""
+        groups: dict[ClusterKey, list[Job]] = {}
+        product, version = self._target.product, self._target.version
+        for job in self._results:
+            absent = job.case.absent(product, version, job.variant)
+            if absent:
+                self._done(job, Outcome("SKIP", absent), {})
+                continue
+            settings = job.case.settings_of(job.variant)
+            key = ClusterKey.of(product, version, job.case.topology, settings)
+            groups.setdefault(key, []).append(job)
+        return sorted(
+            groups.items(), key=lambda item: (item[0].topology != "single", item[0].settings != "{}", item[0].settings)
+        )
+
+    def _on_one(self, key: ClusterKey, jobs: list[Job]) -> None:
+        """All jobs of one cluster. A cluster that one of them breaks is replaced for the rest."""
+        name = f"{key.product} {key.version}"
+        while (left := self._left(jobs)) and not self._stop.is_set():
+            try:
+                with self._home.cluster(key, name) as cluster:
+                    ground = on_cluster(cluster)
+                    try:
+                        self._play_all(ground, cluster, left)
+                    finally:
+                        ground.close()
+                    healthy = not self._left(jobs)
+                if not healthy or any(job.case.alone for job in jobs):
+                    self._home.pool.spoil(key)
+            except HarnessError as exc:
+                self._home.say(name, f"harness error: {exc}")
+                self._home.pool.spoil(key)
+                for job in self._left(jobs):
+                    self._done(job, Outcome("HARNESS", str(exc)), {})
+
+    def _play_all(self, ground: Ground, cluster: Cluster, jobs: Sequence[Job]) -> None:
+        """The shared ones together, the longest first; then the others, until one leaves the cluster unwell."""
+        shared = sorted(
+            (j for j in jobs if not j.case.alone), key=lambda j: ("slow" not in j.case.tags, -j.case.limit_s)
+        )
+        with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="case") as several:
+            for ended in [several.submit(self._one, ground, cluster, job) for job in shared]:
+                ended.result()
+        for job in (j for j in jobs if j.case.alone):
+            self._one(ground, cluster, job)
+            if self._stop.is_set():
+                return
+            try:
+                cluster.wait_healthy(_HEALTH_S)
+            except HarnessError as exc:
+                self._home.say(job.slug, f"the cluster is replaced: {exc}")
+                return
+
+    def _one(self, ground: Ground, cluster: Cluster, job: Job) -> None:
+        if self._stop.is_set():
+            return
+        where = f"{job.slug} {self._target.product}-{self._target.version}"
+        self._home.say(where, "started")
+        outcome = play(ground, job.case, variant=job.variant, condition=job.condition, stop=self._stop.is_set)
+        tried = [outcome]
+        while job.case.timing and tried[-1].verdict == "FAIL" and len(tried) < ATTEMPTS:
+            tried.append(play(ground, job.case, variant=job.variant, condition=job.condition, stop=self._stop.is_set))
+        outcome = tried[-1]
+        outcome.attempts = len(tried)
+        if len(tried) > 1 and outcome.verdict != "FAIL":
+            failed = len(tried) - 1
+            outcome.observed = (
+                f"repeats disagree: {failed} of {len(tried)} FAIL ({tried[0].observed}), then {outcome.verdict}"
+            )
+            outcome.verdict = "INCONCLUSIVE"
+        self._done(
+            job, outcome, _log_lines(cluster, outcome) if outcome.verdict not in ("PASS", "INFO", "SKIP") else {}
+        )
+
+    def _done(self, job: Job, outcome: Outcome, logs: Mapping[str, Sequence[str]]) -> None:
+        entry = self._decide(job, outcome, logs)
+        self._home.say(
+            f"{job.slug} {self._target.product}-{self._target.version}",
+            f"{entry['verdict']}: {entry['observed'][:200]}",
+        )
+        self._results[job].set_result(entry)
+
+    def _decide(self, job: Job, outcome: Outcome, logs: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """Applies the ledger and the manifest, writes the case's file, and makes its entry."""
+        product, version = self._target.product, self._target.version
+        says = [s for s in self._ledger if s.of(job.case.id, version)]
+        admit(outcome, says)
+        found = gate(self._manifest, job.case, job.id, job.variant, outcome.verdict, strict=self._strict)
+        path = Path("conformance", f"{product}-{version}", f"{job.slug}.json")
+        # The fixed part first (design, section 6).
+        entry: dict[str, Any] = {
+            "case": job.id, "slug": job.case.slug, "revision": job.case.revision, "broker": product, "version": version,
+            "variant": job.variant, "verdict": outcome.verdict, "expected": found.expected, "observed": outcome.observed,
+            "path": str(path),
+            "section": job.case.section, "level": job.case.level, "tags": sorted(job.case.tags), "condition": job.condition,
+            "as_expected": found.as_expected, "listed": found.listed, "reason": found.reason,
+            "drift": drifts(says, outcome.verdict), "says": [s.to_json() for s in says], "took_s": outcome.took_s,
+            "attempts": outcome.attempts,
+        }  # fmt: skip
+        whole = {
+            "schema": 1, **job.case.to_json(), **entry,
+            "steps": [{**dataclasses.asdict(j), "accepts": job.case.accepts[j.step].says if j.step in job.case.accepts else ""} for j in outcome.steps],
+            "recorded": outcome.recorded, "began": outcome.log.began, "wire": outcome.log.entries(), "logs": dict(logs),
+            "settings": job.case.settings_of(job.variant), "topology": job.case.topology,
+            "command": f"brokerproof conformance --broker {product}={version} --case {job.id}"
+            + (f" --variant {job.variant}" if job.variant else ""),
+        }  # fmt: skip
+        file = self._home.folder.path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, json.loads(json.dumps(whole, default=str)))
+        write_json(self._home.folder.path / "cases" / f"{product}-{version}-{job.slug}.json", entry)
+        return entry
+
+    def _left(self, jobs: Sequence[Job]) -> list[Job]:
+        return [job for job in jobs if not self._results[job].done()]
+
+
+def admit(outcome: Outcome, says: Sequence[Says]) -> None:
+    """Turns a FAIL into DEV, step by step, where the vendor says in public that the product does exactly this."""
+    changed = False
+    for step in outcome.steps:
+        if step.verdict == "FAIL" and step.step != AFTERWARDS and admitted(says, step):
+            step.verdict, changed = "DEV", True
+    if changed and outcome.verdict == "FAIL":
+        outcome.verdict = worst({s.verdict for s in outcome.steps})
+
+
+def _log_lines(cluster: Cluster, outcome: Outcome) -> dict[str, list[str]]:
+    """What each node has logged while the case ran; the engine stamps each line."""
+    began, ended = outcome.log.began, time.time()
+    out = {}
+    for name, node in cluster.nodes.items():
+        between = getattr(node, "logs_between", None)
+        if between is not None:
+            out[name] = between(began, ended).splitlines()[-_LOG_LINES_MAX:]
+    return out

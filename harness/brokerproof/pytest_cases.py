@@ -1,0 +1,149 @@
+"""The pytest surface of protocol cases: a case becomes one item per target, variant and condition.
+
+    pytest suites/conformance --broker rabbitmq=4.0.5 --case A2.03
+
+The items of a target are run by its ``Conductor``, side by side where they are isolated; an item waits for its own, and fails if
+and only if the verdict is not the expected one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brokerproof.conformance.case import Case
+from brokerproof.conformance.manifest import manifest, stale
+from brokerproof.conformance.protocols import PROTOCOLS
+from brokerproof.conformance.running import Conductor, Job, Target, jobs_of
+
+
+def add_options(group: pytest.OptionGroup) -> None:
+    group.addoption(
+        "--case", action="append", default=[], metavar="ID", help="Only this protocol case, e.g. A2.03. Repeatable."
+    )
+    group.addoption(
+        "--section", action="append", default=[], metavar="ID", help="Only cases of this section, e.g. A2. Repeatable."
+    )
+    group.addoption(
+        "--level",
+        action="append",
+        default=[],
+        help="Only cases of this level: must, should, may, extension, unspecified.",
+    )
+    group.addoption(
+        "--tag", action="append", default=[], help="Only cases with this tag; no-TAG: only those without. Repeatable."
+    )
+    group.addoption("--nonstrict-fails", action="store_true", help="NONSTRICT is not as expected.")  # fmt: skip
+
+
+def wanted(job: Job, option: Any) -> bool:
+    """Whether the options ask for it."""
+    case = job.case
+    tags = set(case.tags)
+    return (
+        (not option.case or bool({case.id, job.id, case.slug} & set(option.case)))
+        and (not option.section or case.section in option.section)
+        and (not option.level or case.level.lower() in {level.lower() for level in option.level})
+        and (not option.variant or job.variant in option.variant)
+        and all((t[3:] not in tags) if t.startswith("no-") else (t in tags) for t in option.tag)
+    )
+
+
+def narrowed(option: Any) -> bool:
+    """Whether less is asked for than all there is."""
+    return bool(option.case or option.section or option.level or option.variant or option.tag)
+
+
+def items_of(collector: Any, name: str, case: Case, targets: Sequence[tuple[str, str]]) -> Iterator[pytest.Item]:
+    option = collector.config.option
+    for product, version in targets:
+        if PROTOCOLS.get(product) != case.protocol:
+            continue
+        for job in jobs_of([case]):
+            if wanted(job, option):
+                tail = "-".join(p for p in (product, version, job.condition, job.variant) if p)
+                item = CaseItem.from_parent(collector, name=f"{name}[{tail}]")
+                item.prepare(job, Target(product, version))
+                yield item
+
+
+class UnexpectedOutcome(Exception):
+    """A case's verdict is not the expected one; the text is the report's."""
+
+
+class CaseItem(pytest.Item):
+    """One case on one target. ``runtest`` waits for its entry."""
+
+    job: Job
+    target: Target
+
+    def prepare(self, job: Job, target: Target) -> None:
+        self.job, self.target = job, target
+        self.add_marker(pytest.mark.cell)
+        self.extra_keyword_matches.update({target.product, job.case.id, job.case.slug, job.case.level})
+
+    def runtest(self) -> None:
+        entry = Conductors.of(self.session).entry(self)
+        if entry["verdict"] == "SKIP":
+            pytest.skip(f"SKIP: {entry['observed']}")
+        if not entry["as_expected"]:
+            raise UnexpectedOutcome(
+                f"{entry['case']} {entry['slug']} on {self.target.product} {self.target.version} {entry['variant']}: {entry['verdict']}, "
+                f"expected {entry['expected']}{'' if entry['listed'] else ' (unlisted)'}\n  {entry['observed']}\n"
+                f"  again: brokerproof conformance --broker {self.target.product}={self.target.version} --case {entry['case']}"
+            )
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        if isinstance(excinfo.value, UnexpectedOutcome):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, self.name
+
+
+class Conductors:
+    """One per target that this process has items of, started with the first of them."""
+
+    def __init__(self, session: pytest.Session) -> None:
+        self._session = session
+        self._by_target: dict[Target, Conductor] = {}
+
+    @classmethod
+    def of(cls, session: pytest.Session) -> Conductors:
+        manager = session.config.pluginmanager
+        found = manager.get_plugin("brokerproof-conductors")
+        if found is None:
+            found = cls(session)
+            manager.register(found, "brokerproof-conductors")
+        assert isinstance(found, cls)
+        return found
+
+    def entry(self, item: CaseItem) -> dict[str, Any]:
+        return self._of(item.target).entry(item.job)
+
+    def close(self) -> None:
+        for conductor in self._by_target.values():
+            conductor.close()
+
+    def _of(self, target: Target) -> Conductor:
+        if target not in self._by_target:
+            cells: Any = self._session.config.pluginmanager.get_plugin("brokerproof-cells")
+            option = self._session.config.option
+            jobs = [i.job for i in self._session.items if isinstance(i, CaseItem) and i.target == target]
+            home, lines = cells.session(self._session), manifest(cells.expected_in(), target.product, target.version)
+            known = {(job.id, job.variant) for job in jobs}
+            home.folder.write_gate(
+                f"{target.product}-{target.version}", stale(lines, known, whole=not narrowed(option))
+            )
+            # The order in which a file happens to name them is nobody's business; a seed makes it another one each time.
+            random.Random(option.seed).shuffle(jobs)
+            self._by_target[target] = Conductor(
+                home, target, jobs, expected_in=cells.expected_in(), ledger_in=cells.suites() / "conformance" / "ledger",
+                strict=option.nonstrict_fails,
+            )  # fmt: skip
+        return self._by_target[target]
