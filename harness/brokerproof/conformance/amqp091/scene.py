@@ -80,13 +80,21 @@ class Place:
     password: str
 
 
+@dataclass(frozen=True, slots=True)
+class OwnLink:
+    """A link that can be troubled. black_hole: from then on every packet is dropped, both ways, and nobody is told."""
+
+    address: tuple[str, int]
+    black_hole: Callable[[], object]
+
+
 class AmqpScene(Scene):
-    """admin: what AMQP cannot do.  links: names of the connections' links -> how to trouble them (conditions)."""
+    """admin: what AMQP cannot do.  own: leases a link that nobody else uses until the case ends."""
 
     def __init__(
         self, case: Case, *, variant: str, condition: str, product: str, version: str, name: str, log: WireLog,
         place: Place, admin: Administration, scale: float = 1.0, stop: Callable[[], bool] = lambda: False,
-        trouble: Callable[[str], Callable[[], None]] | None = None,
+        own: Callable[[], OwnLink] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
             case, variant=variant, condition=condition, product=product, version=version, name=name, log=log, scale=scale,
@@ -97,7 +105,7 @@ class AmqpScene(Scene):
         self.connections: list[Connection] = []
         #: (kind, name) -> whether it must still be there at the end.
         self.made: dict[tuple[str, str], bool] = {}
-        self._trouble = trouble
+        self._own = own
         self._fresh = 0
 
     def fresh(self, what: str = "q") -> str:
@@ -105,10 +113,11 @@ class AmqpScene(Scene):
         self._fresh += 1
         return f"{what}-{self._fresh}"
 
-    def dial(self, name: str = "", *, node: int = 0) -> Connection:
-        """A TCP connection and nothing more. node: to which of the cluster's."""
+    def dial(self, name: str = "", *, node: int = 0, by: OwnLink | None = None) -> Connection:
+        """A TCP connection and nothing more. node: to which of the cluster's. by: a link of its own."""
         name = name or "abcdefghijklmnopqrstuvwxyz"[len(self.connections) % 26] + str(len(self.connections) // 26 or "")
-        link = Link(self.place.addresses[node], log=self.log, name=name, deadline=self.deadline, stop=self.stop)
+        address = by.address if by else self.place.addresses[node]
+        link = Link(address, log=self.log, name=name, deadline=self.deadline, stop=self.stop)
         connection = Connection(self, link)
         self.connections.append(connection)
         self.finally_(connection.drop)
@@ -117,11 +126,11 @@ class AmqpScene(Scene):
     def connect(
         self, name: str = "", *, user: str | None = None, password: str | None = None, vhost: str | None = None,
         channel_max: int | None = None, frame_max: int | None = None, heartbeat: int = 0,
-        capabilities: Mapping[str, bool] = CAPABILITIES, node: int = 0,
+        capabilities: Mapping[str, bool] = CAPABILITIES, node: int = 0, by: OwnLink | None = None,
     ) -> Connection:  # fmt: skip
         """A connection that is open. channel_max, frame_max: None: what the peer offers. heartbeat: in seconds; 0: none.
         Raises Inconclusive when the peer does not let us in."""
-        connection = self.dial(name, node=node)
+        connection = self.dial(name, node=node, by=by)
         connection.start()
         connection.start_ok(user=user, password=password, capabilities=capabilities)
         connection.tune_ok(channel_max=channel_max, frame_max=frame_max, heartbeat=heartbeat)
@@ -129,15 +138,11 @@ class AmqpScene(Scene):
         connection.must("connection.open-ok")
         return connection
 
-    def black_hole(self) -> Callable[[], None]:
-        """From now on every packet of this scene's links is dropped, both ways, and nobody is told; the value ends it. Skips where that
-        cannot be done."""
-        if self._trouble is None:
-            self.skip("links cannot be troubled here")
-        self.log.note("black hole", layer="fault")
-        undo = self._trouble("black-hole")
-        self.finally_(undo)
-        return undo
+    def own_link(self) -> OwnLink:
+        """A link that nobody else uses, for this scene; what it suffers ends with the case. Skips where there is none."""
+        if self._own is None:
+            self.skip("there is no link that only this case uses")
+        return self._own()
 
 
 class Connection:

@@ -1,0 +1,88 @@
+"""What must be as it was after something forbidden was sent.
+
+a sibling channel works, unless the connection had to go
+a connection that was open before works
+a fresh connection works: it publishes and gets
+queues and exchanges are those that the script made, and none that it made is gone
+"""
+
+from __future__ import annotations
+
+from brokerproof.conformance.amqp091.scene import AmqpScene, Channel, Connection, Place
+from brokerproof.conformance.link import Link, OutOfTime
+from brokerproof.conformance.scene import Inconclusive
+from brokerproof.errors import EnvironmentProblem
+
+_SENTRY, _SENTRY_QUEUE = "sentry", "sentry"
+
+
+def sentry(scene: AmqpScene) -> None:
+    """Opens the connection that must not notice anything, before the script runs."""
+    scene.connect(_SENTRY).channel().queue(_SENTRY_QUEUE)
+
+
+def aftermath(scene: AmqpScene, probe: Place) -> str:
+    """What is not as before, in a sentence; empty: all is. probe: a way that the case does not use."""
+    try:
+        return _siblings(scene) or _sentry(scene) or _fresh(scene, probe) or _entities(scene)
+    except (OutOfTime, EnvironmentProblem) as exc:
+        return f"afterwards: {exc}"
+
+
+def _siblings(scene: AmqpScene) -> str:
+    for connection in scene.connections:
+        if connection.tuned is None or connection.ended() or connection.link.name == _SENTRY:
+            continue
+        open_ = [c for c in connection.channels.values() if c.is_open]
+        try:
+            channel = open_[0] if open_ else connection.channel()
+            _works(channel)
+        except Inconclusive as exc:
+            if connection.closed is None:
+                return f"a sibling channel of connection {connection.link.name} does not work: {exc}"
+    return ""
+
+
+def _sentry(scene: AmqpScene) -> str:
+    for connection in scene.connections:
+        if connection.link.name == _SENTRY:
+            try:
+                _works(connection.channels[1])
+            except Inconclusive as exc:
+                return f"a second connection does not work any more: {exc}"
+    return ""
+
+
+def _fresh(scene: AmqpScene, probe: Place) -> str:
+    link = Link(probe.addresses[0], log=scene.log, name="probe", deadline=scene.deadline, stop=scene.stop)
+    connection = Connection(scene, link)
+    try:
+        connection.start()
+        connection.start_ok()
+        connection.tune_ok()
+        connection.open()
+        connection.must("connection.open-ok")
+        _works(connection.channel())
+    except Inconclusive as exc:
+        return f"a fresh connection does not work: {exc}"
+    finally:
+        connection.drop()
+    return ""
+
+
+def _works(channel: Channel) -> None:
+    """Publishes to the sentry's queue and gets. Raises Inconclusive."""
+    channel.publish("", _SENTRY_QUEUE, b"are you there")
+    if not channel.connection.awaited(lambda: channel.get(_SENTRY_QUEUE) is not None):
+        raise Inconclusive("what was published does not arrive")
+
+
+def _entities(scene: AmqpScene) -> str:
+    found = scene.admin.entities(scene.vhost)
+    there = {("queue", q) for q in found.queues} | {("exchange", x) for x in found.exchanges}
+    known = {*scene.made, ("queue", _SENTRY_QUEUE)}
+    if extra := sorted(there - known):
+        return "made by what was refused: " + ", ".join(f"{kind} {name!r}" for kind, name in extra)
+    if gone := sorted({entity for entity, stays in scene.made.items() if stays} - there):
+        return "gone: " + ", ".join(f"{kind} {name!r}" for kind, name in gone)
+    return ""

@@ -1,0 +1,120 @@
+"""Where AMQP cases are run on a real RabbitMQ cluster: a vhost and a user for each case, connections through its proxy.
+
+Ordinary cases go by the ``consumer`` links. A condition, or a black hole that a script asks for, has the ``producer`` link for
+itself, one case at a time. What looks after a negative case goes by ``admin``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from brokerproof.brokers.base import Link as ProxyLink
+from brokerproof.conformance.amqp091.aftermath import aftermath, sentry
+from brokerproof.conformance.amqp091.rabbit import RabbitAdministration
+from brokerproof.conformance.amqp091.scene import AmqpScene, OwnLink, Place
+from brokerproof.conformance.case import Case
+from brokerproof.conformance.scene import Scene
+from brokerproof.conformance.wirelog import WireLog
+from brokerproof.errors import HarnessError
+
+#: Toxiproxy's slicer with one octet at a time. Source: https://github.com/Shopify/toxiproxy#slicer
+_SLICER: Mapping[str, int] = {"average_size": 1, "size_variation": 0, "delay": 0}
+#: The connection is closed in the middle of what comes after so many octets, upstream: behind the handshake of every case.
+_CUT_AFTER = 2_500
+_LOG_S = 20.0
+
+
+def on_cluster(cluster: Any) -> RabbitGround:
+    """cluster: a running ``RabbitCluster``."""
+    return RabbitGround(cluster)
+
+
+class RabbitGround:
+    """``conformance.scene.Ground``."""
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+        self.product, self.version = cluster.product, cluster.version
+        self.admin = RabbitAdministration(cluster)
+        self._own = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._prefix = f"bp-{time.time_ns() // 1_000_000 % 10**9}"
+
+    @contextlib.contextmanager
+    def scene(
+        self, case: Case, *, variant: str, condition: str, log: WireLog, stop: Callable[[], bool]
+    ) -> Iterator[Scene]:
+        name = f"{self._prefix}-{case.id}-{next(self._numbers)}"
+        self.admin.add_vhost(name)
+        try:
+            self.admin.add_user(name, name)
+            self.admin.permit(name, name)
+            with contextlib.ExitStack() as held:
+                place = self._place(name, "consumer")
+                own = _Own(self, name, held)
+                scene = AmqpScene(
+                    case, variant=variant, condition=condition, product=self.product, version=self.version, name=name,
+                    log=log, place=own.troubled(condition) if condition else place, admin=self.admin, stop=stop,
+                    own=own.leased,
+                )  # fmt: skip
+                if case.negative:
+                    sentry(scene)
+                yield scene
+        finally:
+            self.admin.delete_vhost(name)
+            self.admin.delete_user(name)
+
+    def after(self, scene: Scene) -> str:
+        assert isinstance(scene, AmqpScene)
+        return aftermath(scene, self._place(scene.name, "admin"))
+
+    def logs(self) -> dict[str, str]:
+        with tempfile.TemporaryDirectory() as folder:
+            self._cluster.save_logs(Path(folder))
+            return {file.stem: file.read_text(errors="replace") for file in Path(folder).glob("*.log")}
+
+    def close(self) -> None:
+        """The cluster is its owner's."""
+
+    def _place(self, name: str, group: str) -> Place:
+        return Place([link.address for link in self._cluster.links(group)], name, name, name)
+
+
+class _Own:
+    """A link of its own for one scene: waited for, and put right when the scene ends."""
+
+    def __init__(self, ground: RabbitGround, name: str, held: contextlib.ExitStack) -> None:
+        self._ground, self._name, self._held = ground, name, held
+        self._taken = False
+
+    def leased(self) -> OwnLink:
+        link = self._take()
+
+        return OwnLink(link.address, link.silence)
+
+    def troubled(self, condition: str) -> Place:
+        link = self._take()
+        if condition == "slicer":
+            for stream in ("upstream", "downstream"):
+                link.add_toxic("slicer", stream, **_SLICER)
+        elif condition == "cut":
+            link.add_toxic("limit_data", "upstream", bytes=_CUT_AFTER)
+        else:
+            raise HarnessError(f"amqp091 has no condition {condition!r}")
+        return Place([link.address], self._name, self._name, self._name)
+
+    def _take(self) -> ProxyLink:
+        link: ProxyLink = self._ground._cluster.links("producer")[0]
+        if not self._taken:
+            self._held.enter_context(self._ground._own)
+            self._taken = True
+            self._held.callback(link.clear_toxics)
+            self._held.callback(link.unsilence)
+        return link
