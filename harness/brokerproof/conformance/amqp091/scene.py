@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from brokerproof.conformance.amqp091.administration import Administration
 from brokerproof.conformance.case import Case, Seen
@@ -143,6 +143,23 @@ class AmqpScene(Scene):
         if self._own is None:
             self.skip("there is no link that only this case uses")
         return self._own()
+
+    def attempt(self, name: str, /, **arguments: Any) -> Seen:
+        """``Channel.attempt`` on a connection and a channel of its own: whatever becomes of them."""
+        return self.connect().channel().attempt(name, **arguments)
+
+    def expect(self, step: str, seen: Seen, answer: str, good: bool = True, otherwise: str = "") -> None:
+        """A step that must be answered so, and then be good; otherwise: what was seen if it is not. A refusal is judged as it is."""
+        if seen.behaviour == answer:
+            self.require(step, good, otherwise)
+        else:
+            self.saw(step, seen)
+
+    def has(self, kind: Literal["queue", "exchange"], name: str) -> bool:
+        """Whether it is there, by a passive declare."""
+        more = {"type": "direct"} if kind == "exchange" else {}
+        seen = self.attempt(f"{kind}.declare", **{kind: name}, passive=True, **more)
+        return seen.behaviour == f"{kind}.declare-ok"
 
 
 class Connection:
@@ -457,6 +474,22 @@ class Channel:
         found = []
         while (one := self.get(queue)) is not None:
             found.append(one)
+        return found
+
+    def collect(self, queues: Sequence[str]) -> dict[str, list[Event]]:
+        """All that waits in these queues, settled, in order: consumed up to a marker that is published behind it. For queues that
+        take what they are given, in the order in which it comes."""
+        found: dict[str, list[Event]] = {queue: [] for queue in queues}
+        tags = {self.consume(queue, no_ack=True): queue for queue in found}
+        ends = {b"the end of " + queue.encode(): queue for queue in found}
+        for end, queue in ends.items():
+            self.publish("", queue, end)
+        while ends and (one := self.take("basic.deliver")) is not None:
+            if ends.pop(one.body, None) is None:
+                found[tags[one["consumer_tag"]]].append(one)
+        for tag in tags:
+            if self.is_open:
+                self.call("basic.cancel", consumer_tag=tag)
         return found
 
     def consume(self, queue: str, *, tag: str = "", no_ack: bool = False, **arguments: Any) -> str:
