@@ -38,6 +38,14 @@ class WireError(Exception):
     """Octets that are no AMQP 0-9-1, or a value that AMQP 0-9-1 cannot say."""
 
 
+class FrameTooLong(WireError):
+    """A frame over the size that was agreed."""
+
+
+class UnknownMethod(WireError):
+    """A method that does not exist."""
+
+
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
@@ -50,8 +58,8 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field value with its type's tag. value: int for b B s u I i l L T t, float for f d, Decimal for D, str for S, bytes for x,
-    Fields for A, name -> Field for F, None for V."""
+    """A field value with its type's tag. value: int for b B s u I i l L T, bool for t, float for f d, Decimal for D, str for S,
+    bytes for x, Fields for A, name -> Field for F, None for V; ``Raw`` for any."""
 
     tag: str
     value: Any
@@ -99,6 +107,8 @@ def field_value(value: Any) -> bytes:
 
 
 def _field_octets(tag: str, v: Any) -> bytes:
+    if isinstance(v, Raw):
+        return v.octets
     if tag in _NUMBERS:
         return _packed(_NUMBERS[tag], v)
     if tag == "t":
@@ -149,10 +159,10 @@ def plain(value: Any) -> Any:
 
 
 class _Reader:
-    """Takes values off octets. Raises WireError where they end too soon."""
+    """Takes values off octets. Raises WireError where they end too soon. grammar: as in ``read_table``."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
+    def __init__(self, data: bytes, grammar: bool = False) -> None:
+        self.data, self.at, self.grammar = data, 0, grammar
 
     def take(self, n: int) -> bytes:
         if n > len(self.data) - self.at:
@@ -172,7 +182,7 @@ class _Reader:
     def table(self, depth: int = 0) -> dict[str, Field]:
         if depth > _DEPTH_MAX:
             raise WireError(f"nested deeper than {_DEPTH_MAX}")
-        inner, found = _Reader(self.long_string()), {}
+        inner, found = _Reader(self.long_string(), self.grammar), {}
         while inner.at < len(inner.data):
             name = inner.short_string()
             found[name] = inner.field(depth)
@@ -180,6 +190,11 @@ class _Reader:
 
     def field(self, depth: int) -> Field:
         tag = chr(self.number(">B"))
+        if self.grammar and tag in ("s", "l", "U"):
+            octets = self.take(
+                8 if tag == "l" else 2 if tag == "U" else 1 + self.data[self.at] if self.at < len(self.data) else 1
+            )
+            return Field(tag, Raw(octets))
         if tag in _NUMBERS:
             return Field(tag, self.number(_NUMBERS[tag]))
         if tag == "t":
@@ -194,7 +209,7 @@ class _Reader:
         if tag == "A":
             if depth > _DEPTH_MAX:
                 raise WireError(f"nested deeper than {_DEPTH_MAX}")
-            inner, found = _Reader(self.long_string()), []
+            inner, found = _Reader(self.long_string(), self.grammar), []
             while inner.at < len(inner.data):
                 found.append(inner.field(depth + 1))
             return Field(tag, found)
@@ -205,9 +220,12 @@ class _Reader:
         raise WireError(f"no field type has the tag {tag!r}")
 
 
-def read_table(data: bytes) -> dict[str, Field]:
-    """A field table with its length, names -> typed values. Raises WireError."""
-    return _Reader(data).table()
+def read_table(data: bytes, *, grammar: bool = False) -> dict[str, Field]:
+    """A field table with its length, names -> typed values. Raises WireError.
+
+    grammar: tags as in the grammar of the specification, where they differ: ``s`` is a short string, ``l`` unsigned, ``U`` 16 bits,
+    each kept as ``Raw``."""
+    return _Reader(data, grammar).table()
 
 
 # -- methods -----------------------------------------------------------------------------------------------------------
@@ -307,7 +325,7 @@ def read_method(payload: bytes) -> Method:
     number = (reader.number(">H"), reader.number(">H"))
     name = NAMES.get(number)
     if name is None:
-        raise WireError(f"no method {number[1]} of class {number[0]}")
+        raise UnknownMethod(f"no method {number[1]} of class {number[0]}")
     found: dict[str, Any] = {}
     bit = 8
     for argument, kind in METHODS[name].arguments:
@@ -368,9 +386,9 @@ def header_payload(
     return _packed(">HHQH", class_id, weight, body_size, flags) + b"".join(out)
 
 
-def read_header(payload: bytes) -> Header:
-    """Raises WireError."""
-    reader = _Reader(payload)
+def read_header(payload: bytes, *, grammar: bool = False) -> Header:
+    """Raises WireError. grammar: as in ``read_table``."""
+    reader = _Reader(payload, grammar)
     class_id, weight, body_size = reader.number(">H"), reader.number(">H"), reader.number(">Q")
     raw = payload[reader.at :]
     flags = more = reader.number(">H")
@@ -467,7 +485,7 @@ class Frames:
             return None
         kind, channel, size = struct.unpack_from(">BHI", have)
         if self.frame_max and size + FRAME_OVERHEAD > self.frame_max:
-            self._error = WireError(f"frame of {size + FRAME_OVERHEAD} octets, at most {self.frame_max} agreed")
+            self._error = FrameTooLong(f"frame of {size + FRAME_OVERHEAD} octets, at most {self.frame_max} agreed")
             return None
         if kind not in (METHOD, HEADER, BODY, HEARTBEAT):
             self._error = WireError(f"no frame has the type {kind}")
