@@ -259,8 +259,8 @@ class Session:
                 self.state != "running" or (self._heartbeat_s and not self.is_mutant("no-heartbeats"))
             ) and now >= limit:
                 return b""
-            self._socket.settimeout(0.02)
             try:
+                self._socket.settimeout(0.02)
                 return self._socket.recv(1 if self.peer.slices else 65536)
             except TimeoutError:
                 if self.state == "gone":
