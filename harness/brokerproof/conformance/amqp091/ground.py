@@ -52,10 +52,8 @@ class RabbitGround:
         self, case: Case, *, variant: str, condition: str, log: WireLog, stop: Callable[[], bool]
     ) -> Iterator[Scene]:
         name = f"{self._prefix}-{case.id}-{next(self._numbers)}"
-        self.admin.add_vhost(name)
+        self.admin.prepare(name, name, name)
         try:
-            self.admin.add_user(name, name)
-            self.admin.permit(name, name)
             with contextlib.ExitStack() as held:
                 place = self._place(name, "consumer")
                 own = _Own(self, name, held)
@@ -68,8 +66,7 @@ class RabbitGround:
                     sentry(scene)
                 yield scene
         finally:
-            self.admin.delete_vhost(name)
-            self.admin.delete_user(name)
+            self.admin.remove(name, name)
 
     def after(self, scene: Scene) -> str:
         assert isinstance(scene, AmqpScene)

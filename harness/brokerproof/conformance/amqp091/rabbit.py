@@ -48,6 +48,22 @@ class RabbitAdministration:
     def __init__(self, cluster: Any) -> None:
         self._cluster = cluster
 
+    def prepare(self, vhost: str, user: str, password: str) -> None:
+        """A vhost, and a user who may everything there, in one question: each costs a process in the container."""
+        v, u, every = _bin(vhost), _bin(user), _bin(".*")
+        self._do(
+            f"begin ok = rabbit_vhost:add({v}, {_BY}), "
+            f"ok = rabbit_auth_backend_internal:add_user({u}, {_bin(password)}, {_BY}), "
+            f"rabbit_auth_backend_internal:set_permissions({u}, {v}, {every}, {every}, {every}, {_BY}) end"
+        )
+
+    def remove(self, vhost: str, user: str) -> None:
+        """Both; no error when they are gone."""
+        self._do(
+            f"begin catch rabbit_vhost:delete({_bin(vhost)}, {_BY}), "
+            f"catch rabbit_auth_backend_internal:delete_user({_bin(user)}, {_BY}), ok end"
+        )
+
     def add_vhost(self, vhost: str) -> None:
         self._do(f"rabbit_vhost:add({_bin(vhost)}, {_BY})")
 
