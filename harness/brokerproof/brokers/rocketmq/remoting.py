@@ -1,7 +1,4 @@
-"""RocketMQ's remoting protocol: a sans-IO codec, a blocking client with deadlines, and the stored message's format.
-
-    frame     int32 length of what follows | int32 codec << 24 | header length | header | body
-    header    JSON: code, flag, opaque, remark, extFields (all values strings); flag bit 0 response, bit 1 oneway
+"""A blocking client of RocketMQ's remoting protocol with deadlines, on the codec of ``wire.rocketmq``.
 
 The harness speaks it for set-up, health and the final read (a JVM command line tool costs six seconds a call), and
 load processes for the one thing that the vendor's gRPC library has not: sending without a reply.
@@ -13,15 +10,21 @@ from __future__ import annotations
 import json
 import re
 import socket
-import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final
 
 from brokerproof.brokers.base import LONGER_OCTETS, Opening, framed
+from brokerproof.wire.rocketmq import Decoder, message_properties, request
+from brokerproof.wire.rocketmq import Frame as Frame
+from brokerproof.wire.rocketmq import ProtocolError as ProtocolError
+from brokerproof.wire.rocketmq import Stored as Stored
+from brokerproof.wire.rocketmq import loads as loads
+from brokerproof.wire.rocketmq import properties as properties
+from brokerproof.wire.rocketmq import record_around as record_around
+from brokerproof.wire.rocketmq import stored as stored
 
 # Request codes. Source: RequestCode.java.
 PULL_MESSAGE: Final = 11
@@ -47,11 +50,6 @@ PULL_NOT_FOUND: Final = 19
 PULL_RETRY_IMMEDIATELY: Final = 20
 PULL_OFFSET_MOVED: Final = 21
 
-_RESPONSE, _ONEWAY = 1, 2
-# Source: NettySystemConfig "com.rocketmq.remoting.frameMaxLength".
-_FRAME_MAX = 16 * 1024 * 1024
-_LENGTHS = struct.Struct(">iI")
-
 #: What a probe connection sends to a broker or name server: a request code that nobody has, which is answered.
 OPENING: Opening
 
@@ -65,91 +63,9 @@ class RemotingError(Exception):
         self.remark = remark
 
 
-class ProtocolError(Exception):
-    """Bytes that are not a frame of this protocol."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
-    """One command, either way. fields: ``extFields``."""
-
-    code: int
-    opaque: int
-    flag: int = 0
-    remark: str = ""
-    fields: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-    @property
-    def is_response(self) -> bool:
-        return bool(self.flag & _RESPONSE)
-
-    def encode(self) -> bytes:
-        header: dict[str, Any] = {
-            "code": self.code, "language": "PYTHON", "version": 0, "opaque": self.opaque, "flag": self.flag,
-            "extFields": self.fields,
-        }  # fmt: skip
-        if self.remark:
-            header["remark"] = self.remark
-        text = json.dumps(header, separators=(",", ":")).encode()
-        # Codec 0 (JSON) is the zero in the first octet of the second word.
-        return _LENGTHS.pack(4 + len(text) + len(self.body), len(text)) + text + self.body
-
-
-def request(code: int, opaque: int, fields: Mapping[str, Any], body: bytes = b"", *, oneway: bool = False) -> Frame:
-    """A request; values become strings as the protocol wants them, None is left out."""
-    words = {name: _word(value) for name, value in fields.items() if value is not None}
-    return Frame(code=code, opaque=opaque, flag=_ONEWAY if oneway else 0, fields=words, body=body)
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 OPENING = Opening(
     Frame(code=32000, opaque=1).encode(), Frame(code=32000, opaque=1, body=bytes(LONGER_OCTETS)).encode(), framed
 )  # fmt: skip
-
-
-class Decoder:
-    """Bytes in, frames out. Raises ProtocolError for what cannot be a frame; it is of no use afterwards."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[Frame]:
-        self._buffer += data
-        frames = []
-        while (frame := self._next()) is not None:
-            frames.append(frame)
-        return frames
-
-    def _next(self) -> Frame | None:
-        if len(self._buffer) < 8:
-            return None
-        length, second = _LENGTHS.unpack_from(self._buffer)
-        codec, header_length = second >> 24, second & 0xFFFFFF
-        if not 4 <= length <= _FRAME_MAX or header_length > length - 4:
-            raise ProtocolError(f"frame of length {length} with a header of {header_length}")
-        if codec != 0:
-            raise ProtocolError(f"header codec {codec}; only JSON (0) was asked for")
-        if len(self._buffer) < 4 + length:
-            return None
-        text = bytes(self._buffer[8 : 8 + header_length])
-        body = bytes(self._buffer[8 + header_length : 4 + length])
-        del self._buffer[: 4 + length]
-        return _frame(text, body)
-
-
-def _frame(text: bytes, body: bytes) -> Frame:
-    try:
-        header = json.loads(text)
-        return Frame(
-            code=int(header["code"]), opaque=int(header["opaque"]), flag=int(header.get("flag", 0)),
-            remark=str(header.get("remark") or ""), fields=dict(header.get("extFields") or {}), body=body,
-        )  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise ProtocolError(f"header is not a remoting command: {text[:80]!r}") from exc
 
 
 class Connection:
@@ -217,93 +133,6 @@ class Connection:
         for frame in self._decoder.feed(data):
             if frame.is_response:  # what a server asks of its clients is not for us
                 self._early[frame.opaque] = frame
-
-
-# -- bodies ------------------------------------------------------------------------------------------------------------
-
-
-def loads(body: bytes) -> Any:
-    """JSON as fastjson writes it: object keys may be bare numbers (``{0:"host"}``)."""
-    text = body.decode()
-    try:
-        return json.loads(text)
-    except ValueError:
-        return json.loads(re.sub(r"([{,])(\d+):", r'\1"\2":', text))
-
-
-def properties(body: bytes) -> dict[str, str]:
-    """A Java properties text, as GET_BROKER_CONFIG answers it."""
-    lines = (line.partition("=") for line in body.decode().splitlines() if "=" in line)
-    return {name.strip(): value.strip() for name, _, value in lines}
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A message as it lies in the log."""
-
-    queue: int
-    offset: int
-    flag: int
-    sys_flag: int
-    reconsumed: int
-    body: bytes
-    topic: str
-    properties: Mapping[str, str]
-
-
-# total size, magic, body CRC, queue, flag, queue offset, physical offset, system flag, born time
-_HEAD = struct.Struct(">iiIiiqqiq")
-# Source: MessageVersion.java: the second has a topic longer than 127 octets, with a 16-bit length.
-_MAGIC_V1, _MAGIC_V2 = -626843481, -626843477
-# Source: MessageSysFlag.java.
-_BORN_V6, _STORE_V6 = 1 << 4, 1 << 5
-
-
-def stored(data: bytes) -> Iterator[Stored]:
-    """The messages of a PULL_MESSAGE body, end to end. Source: MessageDecoder.decode."""
-    at = 0
-    while at < len(data):
-        size, magic, _, queue, flag, offset, _, sys_flag, _ = _HEAD.unpack_from(data, at)
-        if magic not in (_MAGIC_V1, _MAGIC_V2) or not _HEAD.size < size <= len(data) - at:
-            raise ProtocolError(f"no stored message at {at}: magic {magic}, size {size} of {len(data) - at}")
-        i = at + _HEAD.size + (20 if sys_flag & _BORN_V6 else 8) + 8 + (20 if sys_flag & _STORE_V6 else 8)
-        # reconsume times, offset of the prepared transaction, body length
-        reconsumed, _, body_length = struct.unpack_from(">iqi", data, i)
-        i += 16
-        body = bytes(data[i : i + body_length])
-        i += body_length
-        wide = magic == _MAGIC_V2
-        (topic_length,) = struct.unpack_from(">H" if wide else ">B", data, i)
-        i += 2 if wide else 1
-        topic = data[i : i + topic_length].decode()
-        i += topic_length
-        (properties_length,) = struct.unpack_from(">h", data, i)
-        text = data[i + 2 : i + 2 + properties_length].decode(errors="replace")
-        pairs = (pair.partition("\x01") for pair in text.split("\x02") if pair)
-        words = {name: value for name, _, value in pairs}
-        yield Stored(queue, offset, flag, sys_flag, reconsumed, body, topic, words)
-        at += size
-
-
-#: From a record's begin to its body: with IPv4 and IPv6 addresses of sender and store. Source: MessageDecoder.java.
-_BODY_AT = (_HEAD.size + 8 + 8 + 8 + 16, _HEAD.size + 8 + 8 + 20 + 16, _HEAD.size + 20 + 8 + 20 + 16)
-
-
-def record_around(data: bytes, body: int) -> tuple[int, Stored] | None:
-    """(begin, message) of the record in a commit log whose body begins at ``body``; None where there is none."""
-    for before in _BODY_AT:
-        begin = body - before
-        if begin < 0:
-            continue
-        size, magic = struct.unpack_from(">ii", data, begin)
-        if magic in (_MAGIC_V1, _MAGIC_V2) and before < size <= len(data) - begin:
-            try:
-                (message,) = stored(data[begin : begin + size])
-            except (ProtocolError, ValueError, struct.error):
-                continue
-            if message.body == data[body : body + len(message.body)]:
-                return begin, message
-    return None
 
 
 # -- requests that more than one place makes -----------------------------------------------------------------------------
@@ -381,9 +210,9 @@ def pull_fields(group: str, topic: str, queue: int, offset: int) -> dict[str, An
     }  # fmt: skip
 
 
-def send_fields(group: str, topic: str, queue: int, message_properties: Mapping[str, str]) -> dict[str, Any]:
+def send_fields(group: str, topic: str, queue: int, words: Mapping[str, str]) -> dict[str, Any]:
     """The fields of SEND_MESSAGE_V2, which has one letter for each. Source: SendMessageRequestHeaderV2.java."""
-    text = "".join(f"{name}\x01{value}\x02" for name, value in message_properties.items())
+    text = message_properties(words)
     return {
         "a": group, "b": topic, "c": "TBW102", "d": 4, "e": queue, "f": 0, "g": int(time.time() * 1000), "h": 0,
         "i": text, "j": 0, "k": False, "m": False,
