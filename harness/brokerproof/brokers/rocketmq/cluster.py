@@ -104,6 +104,10 @@ class RocketmqCluster:
 
     # -- addresses -----------------------------------------------------------------------------------------------------
 
+    def admin_address(self, node: str) -> tuple[str, int]:
+        """The remoting port of a broker or a name server, on a link that no fault breaks."""
+        return self._address("admin", node)
+
     @property
     def masters(self) -> list[str]:
         """The master of each set of brokers. A controller's choice is the name server's to tell; the last that it told

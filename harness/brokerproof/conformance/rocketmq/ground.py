@@ -1,0 +1,137 @@
+"""RocketMQ's cases on a real cluster: addresses through Toxiproxy, names of each case's own, removed afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from brokerproof.brokers.base import Cluster, both_ways
+from brokerproof.brokers.rocketmq import routes
+from brokerproof.brokers.rocketmq.cluster import RocketmqCluster
+from brokerproof.brokers.rocketmq.configuration import LAYOUTS
+from brokerproof.conformance.case import Case
+from brokerproof.conformance.rocketmq.after import unlike_before
+from brokerproof.conformance.rocketmq.place import Address
+from brokerproof.conformance.rocketmq.scene import Remote, RocketmqScene
+from brokerproof.conformance.scene import Scene
+from brokerproof.conformance.wirelog import WireLog
+from brokerproof.errors import HarnessError
+
+#: So slow that a flush of one message takes longer than ``syncFlushTimeout`` (5 s) by far.
+_CRAWL_BYTES_S = 64
+_HEALTHY_S = 180.0
+
+
+class ClusterPlace:
+    """``place.Place`` of a running cluster."""
+
+    def __init__(self, cluster: RocketmqCluster) -> None:
+        self._cluster = cluster
+        self.brokers: Sequence[str] = cluster.brokers
+        self.name_servers: Sequence[str] = cluster.name_servers
+        self.broker_name = LAYOUTS[cluster.topology].sets[0][0]
+
+    def address(self, node: str) -> Address:
+        return self._cluster.admin_address(node)
+
+    def proxy(self) -> Address:
+        return self._cluster.gateway_address
+
+    def master(self) -> str:
+        return self._cluster.master
+
+    def kill(self, node: str) -> None:
+        self._cluster.nodes[node].kill()
+
+    def stop(self, node: str) -> None:
+        self._cluster.nodes[node].stop()
+
+    def start(self, node: str) -> None:
+        if self._cluster.nodes[node].state() != "running":
+            self._cluster.nodes[node].start()
+
+    def cut(self, left: Sequence[str], right: Sequence[str]) -> None:
+        assert self._cluster.peers is not None
+        self._cluster.peers.cut(both_ways(left, right))
+
+    def heal(self) -> None:
+        assert self._cluster.peers is not None
+        self._cluster.peers.heal()
+
+    def slow_disk(self, node: str) -> bool:
+        disk = self._cluster.nodes[node].disk
+        if disk is None:
+            return False
+        disk.throttle(_CRAWL_BYTES_S)
+        return True
+
+    def quick_disk(self, node: str) -> None:
+        disk = self._cluster.nodes[node].disk
+        if disk is not None:
+            disk.repair()
+
+    def registrations(self, name_server: str, broker: str, since: float) -> list[float]:
+        return routes.beats(self._cluster, name_server, broker, since)
+
+    def wait_healthy(self, timeout_s: float) -> None:
+        self._cluster.wait_healthy(timeout_s)
+
+
+class ClusterGround:
+    """``scene.Ground`` of a running cluster."""
+
+    product = "rocketmq"
+
+    def __init__(self, cluster: RocketmqCluster) -> None:
+        self.version = cluster.version
+        self._cluster = cluster
+        self._bystanders: dict[int, Remote] = {}
+
+    @contextlib.contextmanager
+    def scene(
+        self, case: Case, *, variant: str, condition: str, log: WireLog, stop: Callable[[], bool]
+    ) -> Iterator[Scene]:
+        name = f"{case.id.replace('.', '')}{variant[:8]}-{secrets.token_hex(3)}"
+        scene = RocketmqScene(
+            case, place=ClusterPlace(self._cluster), variant=variant, condition=condition, product=self.product,
+            version=self.version, name=name, log=log, stop=stop,
+        )  # fmt: skip
+        if case.negative:
+            self._bystanders[id(scene)] = scene.broker("bystander")
+        try:
+            yield scene
+        finally:
+            self._bystanders.pop(id(scene), None)
+            scene.close()
+            if case.alone:
+                self._mend()
+
+    def _mend(self) -> None:
+        """After a case that broke something: everything runs, and everybody reaches everybody."""
+        for node in self._cluster.nodes.values():
+            if node.state() != "running":
+                node.start()
+        if self._cluster.peers is not None:
+            self._cluster.peers.heal()
+        self._cluster.wait_healthy(_HEALTHY_S)
+
+    def after(self, scene: Scene) -> str:
+        assert isinstance(scene, RocketmqScene)
+        return unlike_before(scene, self._bystanders.get(id(scene)))
+
+    def logs(self) -> dict[str, str]:
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(HarnessError):
+            self._cluster.save_logs(Path(folder))
+            return {file.stem: file.read_text(errors="replace") for file in Path(folder).glob("*.log")}
+        return {}
+
+    def close(self) -> None:
+        """The cluster is the caller's."""
+
+
+def on_cluster(cluster: Cluster) -> ClusterGround:
+    assert isinstance(cluster, RocketmqCluster)
+    return ClusterGround(cluster)

@@ -1,0 +1,440 @@
+"""The scene of RocketMQ's cases: connections, fresh topics and groups, the usual requests, and how to say what came.
+
+Times given in seconds are the broker's (``Scene.seconds``). Waiting for what has to come lasts a second of ours at
+least: a reference peer's clock runs faster, this machine does not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from brokerproof.conformance.case import Case, Seen
+from brokerproof.conformance.link import Link, OutOfTime
+from brokerproof.conformance.rocketmq import codes
+from brokerproof.conformance.rocketmq.place import Address, Place
+from brokerproof.conformance.rocketmq.proxy import Proxy
+from brokerproof.conformance.scene import Scene
+from brokerproof.errors import HarnessError
+from brokerproof.wire import rocketmq as wire
+from brokerproof.wire.rocketmq import Frame, Stored
+
+#: How long an answer may take before it is said that none came.
+ANSWER_S = 10.0
+#: Of our time, at least, where something is waited for that has to come.
+LEAST_S = 1.0
+
+
+class Remote:
+    """One remoting connection. came: (seconds on the monotonic clock, request) of what the peer has asked of us."""
+
+    def __init__(self, scene: RocketmqScene, address: Address, name: str, codec: int) -> None:
+        self.scene, self.name, self.codec = scene, name, codec
+        self.link = Link(address, log=scene.log, name=name, deadline=scene.deadline, stop=scene.stop)
+        self.came: list[tuple[float, Frame]] = []
+        #: Every response, also one that nobody waited for, or a second one to the same request.
+        self.answers: list[Frame] = []
+        self.broken = ""
+        self._decoder = wire.Decoder()
+        self._opaques = itertools.count(1)
+        self._waiting: dict[int, Frame] = {}
+
+    # -- out -----------------------------------------------------------------------------------------------------------
+
+    def ask(
+        self, code: int, fields: Mapping[str, Any] | None = None, body: bytes = b"", *, oneway: bool = False
+    ) -> int:
+        """Sends a request; its opaque, which ``wait`` takes."""
+        frame = wire.request(code, next(self._opaques), fields or {}, body, oneway=oneway, codec=self.codec)
+        self.link.send(frame.encode(), decoded=str(frame))
+        return frame.opaque
+
+    def raw(self, octets: bytes, what: str) -> None:
+        self.link.send(octets, decoded=what)
+
+    def reply(self, to: Frame, code: int = 0, fields: Mapping[str, Any] | None = None) -> None:
+        """Answers what the peer asked of us."""
+        frame = wire.answer(to, code, fields)
+        self.link.send(frame.encode(), decoded=str(frame))
+
+    # -- in ------------------------------------------------------------------------------------------------------------
+
+    def wait(self, opaque: int, within_s: float = ANSWER_S) -> Frame | None:
+        """The response to a request; None: none came in time, or the connection ended."""
+        until = self.scene.patience(within_s)
+        while opaque not in self._waiting:
+            if not self.pump(until):
+                return None
+        return self._waiting.pop(opaque)
+
+    def call(
+        self, code: int, fields: Mapping[str, Any] | None = None, body: bytes = b"", *, within_s: float = ANSWER_S
+    ) -> Frame | None:
+        return self.wait(self.ask(code, fields, body), within_s)
+
+    def told(self, code: int, within_s: float) -> tuple[float, Frame] | None:
+        """The next request of that code from the peer, which is taken from ``came``."""
+        until = self.scene.patience(within_s)
+        while True:
+            for one in self.came:
+                if one[1].code == code:
+                    self.came.remove(one)
+                    return one
+            if not self.pump(until):
+                return None
+
+    def pump(self, until: float) -> bool:
+        """Takes in what comes next; False: nothing came until then (monotonic clock), or the connection ended."""
+        data = self.link.receive(until)
+        if not data or self.broken:
+            return False
+        try:
+            frames = self._decoder.feed(data)
+        except wire.ProtocolError as exc:
+            self.broken = str(exc)
+            self.link.frame("<", f"no frame: {exc}")
+            return False
+        for frame in frames:
+            self.link.frame("<", str(frame))
+            if frame.is_response:
+                self.answers.append(frame)
+                self._waiting[frame.opaque] = frame
+            else:
+                self.came.append((time.monotonic(), frame))
+        return True
+
+    def settle(self, for_s: float) -> None:
+        """Takes in what comes for so long."""
+        until = self.scene.window(for_s)
+        while time.monotonic() < until and not self.link.ended:
+            self.pump(until)
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything that came was whole frames."""
+        return not self.broken and self._decoder.pending == 0
+
+    def seen(self, frame: Frame | None) -> Seen:
+        """An answer, or that there is none, as an observation."""
+        if frame is not None:
+            return Seen("answered", code=frame.code, detail=frame.remark[:160])
+        if self.link.ended:
+            return Seen("no answer", ending="eof" if self.link.ended == "eof" else "reset", scope="connection")
+        return Seen(self.broken or "no answer", ending="open", scope="connection")
+
+    def reaction(self, within_s: float | None = None) -> Seen:
+        """After something forbidden: answered, or how the connection ended, within the case's window."""
+        until = self.scene.patience(self.scene.case.window_s if within_s is None else within_s)
+        before = len(self.answers)
+        while len(self.answers) == before and self.pump(until):
+            pass
+        fresh = self.answers[before:]
+        if fresh:
+            return Seen("answered", code=fresh[0].code, detail=fresh[0].remark[:160])
+        return self.seen(None)
+
+    def close(self) -> None:
+        self.link.close()
+
+
+class RocketmqScene(Scene):
+    """scene.name: begins the name of every topic and group."""
+
+    def __init__(self, case: Case, *, place: Place, **more: Any) -> None:
+        super().__init__(case, **more)
+        self.place = place
+        self._numbers = itertools.count(1)
+        self._admins: dict[str, Remote] = {}
+        self._reader = ""
+        self._never = threading.Event()
+        #: A topic that the case itself takes away; it is not missed afterwards.
+        self.spoilt = ""
+        self.topics: list[str] = []
+        self.groups: list[str] = []
+
+    # -- connections ---------------------------------------------------------------------------------------------------
+
+    def patience(self, seconds: float) -> float:
+        """The end, on the monotonic clock, of waiting for what has to come."""
+        return time.monotonic() + max(self.seconds(seconds), LEAST_S if self.scale < 1 else 0.0)
+
+    def broker(self, name: str = "", *, node: str = "", codec: int = wire.JSON) -> Remote:
+        """A fresh connection to the master, or to that node."""
+        return self._remote(name or f"broker-{next(self._numbers)}", node or self.place.master(), codec)
+
+    def name_server(self, name: str = "", *, node: str = "", codec: int = wire.JSON) -> Remote:
+        return self._remote(name or f"ns-{next(self._numbers)}", node or self.place.name_servers[0], codec)
+
+    def _remote(self, name: str, node: str, codec: int) -> Remote:
+        remote = Remote(self, self.place.address(node), name, codec)
+        self.finally_(remote.close)
+        return remote
+
+    def proxy(self, name: str = "proxy", client_id: str | None = None) -> Proxy:
+        """A fresh gRPC client. client_id: None for one of its own, "" for none."""
+        made = Proxy(self, self.place.proxy(), name, f"{self.name}-{name}" if client_id is None else client_id)
+        self.finally_(made.close)
+        return made
+
+    def admin(self, node: str = "") -> Remote:
+        """For what a case needs and does not judge; kept open."""
+        node = node or self.place.master()
+        kept = self._admins.get(node)
+        if kept is None or kept.link.ended:
+            kept = self._admins[node] = self._remote(f"admin-{node}", node, wire.JSON)
+        return kept
+
+    def done(self, frame: Frame | None, what: str) -> Frame:
+        """The answer if it is a success; otherwise nothing can be judged: the case is inconclusive."""
+        if frame is None or frame.code != codes.SUCCESS:
+            said = "no answer" if frame is None else f"{frame.code} {frame.remark[:160]}"
+            self.inconclusive(f"{what}: {said}")
+        return frame
+
+    # -- topics and groups ---------------------------------------------------------------------------------------------
+
+    def fresh(self, what: str = "t") -> str:
+        """A name that nobody has; nothing is made."""
+        return f"{self.name}-{what}{next(self._numbers)}"
+
+    def topic(self, what: str = "t", *, queues: int = 1, perm: int = 6, kind: str = "NORMAL", **attributes: str) -> str:
+        """A fresh topic on every broker, known to every name server. kind: its ``message.type``."""
+        name = self.fresh(what)
+        self.topics.append(name)
+        self.finally_(lambda: self._delete_topic(name))
+        self.make_topic(name, queues=queues, perm=perm, kind=kind, **attributes)
+        return name
+
+    def make_topic(self, name: str, *, queues: int = 1, perm: int = 6, kind: str = "NORMAL", **attributes: str) -> None:
+        """The topic as ``topic`` makes it, or with another permission than before."""
+        for node in self.place.brokers:
+            self.done(self.ask_for_topic(self.admin(node), name, queues=queues, perm=perm, kind=kind, **attributes), f"creating topic {name}")  # fmt: skip
+        for server in self.place.name_servers:
+            to = self.admin(server)
+            self.until(lambda to=to: self._routed(to, name), 10, f"topic {name} known to the name server")  # type: ignore[misc]  # bound early
+
+    def _routed(self, to: Remote, name: str) -> bool:
+        frame = to.call(codes.GET_ROUTEINFO_BY_TOPIC, {"topic": name, "acceptStandardJsonOnly": True})
+        return frame is not None and frame.code == codes.SUCCESS
+
+    def ask_for_topic(
+        self, to: Remote, name: str, *, queues: int = 1, perm: int = 6, kind: str = "NORMAL", **attributes: str
+    ) -> Frame | None:
+        words = {"message.type": kind, **{k.replace("_", "."): v for k, v in attributes.items()}}
+        return to.call(codes.UPDATE_AND_CREATE_TOPIC, {
+            "topic": name, "defaultTopic": "TBW102", "readQueueNums": queues, "writeQueueNums": queues, "perm": perm,
+            "topicFilterType": "SINGLE_TAG", "topicSysFlag": 0, "order": False,
+            "attributes": ",".join(f"+{k}={v}" for k, v in words.items()),
+        })  # fmt: skip
+
+    def _delete_topic(self, name: str) -> None:
+        for node in (*self.place.brokers, *self.place.name_servers):
+            code = codes.DELETE_TOPIC_IN_BROKER if node in self.place.brokers else codes.DELETE_TOPIC_IN_NAMESRV
+            self._tidily(node, code, {"topic": name})
+
+    def group(self, what: str = "g", *, retry_max: int = 16, orderly: bool = False) -> str:
+        """A fresh consumer group on every broker."""
+        name = self.fresh(what)
+        self.groups.append(name)
+        self.finally_(lambda: self._delete_group(name))
+        for node in self.place.brokers:
+            self.done(self.ask_for_group(self.admin(node), name, retry_max=retry_max, orderly=orderly), f"creating group {name}")  # fmt: skip
+        return name
+
+    def ask_for_group(self, to: Remote, name: str, *, retry_max: int = 16, orderly: bool = False) -> Frame | None:
+        config = {
+            "groupName": name, "consumeEnable": True, "consumeFromMinEnable": True, "consumeBroadcastEnable": True,
+            "consumeMessageOrderly": orderly, "retryQueueNums": 1, "retryMaxTimes": retry_max, "brokerId": 0,
+            "whichBrokerWhenConsumeSlowly": 1, "notifyConsumerIdsChangedEnable": True,
+        }  # fmt: skip
+        return to.call(codes.UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, {}, json.dumps(config).encode())
+
+    def _delete_group(self, name: str) -> None:
+        for node in self.place.brokers:
+            self._tidily(node, codes.DELETE_SUBSCRIPTIONGROUP, {"groupName": name, "cleanOffset": True})
+
+    def _tidily(self, node: str, code: int, fields: Mapping[str, Any]) -> None:
+        """Tidying up has no verdict: what it does not reach goes with the cluster."""
+        try:
+            self.deadline = max(self.deadline, time.monotonic() + 5)
+            if node in self._admins:
+                self._admins[node].link.close()
+            with_a_limit = Remote(self, self.place.address(node), f"tidy-{node}", wire.JSON)
+            with_a_limit.call(code, fields, within_s=3)
+            with_a_limit.close()
+        except (HarnessError, OutOfTime, OSError, ValueError):
+            self.log.note(f"request {code} {dict(fields)} on {node} was not done")
+
+    # -- messages ------------------------------------------------------------------------------------------------------
+
+    def send_fields(
+        self, topic: str | None, words: Mapping[str, str] | None = None, *, queue: int | None = 0, group: str = "",
+        code: int = codes.SEND_MESSAGE_V2, sys_flag: int = 0, reconsumed: int = 0,
+    ) -> dict[str, Any]:  # fmt: skip
+        """The fields of codes 10, 310 and 320. Source: SendMessageRequestHeader.java, SendMessageRequestHeaderV2.java."""
+        names = {
+            "producerGroup": group or f"{self.name}-producer", "topic": topic, "defaultTopic": "TBW102",
+            "defaultTopicQueueNums": 4, "queueId": queue, "sysFlag": sys_flag, "bornTimestamp": int(time.time() * 1000),
+            "flag": 0, "properties": wire.message_properties(words or {}), "reconsumeTimes": reconsumed,
+            "unitMode": False, "batch": code == codes.SEND_BATCH_MESSAGE,
+        }  # fmt: skip
+        if code == codes.SEND_MESSAGE:
+            return names
+        return dict(zip("abcdefghijkm", names.values(), strict=True))
+
+    def send(
+        self, to: Remote, topic: str, body: bytes = b"m", words: Mapping[str, str] | None = None, **more: Any
+    ) -> Frame | None:
+        within_s = more.pop("within_s", ANSWER_S)
+        fields = self.send_fields(topic, words, **more)
+        return to.call(more.get("code", codes.SEND_MESSAGE_V2), fields, body, within_s=within_s)
+
+    def sent(self, to: Remote, topic: str, bodies: Iterable[bytes], words: Mapping[str, str] | None = None, **more: Any) -> list[Frame]:  # fmt: skip
+        """As ``send``, one after the other; the case is inconclusive where one is not taken."""
+        return [self.done(self.send(to, topic, body, words, **more), f"sending to {topic}") for body in bodies]
+
+    def pull_fields(
+        self, group: str, topic: str, *, offset: int | None = 0, queue: int = 0, n: int = 32, suspend_s: float = 0.0,
+        expression: str = "*", kind: str = "TAG",
+    ) -> dict[str, Any]:  # fmt: skip
+        """A pull that brings its own subscription (sysFlag bit 2), and waits (bit 1) if it is told to."""
+        return {
+            "consumerGroup": group, "topic": topic, "queueId": queue, "queueOffset": offset, "maxMsgNums": n,
+            "sysFlag": 4 | (2 if suspend_s else 0), "commitOffset": 0,
+            "suspendTimeoutMillis": int(self.seconds(suspend_s) * 1000), "subscription": expression,
+            "subVersion": int(time.time() * 1000), "expressionType": kind,
+        }  # fmt: skip
+
+    def pull(self, to: Remote, group: str, topic: str, **more: Any) -> Frame | None:
+        within_s = ANSWER_S + more.get("suspend_s", 0.0)
+        return to.call(codes.PULL_MESSAGE, self.pull_fields(group, topic, **more), within_s=within_s)
+
+    def messages(self, frame: Frame | None) -> list[Stored]:
+        """Of a pull's or a pop's answer; none where that is no success."""
+        return [] if frame is None or frame.code != codes.SUCCESS else list(wire.stored(frame.body))
+
+    def read(self, topic: str, *, queues: int = 1, node: str = "", group: str = "") -> list[Stored]:
+        """Everything that is in a topic now, queue by queue, from its beginning, past filters and groups."""
+        to, group = self.admin(node), group or self.reader()
+        found: list[Stored] = []
+        for queue in range(queues):
+            offset, n = 0, 0
+            while n < 1000:
+                n += 1
+                frame = self.pull(to, group, topic, offset=offset, queue=queue)
+                got = self.messages(frame)
+                found += got
+                if got:
+                    offset = got[-1].offset + 1
+                elif frame is not None and frame.code == codes.PULL_OFFSET_MOVED and offset == 0:
+                    offset = int(frame.fields["nextBeginOffset"])
+                    if offset == 0:
+                        break
+                else:
+                    break
+        return found
+
+    def reader(self) -> str:
+        """A group for reading that is of no account."""
+        if not self._reader:
+            self._reader = self.group("reader")
+        return self._reader
+
+    def appears(self, topic: str, wanted: Callable[[Stored], bool], within_s: float, *, queues: int = 1, node: str = "") -> Stored | None:  # fmt: skip
+        """The first message of the topic of that kind; None: none came within the time."""
+        until = self.patience(within_s)
+        while True:
+            for message in self.read(topic, queues=queues, node=node):
+                if wanted(message):
+                    return message
+            if time.monotonic() >= until:
+                return None
+            self.pause(0.2)
+
+    def end_offset(self, topic: str, queue: int = 0, node: str = "") -> int | None:
+        """One more than the highest offset; None where the broker does not say."""
+        frame = self.admin(node).call(codes.GET_MAX_OFFSET, {"topic": topic, "queueId": queue})
+        return int(frame.fields["offset"]) if frame is not None and frame.code == codes.SUCCESS else None
+
+    def exists(self, topic: str, node: str = "") -> bool:
+        """Whether the broker has the topic."""
+        frame = self.admin(node).call(codes.GET_TOPIC_CONFIG, {"topic": topic})
+        return frame is not None and frame.code == codes.SUCCESS
+
+    def group_exists(self, group: str, node: str = "") -> bool:
+        frame = self.admin(node).call(codes.GET_SUBSCRIPTIONGROUP_CONFIG, {"group": group})
+        return frame is not None and frame.code == codes.SUCCESS
+
+    # -- clients -------------------------------------------------------------------------------------------------------
+
+    def heartbeat(
+        self, to: Remote, client: str, *, group: str = "", topics: Sequence[str] = (), model: str = "CLUSTERING",
+        producer: str = "",
+    ) -> Frame | None:  # fmt: skip
+        """Says that this connection is that client: a consumer of the group, a producer of the producer group, or both."""
+        subscriptions = [
+            {"topic": t, "subString": "*", "tagsSet": [], "codeSet": [], "subVersion": int(time.time() * 1000),
+             "expressionType": "TAG", "classFilterMode": False} for t in topics
+        ]  # fmt: skip
+        consumers = [{
+            "groupName": group, "consumeType": "CONSUME_PASSIVELY", "messageModel": model,
+            "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "subscriptionDataSet": subscriptions, "unitMode": False,
+        }]  # fmt: skip
+        data = {
+            "clientID": client, "producerDataSet": [{"groupName": producer}] if producer else [],
+            "consumerDataSet": consumers if group else [], "heartbeatFingerprint": 0, "withoutSub": False,
+        }  # fmt: skip
+        return to.call(codes.HEART_BEAT, {}, json.dumps(data).encode())
+
+    def members(self, group: str, node: str = "") -> list[str]:
+        """Client ids of the group, as the broker lists them."""
+        frame = self.admin(node).call(codes.GET_CONSUMER_LIST_BY_GROUP, {"consumerGroup": group})
+        if frame is None or frame.code != codes.SUCCESS:
+            return []
+        return sorted(wire.loads(frame.body)["consumerIdList"])
+
+    def config(self, node: str = "") -> dict[str, str]:
+        """GET_BROKER_CONFIG."""
+        frame = self.done(self.admin(node).call(codes.GET_BROKER_CONFIG), "asking for the broker's configuration")
+        return wire.properties(frame.body)
+
+    def configure(self, words: Mapping[str, Any], node: str = "") -> None:
+        """UPDATE_BROKER_CONFIG, for settings that are read at each use; put back when the case ends."""
+        before = {name: value for name, value in self.config(node).items() if name in words}
+        text = "".join(f"{name}={wire.word(value)}\n" for name, value in words.items())
+        back = "".join(f"{name}={value}\n" for name, value in before.items())
+        self.done(self.admin(node).call(codes.UPDATE_BROKER_CONFIG, {}, text.encode()), f"setting {dict(words)}")
+        self.finally_(lambda: self.admin(node).call(codes.UPDATE_BROKER_CONFIG, {}, back.encode(), within_s=3))
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def pause(self, seconds: float) -> None:
+        """Lets so much of the broker's time go by; at most until the case's own is over."""
+        self.hold(self.window(seconds))
+
+    def hold(self, until: float) -> None:
+        while (left := until - time.monotonic()) > 0:
+            if self.stop() or time.monotonic() > self.deadline:
+                raise OutOfTime("the case's time is over")
+            self._never.wait(min(left, 0.05))
+
+    def until(self, condition: Callable[[], bool], within_s: float, what: str) -> float:
+        """Waits for what the case needs; the broker's seconds that it took. Otherwise the case is inconclusive."""
+        took = self.within(condition, within_s)
+        if took is None:
+            self.inconclusive(f"{what}: not within {within_s:g} s")
+        return took
+
+    def within(self, condition: Callable[[], bool], within_s: float, every_s: float = 0.1) -> float | None:
+        """The broker's seconds until the condition was met; None: it was not."""
+        began, until = time.monotonic(), self.patience(within_s)
+        while True:
+            if condition():
+                return round(self.measured(time.monotonic() - began), 3)
+            if time.monotonic() >= until:
+                return None
+            self.pause(every_s)
