@@ -431,6 +431,8 @@ class RocketmqCluster:
         for broker in self._brokers:
             with self.talk(broker) as to:
                 remoting.create_topic(to, _PROBE_TOPIC, queues=1, message_type="NORMAL")
+                # Where autoCreateSubscriptionGroup is off nobody else makes it.
+                remoting.create_group(to, _PROBE_TOPIC, orderly=False)
         self._while_up(self._answers, "the gRPC proxy to answer")
         self.wait_healthy(_START_S)
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from brokerproof.brokers.rocketmq.library import grpc_protocol as api
+from brokerproof.brokers.rocketmq.library import grpc_protocol
 from brokerproof.conformance.case import Seen
 from brokerproof.conformance.rocketmq.place import Address
 
 if TYPE_CHECKING:
     from brokerproof.conformance.rocketmq.scene import RocketmqScene
 
+service, definition = grpc_protocol.service_pb2, grpc_protocol.definition_pb2
 #: Source: definition.proto, enum Code.
 OK = 20000
 _SERVICE = "/apache.rocketmq.v2.MessagingService"
@@ -62,7 +63,7 @@ class Telemetry:
         self._out: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._came: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.rpc = ""
-        call = proxy.method("Telemetry", api.TelemetryCommand, api.TelemetryCommand, ins=True, outs=True)
+        call = proxy.method("Telemetry", service.TelemetryCommand, service.TelemetryCommand, ins=True, outs=True)
         self._call = call(iter(self._out.get, None), metadata=proxy.metadata())
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -160,17 +161,17 @@ class Proxy:
     # -- the calls -----------------------------------------------------------------------------------------------------
 
     def endpoints(self) -> Any:
-        made = api.Endpoints()
-        made.scheme = api.AddressScheme.IPv4
+        made = definition.Endpoints()
+        made.scheme = definition.AddressScheme.IPv4
         where = made.addresses.add()
         where.host, where.port = self.address
         return made
 
     def query_route(self, topic: str, endpoints: Any = None) -> Answer:
-        req = api.QueryRouteRequest()
+        req = service.QueryRouteRequest()
         req.topic.name = topic
         req.endpoints.CopyFrom(self.endpoints() if endpoints is None else endpoints)
-        return self.call("QueryRoute", req, api.QueryRouteResponse)
+        return self.call("QueryRoute", req, service.QueryRouteResponse)
 
     def message(
         self, topic: str, body: bytes = b"m", *, kind: str = "NORMAL", id: str | None = None, group: str = "",
@@ -178,12 +179,12 @@ class Proxy:
         recover_in_s: float = 0,
     ) -> Any:  # fmt: skip
         """deliver_in_s: the broker's seconds from now.  recover_in_s: orphaned_transaction_recovery_duration."""
-        made = api.Message()
+        made = definition.Message()
         made.topic.name, made.body = topic, body
         system = made.system_properties
         system.message_id = f"01{uuid.uuid4().hex.upper()}" if id is None else id
-        system.message_type = api.MessageType.Value(kind)
-        system.body_encoding = api.Encoding.IDENTITY
+        system.message_type = definition.MessageType.Value(kind)
+        system.body_encoding = definition.Encoding.IDENTITY
         system.born_timestamp.GetCurrentTime()
         system.born_host = "127.0.0.1"
         if group:
@@ -200,10 +201,10 @@ class Proxy:
 
     def send(self, *messages: Any, within_s: float = 10.0) -> Answer:
         """The code is of the first entry where the whole has none of its own."""
-        req = api.SendMessageRequest()
+        req = service.SendMessageRequest()
         for message in messages:
             req.messages.add().CopyFrom(message)
-        answer = self.call("SendMessage", req, api.SendMessageResponse, within_s=within_s)
+        answer = self.call("SendMessage", req, service.SendMessageResponse, within_s=within_s)
         entries = [] if answer.response is None else list(answer.response.entries)
         if answer.ok and entries and entries[0].status.code != OK:
             answer.code, answer.text = int(entries[0].status.code), entries[0].status.message
@@ -221,7 +222,7 @@ class Proxy:
         """Opens a telemetry stream and sends settings; with it the server's settings, None where none came."""
         stream = Telemetry(self)
         self._streams.append(stream)
-        command = api.TelemetryCommand()
+        command = service.TelemetryCommand()
         command.settings.CopyFrom(settings or self.settings(topics=topics, group=group, kind=kind))
         stream.send(command)
         got = stream.next(within_s, "settings")
@@ -229,17 +230,17 @@ class Proxy:
 
     def settings(self, *, topics: Sequence[str] = (), group: str = "", kind: str = "") -> Any:
         """A client's settings: of a simple consumer where there is a group, else of a producer."""
-        made = api.Settings()
-        made.client_type = api.ClientType.Value(kind or ("SIMPLE_CONSUMER" if group else "PRODUCER"))
+        made = definition.Settings()
+        made.client_type = definition.ClientType.Value(kind or ("SIMPLE_CONSUMER" if group else "PRODUCER"))
         made.access_point.CopyFrom(self.endpoints())
         made.request_timeout.seconds = 3
-        made.user_agent.language, made.user_agent.version = api.Language.PYTHON, "5.0.0"
+        made.user_agent.language, made.user_agent.version = definition.Language.PYTHON, "5.0.0"
         if group:
             made.subscription.group.name = group
             for topic in topics:
                 entry = made.subscription.subscriptions.add()
                 entry.topic.name = topic
-                entry.expression.type, entry.expression.expression = api.FilterType.TAG, "*"
+                entry.expression.type, entry.expression.expression = definition.FilterType.TAG, "*"
         else:
             for topic in topics:
                 made.publishing.topics.add().name = topic
@@ -250,11 +251,11 @@ class Proxy:
         expression: str = "*", kind: str = "TAG", within_s: float | None = None,
     ) -> Answer:  # fmt: skip
         """poll_s: long-polling time, None to say none.  invisible_s: as it is sent, in the broker's seconds."""
-        req = api.ReceiveMessageRequest()
+        req = service.ReceiveMessageRequest()
         req.group.name = group
         req.message_queue.topic.name = topic
         req.message_queue.broker.name = self.scene.place.broker_name
-        req.filter_expression.type = api.FilterType.Value(kind)
+        req.filter_expression.type = definition.FilterType.Value(kind)
         req.filter_expression.expression = expression
         req.batch_size = n
         req.invisible_duration.FromMilliseconds(int(invisible_s * 1000))
@@ -262,7 +263,7 @@ class Proxy:
             req.long_polling_timeout.FromMilliseconds(int(poll_s * 1000))
         self.log(">", "ReceiveMessage", req)
         answer = Answer()
-        call = self.method("ReceiveMessage", api.ReceiveMessageRequest, api.ReceiveMessageResponse, outs=True)
+        call = self.method("ReceiveMessage", service.ReceiveMessageRequest, service.ReceiveMessageResponse, outs=True)
         within_s = (poll_s or 0) + 10 if within_s is None else within_s
         try:
             for part in call(req, metadata=self.metadata(), timeout=self._timeout(within_s)):
@@ -290,11 +291,11 @@ class Proxy:
 
     def ack(self, topic: str, group: str, message_id: str, handle: str) -> Answer:
         """The code is of the entry where the whole has none of its own, or the whole is OK."""
-        req = api.AckMessageRequest()
+        req = service.AckMessageRequest()
         req.group.name, req.topic.name = group, topic
         entry = req.entries.add()
         entry.message_id, entry.receipt_handle = message_id, handle
-        answer = self.call("AckMessage", req, api.AckMessageResponse)
+        answer = self.call("AckMessage", req, service.AckMessageResponse)
         entries = [] if answer.response is None else list(answer.response.entries)
         if entries and entries[0].status.code != OK and answer.code in (OK, None):
             answer.code, answer.text = int(entries[0].status.code), entries[0].status.message
@@ -305,26 +306,33 @@ class Proxy:
         return self.ack(topic, group, system.message_id, system.receipt_handle)
 
     def change_invisible(self, topic: str, group: str, message_id: str, handle: str, invisible_s: float) -> Answer:
-        req = api.ChangeInvisibleDurationRequest()
+        req = service.ChangeInvisibleDurationRequest()
         req.group.name, req.topic.name = group, topic
         req.receipt_handle, req.message_id = handle, message_id
         req.invisible_duration.FromMilliseconds(int(invisible_s * 1000))
-        return self.call("ChangeInvisibleDuration", req, api.ChangeInvisibleDurationResponse)
+        return self.call("ChangeInvisibleDuration", req, service.ChangeInvisibleDurationResponse)
 
     def end_transaction(self, topic: str, message_id: str, transaction_id: str, resolution: str, *, checked: bool = False) -> Answer:  # fmt: skip
-        req = api.EndTransactionRequest()
+        req = service.EndTransactionRequest()
         req.topic.name = topic
         req.message_id, req.transaction_id = message_id, transaction_id
-        req.resolution = api.TransactionResolution.Value(resolution)
-        req.source = api.TransactionSource.SOURCE_SERVER_CHECK if checked else api.TransactionSource.SOURCE_CLIENT
-        return self.call("EndTransaction", req, api.EndTransactionResponse)
+        req.resolution = definition.TransactionResolution.Value(resolution)
+        req.source = definition.TransactionSource.SOURCE_SERVER_CHECK if checked else definition.TransactionSource.SOURCE_CLIENT
+        return self.call("EndTransaction", req, service.EndTransactionResponse)
+
+    def subscribe_lite(self, topic: str, group: str, lite_topics: Sequence[str]) -> Answer:
+        req = service.SyncLiteSubscriptionRequest()
+        req.action = definition.LiteSubscriptionAction.Value("COMPLETE_ADD")
+        req.topic.name, req.group.name = topic, group
+        req.lite_topic_set.extend(lite_topics)
+        return self.call("SyncLiteSubscription", req, service.SyncLiteSubscriptionResponse)
 
     def heartbeat(self, group: str = "", *, kind: str = "") -> Answer:
-        req = api.HeartbeatRequest()
+        req = service.HeartbeatRequest()
         if group:
             req.group.name = group
-        req.client_type = api.ClientType.Value(kind or ("SIMPLE_CONSUMER" if group else "PRODUCER"))
-        return self.call("Heartbeat", req, api.HeartbeatResponse)
+        req.client_type = definition.ClientType.Value(kind or ("SIMPLE_CONSUMER" if group else "PRODUCER"))
+        return self.call("Heartbeat", req, service.HeartbeatResponse)
 
 
 def _octets(message: Any) -> bytes:

@@ -214,11 +214,12 @@ class RocketmqScene(Scene):
         for node in self.place.brokers:
             self.done(self.ask_for_topic(self.admin(node), name, queues=queues, perm=perm, kind=kind, **attributes), f"creating topic {name}")  # fmt: skip
         for server in self.place.name_servers:
-            to = self.admin(server)
-            self.until(lambda to=to: self._routed(to, name), 10, f"topic {name} known to the name server")  # type: ignore[misc]  # bound early
+            self.until(lambda at=server: self.routed(name, at), 10, f"topic {name} known to the name server")  # type: ignore[misc]  # bound early
 
-    def _routed(self, to: Remote, name: str) -> bool:
-        frame = to.call(codes.GET_ROUTEINFO_BY_TOPIC, {"topic": name, "acceptStandardJsonOnly": True})
+    def routed(self, topic: str, server: str = "") -> bool:
+        """Whether that name server, or the first, has a route to the topic."""
+        to = self.admin(server or self.place.name_servers[0])
+        frame = to.call(codes.GET_ROUTEINFO_BY_TOPIC, {"topic": topic, "acceptStandardJsonOnly": True})
         return frame is not None and frame.code == codes.SUCCESS
 
     def ask_for_topic(
@@ -236,20 +237,24 @@ class RocketmqScene(Scene):
             code = codes.DELETE_TOPIC_IN_BROKER if node in self.place.brokers else codes.DELETE_TOPIC_IN_NAMESRV
             self._tidily(node, code, {"topic": name})
 
-    def group(self, what: str = "g", *, retry_max: int = 16, orderly: bool = False) -> str:
+    def group(self, what: str = "g", *, retry_max: int = 16, orderly: bool = False, **attributes: str) -> str:
         """A fresh consumer group on every broker."""
         name = self.fresh(what)
         self.groups.append(name)
         self.finally_(lambda: self._delete_group(name))
         for node in self.place.brokers:
-            self.done(self.ask_for_group(self.admin(node), name, retry_max=retry_max, orderly=orderly), f"creating group {name}")  # fmt: skip
+            answer = self.ask_for_group(self.admin(node), name, retry_max=retry_max, orderly=orderly, **attributes)
+            self.done(answer, f"creating group {name}")
         return name
 
-    def ask_for_group(self, to: Remote, name: str, *, retry_max: int = 16, orderly: bool = False) -> Frame | None:
+    def ask_for_group(
+        self, to: Remote, name: str, *, retry_max: int = 16, orderly: bool = False, **attributes: str
+    ) -> Frame | None:
         config = {
             "groupName": name, "consumeEnable": True, "consumeFromMinEnable": True, "consumeBroadcastEnable": True,
             "consumeMessageOrderly": orderly, "retryQueueNums": 1, "retryMaxTimes": retry_max, "brokerId": 0,
             "whichBrokerWhenConsumeSlowly": 1, "notifyConsumerIdsChangedEnable": True,
+            "attributes": {f"+{k.replace('_', '.')}": v for k, v in attributes.items()},
         }  # fmt: skip
         return to.call(codes.UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, {}, json.dumps(config).encode())
 
@@ -257,14 +262,19 @@ class RocketmqScene(Scene):
         for node in self.place.brokers:
             self._tidily(node, codes.DELETE_SUBSCRIPTIONGROUP, {"groupName": name, "cleanOffset": True})
 
-    def _tidily(self, node: str, code: int, fields: Mapping[str, Any]) -> None:
+    def remove_later(self, *, topic: str = "", group: str = "") -> None:
+        """When the case ends: what it asked for without the help of ``topic`` or ``group``, should it be there."""
+        if topic:
+            self.finally_(lambda: self._delete_topic(topic))
+        if group:
+            self.finally_(lambda: self._delete_group(group))
+
+    def _tidily(self, node: str, code: int, fields: Mapping[str, Any], body: bytes = b"") -> None:
         """Tidying up has no verdict: what it does not reach goes with the cluster."""
         try:
             self.deadline = max(self.deadline, time.monotonic() + 5)
-            if node in self._admins:
-                self._admins[node].link.close()
             with_a_limit = Remote(self, self.place.address(node), f"tidy-{node}", wire.JSON)
-            with_a_limit.call(code, fields, within_s=3)
+            with_a_limit.call(code, fields, body, within_s=3)
             with_a_limit.close()
         except (HarnessError, OutOfTime, OSError, ValueError):
             self.log.note(f"request {code} {dict(fields)} on {node} was not done")
@@ -408,7 +418,8 @@ class RocketmqScene(Scene):
         text = "".join(f"{name}={wire.word(value)}\n" for name, value in words.items())
         back = "".join(f"{name}={value}\n" for name, value in before.items())
         self.done(self.admin(node).call(codes.UPDATE_BROKER_CONFIG, {}, text.encode()), f"setting {dict(words)}")
-        self.finally_(lambda: self.admin(node).call(codes.UPDATE_BROKER_CONFIG, {}, back.encode(), within_s=3))
+        target = node or self.place.master()
+        self.finally_(lambda: self._tidily(target, codes.UPDATE_BROKER_CONFIG, {}, back.encode()))
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
