@@ -319,16 +319,17 @@ def _priorities(scene: RocketmqScene, topic: str) -> Seen:
 def _apart(scene: RocketmqScene, topic: str) -> Seen:
     """Messages on two lite topics; a consumer of one of them gets its own only."""
     proxy, group = scene.proxy(), scene.group(lite_bind_topic=topic)
+    # First the subscription: a new one begins at the end.
+    proxy.introduce(topics=[topic], group=group, kind="LITE_PUSH_CONSUMER")
+    subscribed = proxy.subscribe_lite(topic, group, ["a"])
+    if not subscribed.ok:
+        return Seen("refused", code=subscribed.code, detail=subscribed.text or subscribed.rpc)
     for lite in ("a", "b"):
         message = proxy.message(topic, lite.encode(), kind="LITE")
         message.system_properties.lite_topic = lite
         answer = proxy.send(message)
         if not answer.ok:
             return Seen("refused", code=answer.code, detail=answer.text)
-    proxy.introduce(topics=[topic], group=group, kind="LITE_PUSH_CONSUMER")
-    subscribed = proxy.subscribe_lite(topic, group, ["a"])
-    if not subscribed.ok:
-        return Seen("refused", code=subscribed.code, detail=subscribed.text or subscribed.rpc)
     got = [bytes(m.body) for m in proxy.received(topic, group, 15, n=8)]
     got += [bytes(m.body) for m in proxy.received(topic, group, 3, n=8)]
     return Seen("respected" if got == [b"a"] else "not respected", detail=f"{got}")

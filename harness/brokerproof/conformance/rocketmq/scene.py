@@ -17,7 +17,7 @@ from brokerproof.conformance.case import Case, Seen
 from brokerproof.conformance.link import Link, OutOfTime
 from brokerproof.conformance.rocketmq import codes
 from brokerproof.conformance.rocketmq.place import Address, Place
-from brokerproof.conformance.rocketmq.proxy import Proxy
+from brokerproof.conformance.rocketmq.proxy import Answer, Proxy
 from brokerproof.conformance.scene import Scene
 from brokerproof.errors import HarnessError
 from brokerproof.wire import rocketmq as wire
@@ -194,6 +194,16 @@ class RocketmqScene(Scene):
             said = "no answer" if frame is None else f"{frame.code} {frame.remark[:160]}"
             self.inconclusive(f"{what}: {said}")
         return frame
+
+    def done_by(self, answer: Answer, what: str) -> Answer:
+        """As ``done``, for a gRPC call."""
+        if not answer.ok:
+            self.inconclusive(f"{what}: {answer.seen()}")
+        return answer
+
+    def left(self, until: float) -> bool:
+        """Whether that moment on the monotonic clock is still to come."""
+        return time.monotonic() < until
 
     # -- topics and groups ---------------------------------------------------------------------------------------------
 
