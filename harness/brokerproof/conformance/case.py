@@ -32,19 +32,6 @@ Verdict = Literal[
 WORST_FIRST: tuple[Verdict, ...] = ("FAIL", "DEV", "UNIMPL", "CODE", "NONSTRICT", "PASS")
 #: Neither for nor against a broker.
 NO_JUDGEMENT: tuple[Verdict, ...] = ("SKIP", "INCONCLUSIVE", "HARNESS")
-MEANINGS: Mapping[Verdict, str] = {
-    "PASS": "as required",
-    "NONSTRICT": "within every MUST, but not the SHOULD or the canonical reaction",
-    "CODE": "the right reaction with the wrong reply code, no code, or in the wrong scope",
-    "DEV": "differs from the specification, and the vendor says so in public",
-    "UNIMPL": "refuses cleanly, in the protocol's own words for not supported",
-    "INFO": "unspecified: recorded, never judged",
-    "FAIL": "breaks a MUST, and the vendor does not say so",
-    "SKIP": "does not apply to this version or target",
-    "INCONCLUSIVE": "repeats disagree, or nothing came that can be judged",
-    "HARNESS": "our own fault: container, proxy, deadline",
-}
-
 Level = Literal["MUST", "SHOULD", "MAY", "extension", "unspecified", "?"]
 Tag = Literal["slow", "destructive", "cluster", "config", "needs-plugin"]
 #: How what was tried ended. closed: the protocol's own Close came first (AMQP's Channel.Close, Connection.Close).

@@ -109,8 +109,8 @@ class Run:
 
 def read_run(path: Path) -> Run:
     """run.json and results.json of this folder."""
-    facts, no_facts = _object(path / "run.json")
-    results, no_results = _object(path / "results.json")
+    facts, no_facts = read_object(path / "run.json")
+    results, no_results = read_object(path / "results.json")
     return Run(
         path=path,
         facts=facts or {},
@@ -134,8 +134,8 @@ def read_trial(run: Path, trial: Any, arm: str) -> Trial:
         there = False
     if not there:
         return Trial(id=name, arm=arm, missing=("the trial's folder is missing",))
-    faults, no_faults = _object(folder / "faults.json")
-    raw, no_finding = _object(folder / "findings.json")
+    faults, no_faults = read_object(folder / "faults.json")
+    raw, no_finding = read_object(folder / "findings.json")
     finding = None
     if raw is not None:
         try:
@@ -150,7 +150,7 @@ def read_trial(run: Path, trial: Any, arm: str) -> Trial:
         errors=_errors(folder / "errors.jsonl"),
         files=_files(folder),
         missing=tuple(reason for reason in (no_faults, no_finding) if reason),
-        places=mapping((_object(folder / "places.json")[0] or {}).get("messages")),
+        places=mapping((read_object(folder / "places.json")[0] or {}).get("messages")),
     )
 
 
@@ -188,8 +188,8 @@ def error_of(entry: Any) -> tuple[str, str]:
     return at, what or text(dict(entry))
 
 
-def _object(path: Path) -> tuple[Json | None, str]:
-    """(the JSON object, "") or (None, a sentence)."""
+def read_object(path: Path) -> tuple[Json | None, str]:
+    """(the JSON object, cleaned, "") or (None, a sentence)."""
     try:
         data = json.loads(path.read_bytes())
     except FileNotFoundError:

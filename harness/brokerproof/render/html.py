@@ -34,17 +34,24 @@ def render(run: Path) -> Path:
 
 def page(run: Run) -> str:
     """The whole page."""
-    style, script = asset("styles/report.css"), asset("scripts/report.js")
-    policy = (
-        f"default-src 'none'; style-src '{_sha256(style)}'; script-src '{_sha256(script)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
     view = views.report(run)
-    # Markup: both are this package's own files, and the hash is of exactly these characters.
-    return _environment().get_template("report.html.j2").render(
-        report=view, policy=policy, style=Markup(style), script=Markup(script), data=script_json(view.filters),
+    return templated(
+        "report.html.j2", "scripts/report.js", report=view, data=script_json(view.filters),
         recovery_columns=[heading for heading, _, _ in recovery.COLUMNS],
     )  # fmt: skip
+
+
+def templated(template: str, script: str, **values: Any) -> str:
+    """A page of that template, with the style sheet and that script ("" none) in it, and a policy that names just these."""
+    style, code = asset("styles/report.css"), asset(script) if script else ""
+    scripts = f"script-src '{_sha256(code)}'; " if code else ""
+    policy = (
+        f"default-src 'none'; style-src '{_sha256(style)}'; {scripts}img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    # Markup: both are this package's own files, and the hash is of exactly these characters.
+    return (
+        _environment().get_template(template).render(policy=policy, style=Markup(style), script=Markup(code), **values)
+    )
 
 
 def script_json(value: Any) -> Markup:
