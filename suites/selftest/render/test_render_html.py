@@ -57,7 +57,8 @@ def opened(run: Path) -> Page:
 
 def test_every_rendering_is_written_and_written_again_alike(sample_run: Path) -> None:
     paths = render_all(sample_run)
-    assert [p.relative_to(sample_run).as_posix() for p in paths] == ["report/index.html", "junit.xml", "summary.md"]
+    names = [p.relative_to(sample_run).as_posix() for p in paths]
+    assert [n for n in names if "cases/" not in n] == ["report/index.html", "report/conformance.html", "junit.xml", "summary.md"]
     before = [p.read_bytes() for p in paths]
     assert [p.read_bytes() for p in render_all(sample_run)] == before
 
@@ -205,7 +206,7 @@ def test_damaged_run_files_make_a_page_and_not_an_error(sample_run: Path, name: 
     (sample_run / name).unlink()
     if content is not None:
         (sample_run / name).write_text(content)
-    assert len(render_all(sample_run)) == 3
+    assert {"index.html", "junit.xml", "summary.md"} <= {p.name for p in render_all(sample_run)}
     if not (content or "").startswith('{"'):
         assert f"{name} " in opened(sample_run).text
 
