@@ -159,6 +159,9 @@ class Session:
         id_ = _id(cluster)
         wanted = [(p, d) for p in plans for d in range(len(p.workload.destinations))]
         if age_s < LANE_AGE_S:
+            if not cluster.in_process:
+                # The claim is about young lanes, not about a young node: what that made of itself is on its disk.
+                cluster.sync()
             self._declare(cluster, wanted, lambda what: self.say(cell, what))
         elif any((id_, p.destination_name(d)) not in self._lanes for p, d in wanted):
             ahead = [lane for lane in self._coming(key)[:AHEAD_MAX] if not _perishes(cluster, *lane)]
@@ -761,18 +764,21 @@ def _witnesses_in_flight(
     """How many of the first messages of the deciding anomalies had an operation open during a fault.
 
     A message that was handed to a consumer and never had its effect is in that consumer's hands for ever: what is
-    recorded of it ends before the kill that ended it.
+    recorded of it ends before the kill that ended it. One that was handed out and not settled was in its hands, too,
+    whatever had been done with it: the broker still has it.
     """
     found: set[int] = set()
+    settled = (history["f"] == F["settle"]) & (history["outcome"] == OK)
     for key in deciding:
         mine = np.isin(history["msg"], np.array(finding.of(key).messages, dtype=np.int64))
         in_hand = key in ("effect_lost", "settled_but_lost")
         for from_s, to_s in windows:
             hit = _overlaps(history, from_s, to_s)
+            begun = history["start_ns"] <= to_s * 1e9
             if in_hand:
-                hit |= (history["start_ns"] <= to_s * 1e9) & np.isin(
-                    history["f"], [F["receive"], F["settle"], F["send"]]
-                )
+                hit |= begun & np.isin(history["f"], [F["receive"], F["settle"], F["send"]])
+            before = history["msg"][settled & (history["end_ns"] >= 0) & (history["end_ns"] < from_s * 1e9)]
+            hit |= begun & (history["f"] == F["receive"]) & ~np.isin(history["msg"], before)
             found.update(np.unique(history["msg"][mine & hit]).tolist())
     return len(found)
 

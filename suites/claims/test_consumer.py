@@ -137,7 +137,7 @@ def test_eventual_consistency(cell: Cell) -> Experiment:
     c = configurations(cell.broker)
     deaths = tuple(
         Injection(fault="client_kill", target="consumer", at_s=at_s, for_s=0.5, options={"step": step})
-        for at_s, step in ((2.0, "receive"), (11.0, "effect"), (20.0, ""))
+        for at_s, step in ((2.0, "receive"), (11.0, "effect"), (20.0, "ack"))
     )
     return Experiment(
         topology=_topology(cell), treatment=_comes_and_goes(cell, c.ack_after), control=_comes_and_goes(cell, c.ack_first),

@@ -42,6 +42,24 @@ def test_what_lay_stored_was_in_the_hands_of_a_node_that_dies(tmp_path: Path, mo
     assert result.faults == (("kill", "took_effect", 2),)
 
 
+@pytest.mark.parametrize(("settled", "witnesses"), [("", 1), ("ok settle a at=8..9", 0)])
+def test_what_was_not_settled_was_in_the_hands_of_the_consumer_that_died(
+    settled: str, witnesses: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "checkers"))
+    told = __import__("storybook").told
+    lines = ["ok send a at=0..1", "ok receive a at=2..3", "ok effect a at=4..5", *filter(None, [settled]),
+             "ok receive a at=300..301", "ok effect a at=302..303"]  # fmt: skip
+    made = told(*lines, drained=True)
+    with HistoryWriter(tmp_path / "history.arrow", made.meta) as writer:
+        writer.write(made.columns, made.errors)
+    injection = {"fault": "client_kill", "evidence": "took_effect", "injected_s": 0.1, "healed_s": 0.2, "in_flight": -1}
+    write_json(tmp_path / "faults.json", {"schema": 1, "injections": [injection]})
+    result = evaluate(tmp_path, ["effect_duplicated"])
+    assert result.finding.anomalies["effect_duplicated"].count == 1
+    assert result.witnesses_in_flight == witnesses
+
+
 def test_what_the_machine_lacks_for_any_arm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class Kind:
         def __init__(self, name: str) -> None:

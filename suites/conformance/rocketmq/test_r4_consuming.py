@@ -243,7 +243,9 @@ def _back(scene: RocketmqScene, to: Remote, message: Stored, topic: str, group: 
 def test_orderly(scene: RocketmqScene) -> None:
     topic, group = scene.topic(kind="FIFO"), scene.group(orderly=True)
     first, second = scene.broker("first"), scene.broker("second")
-    scene.require("held", _lock(scene, first, topic, group, "c1") and not _lock(scene, second, topic, group, "c2"), "locked")
+    scene.require(
+        "held", _lock(scene, first, topic, group, "c1") and not _lock(scene, second, topic, group, "c2"), "locked"
+    )
     _lock(scene, first, topic, group, "c1", codes.UNLOCK_BATCH_MQ)
     freed = _lock(scene, second, topic, group, "c2")
     scene.require("unlocked", freed, "not free after the unlock")
@@ -270,14 +272,18 @@ def test_orderly(scene: RocketmqScene) -> None:
     scene.require("stopped", not meanwhile or soon > 1, f"{[m.body for m in meanwhile]} meanwhile")
     again, frame = (meanwhile, None) if meanwhile else _popped(scene, first, topic, pop, within_s=10)
     took = scene.measured(time.monotonic() - asked_at)
-    scene.require("repeated", [m.body for m in again] == [b"0"] and took < 5, f"{[m.body for m in again]} after {took:.1f} s")
+    scene.require(
+        "repeated", [m.body for m in again] == [b"0"] and took < 5, f"{[m.body for m in again]} after {took:.1f} s"
+    )
     if frame is not None and again:
         first.call(codes.ACK_MESSAGE, _handle(scene, frame, again[0], pop, topic))
     after, _ = _popped(scene, first, topic, pop, within_s=10)
     scene.require("order", [m.body for m in after] == [b"1"], f"{[m.body for m in after]}")
 
 
-def _lock(scene: RocketmqScene, to: Remote, topic: str, group: str, client: str, code: int = codes.LOCK_BATCH_MQ) -> bool:
+def _lock(
+    scene: RocketmqScene, to: Remote, topic: str, group: str, client: str, code: int = codes.LOCK_BATCH_MQ
+) -> bool:
     """Whether the client got the lock of queue 0."""
     queue = {"topic": topic, "brokerName": scene.place.broker_name, "queueId": 0}
     body = {"consumerGroup": group, "clientId": client, "mqSet": [queue], "onlyThisBroker": True}
@@ -310,7 +316,11 @@ def _popped(
 def _handle(scene: RocketmqScene, frame: Frame, message: Stored, group: str, topic: str) -> dict[str, Any]:
     """Fields by which a popped message is acknowledged. Source: ExtraInfoUtil.java, PopMessageResponseHeader.java."""
     own = message.properties.get("POP_CK")
-    starts = {tuple(one.split(" ")[:2]): one.split(" ")[2] for one in frame.fields.get("startOffsetInfo", "").split(";") if one}
+    starts = {
+        tuple(one.split(" ")[:2]): one.split(" ")[2]
+        for one in frame.fields.get("startOffsetInfo", "").split(";")
+        if one
+    }
     start = starts.get(("0", str(message.queue)), str(message.offset))
     words = frame.fields
     made = f"{start} {words.get('popTime')} {words.get('invisibleTime')} {words.get('reviveQid')} 0 {scene.place.broker_name} {message.queue}"
@@ -355,7 +365,9 @@ def test_membership_notice(scene: RocketmqScene) -> None:
     scene.record("all queues owned after a death", "not within 40 s" if owned is None else f"after {scene.measured(time.monotonic() - began):.1f} s")  # fmt: skip
     # Nothing was committed, so whoever has the queues now begins where the group's offset is: the beginning.
     again = [m.body for q in held for m in scene.messages(scene.pull(old, group, topic, queue=q))]
-    scene.record("duplicates after a death", f"{len(set(before) & set(again))} of {len(before)} taken and not committed")
+    scene.record(
+        "duplicates after a death", f"{len(set(before) & set(again))} of {len(before)} taken and not committed"
+    )
 
 
 @case(

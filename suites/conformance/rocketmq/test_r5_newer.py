@@ -45,7 +45,9 @@ def test_delay_levels(scene: RocketmqScene) -> None:
     marker = scene.fresh("19").encode()
     scene.sent(broker, topic, [marker], {"DELAY": "19"})
     kept = scene.appears("SCHEDULE_TOPIC_XXXX", lambda m: m.body == marker, 5, queues=18)
-    scene.require("above 18", kept is not None and kept.queue == 17, "nowhere" if kept is None else f"queue {kept.queue}")
+    scene.require(
+        "above 18", kept is not None and kept.queue == 17, "nowhere" if kept is None else f"queue {kept.queue}"
+    )
     found = _all(scene, topic, set(delays), 40)
     _judge(scene, "levels", {k: (sent[k] + scene.seconds(delays[k]), found.get(k)) for k in delays}, 0)
 
@@ -63,13 +65,17 @@ def _all(scene: RocketmqScene, topic: str, bodies: set[str], within_s: float) ->
     return found
 
 
-def _judge(scene: RocketmqScene, step: str, messages: Mapping[str, tuple[float, Stored | None]], early_s: float) -> None:
+def _judge(
+    scene: RocketmqScene, step: str, messages: Mapping[str, tuple[float, Stored | None]], early_s: float
+) -> None:
     """messages: name -> (when it was due at the earliest, in seconds since 1970, and what came)."""
     lost = [name for name, (_, m) in messages.items() if m is None]
     came = {name: (due, m.stored_ms / 1000) for name, (due, m) in messages.items() if m is not None}
     early = [n for n, (due, at) in came.items() if at < due - scene.seconds(early_s) - _READ_MS / 1000]
     scene.record("lateness", _lateness(scene, came))
-    scene.require(step, not lost and not early, f"lost: {', '.join(lost) or 'none'}; early: {', '.join(early) or 'none'}")
+    scene.require(
+        step, not lost and not early, f"lost: {', '.join(lost) or 'none'}; early: {', '.join(early) or 'none'}"
+    )
 
 
 @case(
@@ -179,7 +185,9 @@ def test_transaction_check(scene: RocketmqScene) -> None:
     apart = [scene.measured(b - a) for a, b in itertools.pairwise(times)]
     scene.record("seconds of the checks", [round(scene.measured(at - began), 1) for at in times])
     scene.require("first", bool(times) and scene.measured(times[0] - began) >= 6, "no check" if not times else f"{scene.measured(times[0] - began):.1f} s")  # fmt: skip
-    scene.require("apart", len(apart) >= 2 and all(6.4 <= s <= 9.6 for s in apart), f"{[round(s, 1) for s in apart]} s, not 8")
+    scene.require(
+        "apart", len(apart) >= 2 and all(6.4 <= s <= 9.6 for s in apart), f"{[round(s, 1) for s in apart]} s, not 8"
+    )
     scene.require("most", len(times) == 3, f"{len(times)} checks, not 3")
 
 
@@ -296,7 +304,9 @@ def test_newer_kinds(scene: RocketmqScene) -> None:
     kind = scene.variant.upper()
     made = scene.ask_for_topic(scene.admin(), name, queues=10 if kind == "PRIORITY" else 1, kind=kind)
     if made is None or made.code != codes.SUCCESS:
-        scene.saw("", Seen("no answer" if made is None else "refused", detail="" if made is None else made.remark[:160]))
+        scene.saw(
+            "", Seen("no answer" if made is None else "refused", detail="" if made is None else made.remark[:160])
+        )
         return
     scene.until(lambda: scene.routed(name), 10, "the topic's route")
     scene.saw("", _priorities(scene, name) if kind == "PRIORITY" else _apart(scene, name))

@@ -89,7 +89,9 @@ def test_grpc_telemetry_settings(scene: RocketmqScene) -> None:
     sender.send(sender.message(topic))
     early = scene.proxy("early").receive(topic, group)
     served = bool(early.messages) or (early.ok and not early.rpc) or early.code == 40401
-    scene.saw("receiving before", Seen("served without settings" if served else "refused", code=early.code, detail=early.text))
+    scene.saw(
+        "receiving before", Seen("served without settings" if served else "refused", code=early.code, detail=early.text)
+    )
     consumer = scene.proxy("consumer")
     asked = consumer.settings(topics=[topic], group=group)
     asked.backoff_policy.max_attempts, asked.subscription.receive_batch_size = 77, 77
@@ -303,7 +305,9 @@ def test_grpc_delivery_attempt(scene: RocketmqScene) -> None:
     topic, group, proxy = scene.topic(), scene.group(retry_max=2), scene.proxy()
     _, told = proxy.introduce(topics=[topic], group=group)
     policy = None if told is None else told.backoff_policy
-    scene.require("policy", policy is not None and policy.max_attempts == 3, f"{policy and policy.max_attempts} attempts")
+    scene.require(
+        "policy", policy is not None and policy.max_attempts == 3, f"{policy and policy.max_attempts} attempts"
+    )
     scene.record("backoff of the settings", " ".join(str(policy).split())[:200])
     proxy.send(proxy.message(topic, b"fails"))
     attempts: list[int] = []

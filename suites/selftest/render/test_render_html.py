@@ -58,7 +58,12 @@ def opened(run: Path) -> Page:
 def test_every_rendering_is_written_and_written_again_alike(sample_run: Path) -> None:
     paths = render_all(sample_run)
     names = [p.relative_to(sample_run).as_posix() for p in paths]
-    assert [n for n in names if "cases/" not in n] == ["report/index.html", "report/conformance.html", "junit.xml", "summary.md"]
+    assert [n for n in names if "cases/" not in n] == [
+        "report/index.html",
+        "report/conformance.html",
+        "junit.xml",
+        "summary.md",
+    ]
     before = [p.read_bytes() for p in paths]
     assert [p.read_bytes() for p in render_all(sample_run)] == before
 
