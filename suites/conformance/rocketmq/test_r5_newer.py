@@ -340,6 +340,8 @@ def _apart(scene: RocketmqScene, topic: str) -> Seen:
         answer = proxy.send(message)
         if not answer.ok:
             return Seen("refused", code=answer.code, detail=answer.text)
-    got = [bytes(m.body) for m in proxy.received(topic, group, 15, n=8)]
-    got += [bytes(m.body) for m in proxy.received(topic, group, 3, n=8)]
+    first = proxy.received(topic, group, 15, n=8)
+    for message in first:
+        proxy.acked(topic, group, message)
+    got = [bytes(m.body) for m in [*first, *proxy.received(topic, group, 3, n=8, no_longer=True)]]
     return Seen("respected" if got == [b"a"] else "not respected", detail=f"{got}")

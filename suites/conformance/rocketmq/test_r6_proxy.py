@@ -268,8 +268,8 @@ def test_grpc_fifo(scene: RocketmqScene) -> None:
         scene.done_by(proxy.send(proxy.message(topic, body, kind="FIFO", group=body[:1].decode())), "sending")
     got: dict[bytes, Any] = {}
     early: list[bytes] = []
-    began = scene.window(8)
-    while scene.left(began) and len(got) < 3:
+    until = scene.patience(8)
+    while scene.left(until) and len(got) < 3:
         for message in proxy.receive(topic, group, n=1).messages:
             body = bytes(message.body)
             got.setdefault(body, message)

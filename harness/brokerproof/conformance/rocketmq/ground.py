@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from brokerproof.brokers.base import Cluster, both_ways
 from brokerproof.brokers.rocketmq import routes
@@ -18,7 +16,6 @@ from brokerproof.conformance.rocketmq.place import Address
 from brokerproof.conformance.rocketmq.scene import Remote, RocketmqScene
 from brokerproof.conformance.scene import Scene
 from brokerproof.conformance.wirelog import WireLog
-from brokerproof.errors import HarnessError
 
 #: So slow that a flush of one message takes longer than ``syncFlushTimeout`` (5 s) by far.
 _CRAWL_BYTES_S = 64
@@ -121,12 +118,6 @@ class ClusterGround:
     def after(self, scene: Scene) -> str:
         assert isinstance(scene, RocketmqScene)
         return unlike_before(scene, self._bystanders.get(id(scene)))
-
-    def logs(self) -> dict[str, str]:
-        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(HarnessError):
-            self._cluster.save_logs(Path(folder))
-            return {file.stem: file.read_text(errors="replace") for file in Path(folder).glob("*.log")}
-        return {}
 
     def close(self) -> None:
         """The cluster is the caller's."""

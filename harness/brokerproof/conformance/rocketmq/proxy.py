@@ -278,11 +278,19 @@ class Proxy:
         return answer
 
     def received(
-        self, topic: str, group: str, within_s: float, *, n: int = 1, wanted: int = 1, **more: Any
+        self,
+        topic: str,
+        group: str,
+        within_s: float,
+        *,
+        n: int = 1,
+        wanted: int = 1,
+        no_longer: bool = False,
+        **more: Any,
     ) -> list[Any]:
         """Receives until there are so many messages, or the time is over."""
         got: list[Any] = []
-        self.scene.within(lambda: self._take(got, topic, group, n, more) >= wanted, within_s)
+        self.scene.within(lambda: self._take(got, topic, group, n, more) >= wanted, within_s, no_longer=no_longer)
         return got
 
     def _take(self, got: list[Any], topic: str, group: str, n: int, more: Mapping[str, Any]) -> int:
@@ -317,7 +325,9 @@ class Proxy:
         req.topic.name = topic
         req.message_id, req.transaction_id = message_id, transaction_id
         req.resolution = definition.TransactionResolution.Value(resolution)
-        req.source = definition.TransactionSource.SOURCE_SERVER_CHECK if checked else definition.TransactionSource.SOURCE_CLIENT
+        req.source = (
+            definition.TransactionSource.SOURCE_SERVER_CHECK if checked else definition.TransactionSource.SOURCE_CLIENT
+        )
         return self.call("EndTransaction", req, service.EndTransactionResponse)
 
     def subscribe_lite(self, topic: str, group: str, lite_topics: Sequence[str]) -> Answer:

@@ -160,7 +160,7 @@ class RocketmqScene(Scene):
 
     def patience(self, seconds: float) -> float:
         """The end, on the monotonic clock, of waiting for what has to come."""
-        return time.monotonic() + max(self.seconds(seconds), LEAST_S if self.scale < 1 else 0.0)
+        return time.monotonic() + (max(self.seconds(seconds), LEAST_S if self.scale < 1 else 0.0) if seconds else 0.0)
 
     def broker(self, name: str = "", *, node: str = "", codec: int = wire.JSON) -> Remote:
         """A fresh connection to the master, or to that node."""
@@ -184,6 +184,8 @@ class RocketmqScene(Scene):
         """For what a case needs and does not judge; kept open."""
         node = node or self.place.master()
         kept = self._admins.get(node)
+        if kept is not None:
+            kept.pump(time.monotonic())  # notices its end, if that has come meanwhile
         if kept is None or kept.link.ended:
             kept = self._admins[node] = self._remote(f"admin-{node}", node, wire.JSON)
         return kept
@@ -373,7 +375,7 @@ class RocketmqScene(Scene):
                     return message
             if time.monotonic() >= until:
                 return None
-            self.pause(0.2)
+            self._again_soon(0.2)
 
     def end_offset(self, topic: str, queue: int = 0, node: str = "") -> int | None:
         """One more than the highest offset; None where the broker does not say."""
@@ -450,12 +452,18 @@ class RocketmqScene(Scene):
             self.inconclusive(f"{what}: not within {within_s:g} s")
         return took
 
-    def within(self, condition: Callable[[], bool], within_s: float, every_s: float = 0.1) -> float | None:
-        """The broker's seconds until the condition was met; None: it was not."""
-        began, until = time.monotonic(), self.patience(within_s)
+    def _again_soon(self, seconds: float) -> None:
+        """Between two looks: however fast a reference peer's clock is, this machine has other things to do."""
+        self.hold(time.monotonic() + max(self.seconds(seconds), 0.02))
+
+    def within(
+        self, condition: Callable[[], bool], within_s: float, every_s: float = 0.1, *, no_longer: bool = False
+    ) -> float | None:
+        """The broker's seconds until the condition was met; None: it was not. no_longer: for what must not come."""
+        began, until = time.monotonic(), self.window(within_s) if no_longer else self.patience(within_s)
         while True:
             if condition():
                 return round(self.measured(time.monotonic() - began), 3)
             if time.monotonic() >= until:
                 return None
-            self.pause(every_s)
+            self._again_soon(every_s)

@@ -1,0 +1,841 @@
+"""The reference broker: as much of a RocketMQ broker as the cases ask for, in this process, correct unless a mutant says no.
+
+Its seconds are ``scale`` of ours. Configuration words in milliseconds are in ours: what a case reads it can set again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from brokerproof.conformance.rocketmq import codes
+from brokerproof.conformance.rocketmq.peer_sockets import Connection, Server, Timers
+from brokerproof.wire import rocketmq as wire
+from brokerproof.wire.rocketmq import Frame, Stored
+
+#: Source: MessageStoreConfig.java, ``messageDelayLevel``.
+LEVELS_S = (1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200)
+SCHEDULE, HALF, DEAD_HALF = "SCHEDULE_TOPIC_XXXX", "RMQ_SYS_TRANS_HALF_TOPIC", "TRANS_CHECK_MAX_TIME_TOPIC"
+_CEILING_S = 3 * 86400
+_LEASE_S, _EXPIRY_S = 60.0, 120.0
+_NAME = re.compile(r"[%|a-zA-Z0-9_-]+")
+_DEFAULTS: Mapping[str, Any] = {
+    "brokerRole": "ASYNC_MASTER", "flushDiskType": "ASYNC_FLUSH", "flushIntervalCommitLog": 500,
+    "flushCommitLogLeastPages": 4, "totalReplicas": 1, "inSyncReplicas": 1, "maxMessageSize": 4 << 20,
+    "autoCreateTopicEnable": False, "autoCreateSubscriptionGroup": True, "transactionCheckMax": 15,
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Topic:
+    queues: list[list[Stored]]
+    perm: int = 6
+    kind: str = "NORMAL"
+
+
+@dataclass(slots=True)
+class Held:
+    """A popped message: whose handle is good until when, and how often it was delivered. until: monotonic; 0: to redeliver."""
+
+    message: Stored
+    token: str
+    until: float
+    attempts: int
+
+
+@dataclass(slots=True)
+class Popping:
+    """What a group has popped of a topic. next: the first offset of each queue that nobody had."""
+
+    next: dict[int, int] = field(default_factory=dict)
+    held: dict[tuple[int, int], Held] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Half:
+    message: Stored
+    group: str
+    topic: str
+    queue: int
+    decided: bool = False
+    checks: int = 0
+
+
+class Refused(Exception):
+    """A request that is answered with an error code."""
+
+    def __init__(self, code: int, remark: str) -> None:
+        super().__init__(remark)
+        self.code, self.remark = code, remark
+
+
+def java_hash(text: str) -> int:
+    """String.hashCode."""
+    value = 0
+    for char in text:
+        value = (31 * value + ord(char)) & 0xFFFFFFFF
+    return value
+
+
+class Broker:
+    """name: of its set; node: its own.  bug: the mutant's name, empty for none.
+
+    routes: told when a topic is there or gone.  copies: called with every message stored; a code that is not 0 is the
+    send's answer, and the message stays.
+    """
+
+    def __init__(
+        self, node: str, name: str, *, scale: float, bug: str, settings: Mapping[str, Any], timers: Timers,
+        idle_s: float, routes: Callable[[], object] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.node, self.name, self.scale, self.bug, self.timers = node, name, scale, bug, timers
+        self.routes = routes
+        self.lock = threading.RLock()
+        self.arrived = threading.Condition(self.lock)
+        ours = {"transactionTimeOut": int(6000 * scale), "transactionCheckInterval": int(30000 * scale)}
+        self.config: dict[str, str] = {k: wire.word(v) for k, v in {**_DEFAULTS, **ours, **settings}.items()}
+        self.topics: dict[str, Topic] = {
+            SCHEDULE: Topic([[] for _ in LEVELS_S]), HALF: Topic([[]]), "TBW102": Topic([[]]),
+        }  # fmt: skip
+        self.groups: dict[str, dict[str, Any]] = {}
+        self.offsets: dict[tuple[str, str, int], int] = {}
+        self.members: dict[str, dict[str, tuple[Connection, float]]] = {}
+        self.producers: dict[str, dict[str, Connection]] = {}
+        #: Called for an undecided transaction of a group before its remoting members: true where somebody was asked.
+        self.ask_others: Callable[[Half], bool] = lambda _: False
+        self.locks: dict[tuple[str, str, int], tuple[str, float]] = {}
+        self.popping: dict[tuple[str, str], Popping] = {}
+        self.halves: dict[int, Half] = {}
+        self.recalled: set[str] = set()
+        self.slave = False
+        #: Before a message is stored: raises Refused where it must not be.
+        self.admit: Callable[[], None] = lambda: None
+        #: After it was stored: the response code that replication comes to.
+        self.copied: Callable[[Stored], int] = lambda _: codes.SUCCESS
+        self._position = 1000
+        self._busy = 0
+        self._handlers: dict[int, Callable[[Connection, Frame], Frame | None]] = self._table()
+        self.server = Server(
+            self.handle, gone=self._gone, idle_s=idle_s,
+            keeps_broken=bug == "keeps_after_bad_frame",
+        )  # fmt: skip
+
+    def is_bug(self, name: str) -> bool:
+        return self.bug == name
+
+    def s(self, seconds: float) -> float:
+        """The broker's seconds in ours."""
+        return seconds * self.scale
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def _table(self) -> dict[int, Callable[[Connection, Frame], Frame | None]]:
+        return {
+            codes.SEND_MESSAGE: self._send, codes.SEND_MESSAGE_V2: self._send, codes.SEND_BATCH_MESSAGE: self._send,
+            codes.PULL_MESSAGE: self._pull, codes.QUERY_CONSUMER_OFFSET: self._query_offset,
+            codes.UPDATE_CONSUMER_OFFSET: self._update_offset, codes.UPDATE_AND_CREATE_TOPIC: self._make_topic,
+            codes.GET_ALL_TOPIC_CONFIG: self._all_topics, codes.UPDATE_BROKER_CONFIG: self._configure,
+            codes.GET_BROKER_CONFIG: self._get_config, codes.SEARCH_OFFSET_BY_TIMESTAMP: self._search,
+            codes.GET_MAX_OFFSET: self._max_offset, codes.GET_MIN_OFFSET: lambda c, f: wire.answer(f, 0, {"offset": 0}),
+            codes.HEART_BEAT: self._heartbeat, codes.UNREGISTER_CLIENT: self._unregister,
+            codes.CONSUMER_SEND_MSG_BACK: self._send_back, codes.END_TRANSACTION: self._end_transaction,
+            codes.GET_CONSUMER_LIST_BY_GROUP: self._list_members, codes.LOCK_BATCH_MQ: self._lock,
+            codes.UNLOCK_BATCH_MQ: self._unlock, codes.UPDATE_AND_CREATE_SUBSCRIPTIONGROUP: self._make_group,
+            codes.DELETE_SUBSCRIPTIONGROUP: self._delete_group, codes.DELETE_TOPIC_IN_BROKER: self._delete_topic,
+            codes.INVOKE_BROKER_TO_RESET_OFFSET: self._reset, codes.GET_TOPIC_CONFIG: self._get_topic,
+            codes.GET_SUBSCRIPTIONGROUP_CONFIG: self._get_group, codes.RECALL_MESSAGE: self._recall,
+            codes.QUERY_ASSIGNMENT: self._assign, codes.POP_MESSAGE: self._pop_request, codes.ACK_MESSAGE: self._ack_request,
+            codes.CHANGE_MESSAGE_INVISIBLETIME: self._change_request,
+        }  # fmt: skip
+
+    def handle(self, connection: Connection, frame: Frame) -> Frame | None:
+        if frame.is_response:
+            return None
+        if self.is_bug("json_only") and frame.codec != wire.JSON:
+            return wire.answer(frame, codes.SYSTEM_ERROR, remark="only JSON")
+        handler = self._handlers.get(frame.code)
+        try:
+            if handler is None:
+                if self.is_bug("unknown_unanswered"):
+                    return None
+                code = codes.SYSTEM_ERROR if self.is_bug("unknown_wrong_code") else codes.REQUEST_CODE_NOT_SUPPORTED
+                answer: Frame | None = wire.answer(frame, code, remark="request type not supported")
+            else:
+                answer = handler(connection, frame)
+        except Refused as exc:
+            answer = wire.answer(frame, exc.code, remark=exc.remark)
+        except (KeyError, ValueError, TypeError, IndexError, wire.ProtocolError) as exc:
+            if self.is_bug("closes_on_missing_field"):
+                connection.close()
+                return None
+            answer = wire.answer(frame, codes.SYSTEM_ERROR, remark=f"{type(exc).__name__}: {exc}")
+        return self._bent(connection, frame, answer)
+
+    def _bent(self, connection: Connection, frame: Frame, answer: Frame | None) -> Frame | None:
+        """The answer as the mutant makes it."""
+        if answer is None:
+            return None
+        if self.is_bug("wrong_opaque") and frame.opaque % 50 == 7:
+            return replace(answer, opaque=answer.opaque + 1)
+        if self.is_bug("answers_oneway") and frame.is_oneway:
+            connection.send(answer)
+        if self.is_bug("trailing_octets"):
+            connection.send(answer.encode() + b"\0\0")
+            return None
+        return answer
+
+    # -- storing -------------------------------------------------------------------------------------------------------
+
+    def store(
+        self, topic: str, queue: int, body: bytes, words: Mapping[str, str], *, reconsumed: int = 0, sys_flag: int = 0,
+        quietly: bool = False,
+    ) -> Stored:  # fmt: skip
+        """Appends a message and wakes those who wait for one. quietly: it is not to be copied."""
+        with self.lock:
+            log = self.topics[topic].queues[queue]
+            self._position += 1
+            offset = len(log) + (1 if self.is_bug("skips_offsets") and len(log) > 0 else 0)
+            message = Stored(
+                queue,
+                offset,
+                0,
+                sys_flag,
+                reconsumed,
+                body,
+                topic,
+                dict(words),
+                self._position,
+                int(time.time() * 1000),
+            )
+            log.append(message)
+            self.arrived.notify_all()
+        return message
+
+    def _send(self, connection: Connection, frame: Frame) -> Frame | None:
+        words = self._send_words(frame)
+        topic, queue = words["topic"], int(words["queueId"])
+        if self._overloaded():
+            if self.is_bug("overload_unanswered"):
+                return None
+            raise Refused(codes.SYSTEM_ERROR if self.is_bug("overload_wrong_code") else codes.SYSTEM_BUSY, "too busy")
+        if self.slave:
+            raise Refused(codes.SERVICE_NOT_AVAILABLE, "a slave takes no messages")
+        self._check_topic_of_send(topic, len(frame.body), words.get("properties", ""))
+        self.admit()
+        bodies = [(frame.body, wire.read_message_properties(words.get("properties", "")))]
+        if frame.code == codes.SEND_BATCH_MESSAGE:
+            bodies = [(b, w) for b, w in wire.read_batch(frame.body)]
+        return self._stored_all(frame, topic, queue, bodies)
+
+    def _stored_all(
+        self, frame: Frame, topic: str, queue: int, bodies: Sequence[tuple[bytes, dict[str, str]]]
+    ) -> Frame:
+        first: Stored | None = None
+        more: dict[str, Any] = {}
+        code = codes.SUCCESS
+        for body, words in bodies:
+            message, more = self.take(topic, queue, body, words)
+            first = first or message
+            code = max(code, self.copied(message))
+        assert first is not None
+        # Address and port, then the position. Source: MessageDecoder.createMessageId.
+        id = f"7F00000100002A9F{first.position:016X}"
+        if self.is_bug("batch_counts_one") and len(bodies) > 1:
+            del self.topics[topic].queues[queue][-1]
+        return wire.answer(frame, code, {"msgId": id, "queueId": queue, "queueOffset": first.offset, **more})
+
+    def _send_words(self, frame: Frame) -> dict[str, str]:
+        names = (
+            "producerGroup", "topic", "defaultTopic", "defaultTopicQueueNums", "queueId", "sysFlag", "bornTimestamp",
+            "flag", "properties", "reconsumeTimes",
+        )  # fmt: skip
+        words = dict(frame.fields)
+        if frame.code != codes.SEND_MESSAGE:
+            words = {
+                long: frame.fields[short]
+                for short, long in zip("abcdefghij", names, strict=True)
+                if short in frame.fields
+            }
+        if self.is_bug("missing_field_defaults"):
+            words.setdefault("topic", SCHEDULE)
+            words.setdefault("queueId", "0")
+        return words
+
+    def _overloaded(self) -> bool:
+        """With the small queue of R1.09 every third send finds it full."""
+        if "sendThreadPoolQueueCapacity" not in self.config:
+            return False
+        self._busy += 1
+        return self._busy % 3 == 0
+
+    def _check_topic_of_send(self, topic: str, size: int, properties: str) -> None:
+        if topic not in self.topics:
+            if self.config["autoCreateTopicEnable"] != "true":
+                if self.is_bug("makes_topics"):
+                    self.topics[topic] = Topic([[] for _ in range(4)])
+                raise Refused(
+                    codes.SYSTEM_ERROR if self.is_bug("wrong_topic_code") else codes.TOPIC_NOT_EXIST, "no such topic"
+                )
+            self.topics[topic] = Topic([[] for _ in range(4)])
+            self.routes()
+        if not self.topics[topic].perm & 2 and not self.is_bug("ignores_perm"):
+            raise Refused(codes.NO_PERMISSION, "not writeable")
+        if self.is_bug("takes_oversize"):
+            return
+        if size > int(self.config["maxMessageSize"]) or len(properties.encode()) > 32767:
+            raise Refused(codes.MESSAGE_ILLEGAL, "the message is too large")
+
+    def take(self, topic: str, queue: int, body: bytes, words: dict[str, str]) -> tuple[Stored, dict[str, Any]]:
+        """Stores a message of whichever kind; what else its answer says. Raises Refused."""
+        id = words.setdefault("UNIQ_KEY", uuid.uuid4().hex.upper())
+        if words.get("TRAN_MSG") == "true" and not self.is_bug("half_visible"):
+            return self._take_half(topic, queue, body, words), {"transactionId": id}
+        level = min(int(words.get("DELAY", 0)), 99 if self.is_bug("level_not_capped") else len(LEVELS_S))
+        if level > 0:
+            kept = self.store(SCHEDULE, min(level, 18) - 1 if level <= 18 else 0, body, {**words, "REAL_TOPIC": topic})
+            self._later(LEVELS_S[min(level, 18) - 1], topic, queue, body, words)
+            return kept, {}
+        if "TIMER_DELIVER_MS" in words:
+            return self._take_timed(topic, queue, body, words, id)
+        return self.store(topic, queue, body, words), {}
+
+    def _take_timed(
+        self, topic: str, queue: int, body: bytes, words: dict[str, str], id: str
+    ) -> tuple[Stored, dict[str, Any]]:
+        left = int(words["TIMER_DELIVER_MS"]) / 1000 - time.time()
+        if left > self.s(_CEILING_S) and not self.is_bug("no_ceiling"):
+            raise Refused(codes.MESSAGE_ILLEGAL, "beyond the ceiling")
+        kept = self.store(SCHEDULE, 17, body, {**words, "REAL_TOPIC": topic})
+        self._later(left / self.scale, topic, queue, body, words)
+        return kept, {"recallHandle": id}
+
+    def _later(self, seconds: float, topic: str, queue: int, body: bytes, words: Mapping[str, str], reconsumed: int = 0) -> None:  # fmt: skip
+        """Delivers it after so long, and never a moment earlier."""
+        if self.is_bug("loses_delayed"):
+            return
+        ours = self.s(seconds) * (0.3 if self.is_bug("delivers_early") else 1) + 0.002
+
+        def deliver() -> None:
+            if words.get("UNIQ_KEY") not in self.recalled and topic in self.topics:
+                self.store(topic, queue, body, words, reconsumed=reconsumed)
+
+        self.timers.after(max(0.0, ours), deliver)
+
+    def _recall(self, connection: Connection, frame: Frame) -> Frame:
+        if not self.is_bug("recall_does_nothing"):
+            self.recalled.add(frame.fields["recallHandle"])
+        return wire.answer(frame, codes.SUCCESS, {"msgId": frame.fields["recallHandle"]})
+
+    # -- transactions --------------------------------------------------------------------------------------------------
+
+    def _take_half(self, topic: str, queue: int, body: bytes, words: dict[str, str]) -> Stored:
+        message = self.store(HALF, 0, body, {**words, "REAL_TOPIC": topic})
+        half = Half(message, words.get("PGROUP", ""), topic, queue)
+        self.halves[message.position] = half
+        first = int(self.config["transactionTimeOut"]) / 1000
+        if self.is_bug("checks_too_soon"):
+            first /= 3
+        self.timers.after(first + 0.002, lambda: self._check(half))
+        return message
+
+    def _check(self, half: Half) -> None:
+        """Asks a living member of the producer group, until it was asked often enough."""
+        if half.decided or self.is_bug("never_checks"):
+            return
+        most = int(self.config["transactionCheckMax"]) + (2 if self.is_bug("checks_too_often") else 0)
+        if half.checks >= most:
+            half.decided = True
+            if self.is_bug("keeps_undecided"):
+                self.topics.setdefault(DEAD_HALF, Topic([[]]))
+                self.store(DEAD_HALF, 0, half.message.body, half.message.properties)
+            if self.is_bug("commits_undecided"):
+                self._commit(half)
+            return
+        if self._asked(half):
+            half.checks += 1
+        interval = int(self.config["transactionCheckInterval"]) / 1000
+        self.timers.after(interval * (0.4 if self.is_bug("uneven_checks") else 1), lambda: self._check(half))
+
+    def _asked(self, half: Half) -> bool:
+        if self.ask_others(half):
+            return True
+        alive = [c for c in self.producers.get(half.group, {}).values() if c.open]
+        if not alive:
+            return False
+        id = half.message.properties["UNIQ_KEY"]
+        alive[0].ask(codes.CHECK_TRANSACTION_STATE, {
+            "topic": half.topic, "tranStateTableOffset": half.message.offset, "commitLogOffset": half.message.position,
+            "msgId": id, "transactionId": id,
+        })  # fmt: skip
+        return True
+
+    def _commit(self, half: Half) -> None:
+        self.store(half.topic, half.queue, half.message.body, half.message.properties)
+        if self.is_bug("commits_twice"):
+            self.store(half.topic, half.queue, half.message.body, half.message.properties)
+
+    def _end_transaction(self, connection: Connection, frame: Frame) -> Frame:
+        words = frame.fields
+        if self.slave and not self.is_bug("slave_commits"):
+            raise Refused(codes.SLAVE_NOT_AVAILABLE, "a slave ends no transaction")
+        half = self.halves.get(int(words["commitLogOffset"]))
+        wrong = half is None or half.message.offset != int(words["tranStateTableOffset"])
+        wrong = wrong or (half is not None and half.group != words["producerGroup"])
+        if half is None or (wrong and not self.is_bug("commits_for_anybody")):
+            raise Refused(codes.SYSTEM_ERROR, "the producer group or the offset is wrong")
+        self.end(half, commit=int(words["commitOrRollback"]) == 8)
+        return wire.answer(frame, codes.SUCCESS)
+
+    def end(self, half: Half, *, commit: bool) -> None:
+        if half.decided:
+            return
+        half.decided = True
+        if commit or self.is_bug("rollback_commits"):
+            self._commit(half)
+
+    # -- pulling -------------------------------------------------------------------------------------------------------
+
+    def group_known(self, group: str) -> bool:
+        """Made at once where that is allowed."""
+        if group not in self.groups:
+            if self.config["autoCreateSubscriptionGroup"] != "true" and not self.is_bug("makes_groups"):
+                return False
+            self.groups[group] = {"groupName": group, "retryMaxTimes": 16}
+        return True
+
+    def readable(self, topic: str, group: str) -> Topic:
+        """Raises Refused."""
+        if not self.group_known(group):
+            raise Refused(codes.SUBSCRIPTION_GROUP_NOT_EXIST, "no such group")
+        found = self.topics.get(topic)
+        if found is None:
+            raise Refused(codes.TOPIC_NOT_EXIST, "no such topic")
+        if not found.perm & 4 and not self.is_bug("ignores_perm"):
+            raise Refused(codes.NO_PERMISSION, "not readable")
+        return found
+
+    def _pull(self, connection: Connection, frame: Frame) -> Frame | None:
+        words = frame.fields
+        topic = self.readable(words["topic"], words["consumerGroup"])
+        log, offset = topic.queues[int(words["queueId"])], int(words["queueOffset"])
+        matches = matcher(words.get("subscription", "*"), words.get("expressionType", "TAG"), bug=self.bug)
+        held = int(words["sysFlag"]) & 2
+        if held and offset == len(log):
+            until = time.monotonic() + int(words["suspendTimeoutMillis"]) / 1000
+            if self.is_bug("never_suspends"):
+                until = 0
+            if self.is_bug("sleeps_through"):
+                self.timers.after(
+                    max(0.0, until - time.monotonic()), lambda: connection.send(self._pulled(frame, log, matches))
+                )
+                return None
+            threading.Thread(target=self._hold, args=(connection, frame, log, matches, until), daemon=True).start()
+            return None
+        return self._pulled(frame, log, matches)
+
+    def _hold(self, connection: Connection, frame: Frame, log: list[Stored], matches: Any, until: float) -> None:
+        offset = int(frame.fields["queueOffset"])
+        with self.lock:
+            while len(log) <= offset and time.monotonic() < until and connection.open:
+                self.arrived.wait(max(0.0, until - time.monotonic()))
+        connection.send(self._pulled(frame, log, matches))
+
+    def _pulled(self, frame: Frame, log: list[Stored], matches: Callable[[Stored], bool]) -> Frame:
+        offset, n = int(frame.fields["queueOffset"]), int(frame.fields["maxMsgNums"])
+        more: dict[str, Any] = {"suggestWhichBrokerId": 0, "minOffset": 0, "maxOffset": len(log)}
+        end = len(log)
+        if offset < 0 or offset > end:
+            inside = 0 if offset < 0 else end
+            if self.is_bug("offset_outside"):
+                return wire.answer(frame, codes.PULL_NOT_FOUND, {**more, "nextBeginOffset": offset})
+            return wire.answer(frame, codes.PULL_OFFSET_MOVED, {**more, "nextBeginOffset": inside}, remark="moved")
+        if offset == end:
+            code = codes.PULL_RETRY_IMMEDIATELY if self.is_bug("wrong_pull_code") else codes.PULL_NOT_FOUND
+            return wire.answer(frame, code, {**more, "nextBeginOffset": end}, remark="at the end")
+        part = log[offset : offset + n]
+        found = [m for m in part if matches(m)]
+        next_ = offset + len(part)
+        if not found:
+            return wire.answer(
+                frame, codes.PULL_RETRY_IMMEDIATELY, {**more, "nextBeginOffset": next_}, remark="filtered"
+            )
+        octets = b"".join(wire.encode_stored(m) for m in found)
+        return wire.answer(frame, codes.SUCCESS, {**more, "nextBeginOffset": next_}, octets)
+
+    def _query_offset(self, connection: Connection, frame: Frame) -> Frame:
+        words = frame.fields
+        key = (words["consumerGroup"], words["topic"], int(words["queueId"]))
+        if key[1] == HALF:
+            return wire.answer(frame, 0, {"offset": len(self.topics[HALF].queues[0])})
+        if key not in self.offsets:
+            if self.is_bug("offset_zero"):
+                return wire.answer(frame, codes.SUCCESS, {"offset": 0})
+            raise Refused(codes.QUERY_NOT_FOUND, "no offset")
+        return wire.answer(frame, codes.SUCCESS, {"offset": self.offsets[key]})
+
+    def _update_offset(self, connection: Connection, frame: Frame) -> Frame:
+        words = frame.fields
+        self.offsets[words["consumerGroup"], words["topic"], int(words["queueId"])] = int(words["commitOffset"])
+        return wire.answer(frame, codes.SUCCESS)
+
+    def _max_offset(self, connection: Connection, frame: Frame) -> Frame:
+        if self.is_bug("trips_over_unknown") and "brokerproofField" in frame.fields:
+            raise Refused(codes.SYSTEM_ERROR, "unknown field")
+        topic = self.topics.get(frame.fields["topic"])
+        if topic is None:
+            raise Refused(codes.TOPIC_NOT_EXIST, "no such topic")
+        return wire.answer(frame, codes.SUCCESS, {"offset": len(topic.queues[int(frame.fields["queueId"])])})
+
+    def _search(self, connection: Connection, frame: Frame) -> Frame:
+        at_ms = int(frame.fields["timestamp"])
+        log = self.topics[frame.fields["topic"]].queues[int(frame.fields["queueId"])]
+        found = next((i for i, m in enumerate(log) if m.stored_ms >= at_ms), len(log))
+        if self.is_bug("search_before") and found:
+            found -= 1
+        return wire.answer(frame, codes.SUCCESS, {"offset": found})
+
+    def _reset(self, connection: Connection, frame: Frame) -> Frame:
+        words = frame.fields
+        table: dict[str, int] = {}
+        for queue, log in enumerate(self.topics[words["topic"]].queues):
+            offset = next((i for i, m in enumerate(log) if m.stored_ms >= int(words["timestamp"])), len(log))
+            key = {"topic": words["topic"], "brokerName": self.name, "queueId": queue}
+            table[json.dumps(key)] = offset
+        body = json.dumps({"offsetTable": table}).encode()
+        if not self.is_bug("reset_forgotten"):
+            for member, _ in self.members.get(words["group"], {}).values():
+                member.ask(codes.RESET_CONSUMER_CLIENT_OFFSET, {"topic": words["topic"], "group": words["group"]}, body)
+        return wire.answer(frame, codes.SUCCESS, {}, body)
+
+    # -- sending back --------------------------------------------------------------------------------------------------
+
+    def _send_back(self, connection: Connection, frame: Frame) -> Frame:
+        words = frame.fields
+        found = next(m for t in self.topics.values() for q in t.queues for m in q if m.position == int(words["offset"]))
+        level, most = int(words["delayLevel"]), int(self.groups[words["group"]].get("retryMaxTimes", 16))
+        if level < 0 or (found.reconsumed >= most and not self.is_bug("retries_for_ever")):
+            self.dead(words["group"], replace(found, reconsumed=found.reconsumed + 1))
+            return wire.answer(frame, codes.SUCCESS)
+        level = level or (3 if self.is_bug("same_level") else 3 + found.reconsumed)
+        retry = f"%RETRY%{words['group']}"
+        self.topics.setdefault(retry, Topic([[]]))
+        times = found.reconsumed + (0 if self.is_bug("not_counted") else 1)
+        self._later(LEVELS_S[level - 1], retry, 0, found.body, {**found.properties, "RETRY_TOPIC": found.topic}, times)
+        return wire.answer(frame, codes.SUCCESS)
+
+    def dead(self, group: str, message: Stored) -> None:
+        """Puts it into the group's dead-letter topic."""
+        if not self.is_bug("no_dead_letters"):
+            self.topics.setdefault(f"%DLQ%{group}", Topic([[]]))
+            self.store(f"%DLQ%{group}", 0, message.body, message.properties, reconsumed=message.reconsumed)
+
+    # -- members -------------------------------------------------------------------------------------------------------
+
+    def _heartbeat(self, connection: Connection, frame: Frame) -> Frame:
+        data = wire.loads(frame.body)
+        client = str(data["clientID"])
+        for producer in data.get("producerDataSet") or ():
+            self.producers.setdefault(str(producer["groupName"]), {})[client] = connection
+        for consumer in data.get("consumerDataSet") or ():
+            group = str(consumer["groupName"])
+            members = self.members.setdefault(group, {})
+            new = client not in members
+            beat = time.monotonic()
+            members[client] = (connection, beat)
+            if new:
+                self._tell(group)
+            expiry = self.s(_EXPIRY_S * (2 if self.is_bug("slow_expiry") else 1))
+            self.timers.after(expiry, lambda g=group, b=beat: self._expire(g, client, b))  # type: ignore[misc]  # bound early
+        return wire.answer(frame, codes.SUCCESS)
+
+    def _expire(self, group: str, client: str, beat: float) -> None:
+        if self.members.get(group, {}).get(client, (None, 0.0))[1] == beat:
+            del self.members[group][client]
+            self._tell(group)
+
+    def _tell(self, group: str) -> None:
+        if not self.is_bug("nobody_told"):
+            for connection, _ in list(self.members.get(group, {}).values()):
+                connection.ask(codes.NOTIFY_CONSUMER_IDS_CHANGED, {"consumerGroup": group})
+
+    def _unregister(self, connection: Connection, frame: Frame) -> Frame:
+        group = frame.fields.get("consumerGroup", "")
+        if self.members.get(group, {}).pop(frame.fields["clientID"], None):
+            self._tell(group)
+        return wire.answer(frame, codes.SUCCESS)
+
+    def _gone(self, connection: Connection) -> None:
+        for group, members in list(self.members.items()):
+            lost = [client for client, (theirs, _) in list(members.items()) if theirs is connection]
+            for client in lost:
+                members.pop(client, None)
+            if lost:
+                self._tell(group)
+
+    def _list_members(self, connection: Connection, frame: Frame) -> Frame:
+        ids = sorted(self.members.get(frame.fields["consumerGroup"], {}))
+        if not ids:
+            raise Refused(codes.SYSTEM_ERROR, "no consumer of this group")
+        return wire.answer(frame, codes.SUCCESS, {}, json.dumps({"consumerIdList": ids}).encode())
+
+    def _assign(self, connection: Connection, frame: Frame) -> Frame:
+        asked = wire.loads(frame.body)
+        queues = list(range(len(self.topics[asked["topic"]].queues)))
+        members = sorted(self.members.get(asked["consumerGroup"], {}))
+        if asked["messageModel"] == "CLUSTERING" and not self.is_bug("shares_nothing"):
+            mine = members.index(asked["clientId"])
+            queues = queues[mine * len(queues) // len(members) : (mine + 1) * len(queues) // len(members)]
+        given = [
+            {"messageQueue": {"topic": asked["topic"], "brokerName": self.name, "queueId": q}, "mode": "PULL"}
+            for q in queues
+        ]
+        if self.is_bug("keeps_broadcast_offsets"):
+            self.offsets.update({(asked["consumerGroup"], asked["topic"], q): 0 for q in queues})
+        return wire.answer(frame, codes.SUCCESS, {}, json.dumps({"messageQueueAssignments": given}).encode())
+
+    def _lock(self, connection: Connection, frame: Frame) -> Frame:
+        asked = wire.loads(frame.body)
+        got = []
+        for queue in asked["mqSet"]:
+            key = (asked["consumerGroup"], queue["topic"], int(queue["queueId"]))
+            owner, until = self.locks.get(key, ("", 0.0))
+            free = owner in ("", asked["clientId"]) or until < time.monotonic()
+            if free or self.is_bug("locks_for_all"):
+                lease = self.s(_LEASE_S * (3 if self.is_bug("long_lease") else 1))
+                self.locks[key] = (asked["clientId"], time.monotonic() + lease)
+                got.append(queue)
+        return wire.answer(frame, codes.SUCCESS, {}, json.dumps({"lockOKMQSet": got}).encode())
+
+    def _unlock(self, connection: Connection, frame: Frame) -> Frame:
+        asked = wire.loads(frame.body)
+        for queue in asked["mqSet"]:
+            self.locks.pop((asked["consumerGroup"], queue["topic"], int(queue["queueId"])), None)
+        return wire.answer(frame, codes.SUCCESS)
+
+    # -- popping -------------------------------------------------------------------------------------------------------
+
+    def pop(
+        self, topic: str, group: str, n: int, invisible_s: float, *, order: bool, matches: Callable[[Stored], bool] = bool,
+        attempts_max: int | None = None,
+    ) -> list[tuple[Stored, Held]]:  # fmt: skip
+        """What a pop brings now, with handles good for so many of the broker's seconds.
+
+        order: a queue with a message that is out is passed over.  attempts_max: past it a message goes to the dead letters.
+        """
+        with self.lock:
+            log = self.readable(topic, group).queues
+            popping = self.popping.setdefault((topic, group), Popping())
+            got: list[tuple[Stored, Held]] = []
+            for queue in range(len(log)):
+                out = sorted(k for k in popping.held if k[0] == queue)
+                for key in out:
+                    held = popping.held[key]
+                    if len(got) < n and held.until <= time.monotonic():
+                        self._again(popping, key, group, got, invisible_s, attempts_max)
+                        if order:
+                            break
+                blocked = order and any(k[0] == queue for k in popping.held) and not self.is_bug("order_ignored")
+                at = popping.next.get(queue, 0)
+                while len(got) < n and at < len(log[queue]) and not blocked:
+                    message = log[queue][at]
+                    at += 1
+                    if matches(message):
+                        held = self._hold_popped(message, invisible_s, 1)
+                        popping.held[queue, message.offset] = held
+                        got.append((message, held))
+                        blocked = order and not self.is_bug("order_ignored")
+                popping.next[queue] = at
+            return got
+
+    def _again(
+        self, popping: Popping, key: tuple[int, int], group: str, got: list[tuple[Stored, Held]], invisible_s: float,
+        attempts_max: int | None,
+    ) -> None:  # fmt: skip
+        held = popping.held[key]
+        if self.is_bug("never_again"):
+            return
+        if attempts_max is not None and held.attempts >= attempts_max:
+            del popping.held[key]
+            self.dead(group, held.message)
+            return
+        again = self._hold_popped(held.message, invisible_s, held.attempts + (0 if self.is_bug("attempts_stay") else 1))
+        popping.held[key] = again
+        got.append((replace(held.message, reconsumed=again.attempts - 1), again))
+
+    def _hold_popped(self, message: Stored, invisible_s: float, attempts: int) -> Held:
+        ours = 0.0 if self.is_bug("stays_visible") else self.s(invisible_s)
+        return Held(message, uuid.uuid4().hex, time.monotonic() + ours, attempts)
+
+    def out(self, topic: str, group: str, queue: int, offset: int, token: str) -> Held | None:
+        """The popped message of a handle that is good; None for any other."""
+        held = self.popping.get((topic, group), Popping()).held.get((queue, offset))
+        if held is None or (held.token != token and not self.is_bug("any_handle")):
+            return None
+        return held if held.until > time.monotonic() or self.is_bug("any_handle") else None
+
+    def ack(self, topic: str, group: str, queue: int, offset: int, token: str) -> bool:
+        with self.lock:
+            if self.out(topic, group, queue, offset, token) is None:
+                return self.is_bug("any_handle")
+            if not self.is_bug("acks_nothing"):
+                del self.popping[topic, group].held[queue, offset]
+            return True
+
+    def change(self, topic: str, group: str, queue: int, offset: int, token: str, invisible_s: float) -> Held | None:
+        """The held message under its new handle; None for a handle that is not good."""
+        with self.lock:
+            held = self.out(topic, group, queue, offset, token)
+            if held is None:
+                return None
+            if not self.is_bug("handle_stays"):
+                held.token = uuid.uuid4().hex
+            held.until = time.monotonic() + self.s(invisible_s)
+            return held
+
+    def _pop_request(self, connection: Connection, frame: Frame) -> Frame:
+        words = frame.fields
+        if int(words["maxMsgNums"]) > 32 and not self.is_bug("pops_many"):
+            raise Refused(codes.INVALID_PARAMETER, "more than 32")
+        invisible_s = int(words["invisibleTime"]) / 1000 / self.scale
+        matches = matcher(words.get("exp", "*"), words.get("expType", "TAG"), bug=self.bug)
+        got = self.pop(
+            words["topic"], words["consumerGroup"], int(words["maxMsgNums"]), invisible_s, order=words["order"] == "true",
+            matches=matches,
+        )  # fmt: skip
+        if not got:
+            return wire.answer(frame, codes.POLLING_TIMEOUT, remark="nothing")
+        octets = b"".join(
+            wire.encode_stored(replace(m, properties={**m.properties, "POP_CK": handle(self.name, m, h)}))
+            for m, h in got
+        )
+        more = {
+            "popTime": int(time.time() * 1000),
+            "invisibleTime": words["invisibleTime"],
+            "reviveQid": 0,
+            "restNum": 0,
+        }
+        return wire.answer(frame, codes.SUCCESS, more, octets)
+
+    def _ack_request(self, connection: Connection, frame: Frame) -> Frame:
+        words = frame.fields
+        token = words["extraInfo"].rpartition(" ")[2]
+        if not self.ack(words["topic"], words["consumerGroup"], int(words["queueId"]), int(words["offset"]), token):
+            raise Refused(codes.NO_MESSAGE, "no message of this handle")
+        return wire.answer(frame, codes.SUCCESS)
+
+    def _change_request(self, connection: Connection, frame: Frame) -> Frame:
+        words = frame.fields
+        token, invisible_s = words["extraInfo"].rpartition(" ")[2], int(words["invisibleTime"]) / 1000 / self.scale
+        held = self.change(
+            words["topic"], words["consumerGroup"], int(words["queueId"]), int(words["offset"]), token, invisible_s
+        )
+        if held is None:
+            raise Refused(codes.NO_MESSAGE, "no message of this handle")
+        return wire.answer(
+            frame, codes.SUCCESS, {"popTime": 0, "invisibleTime": words["invisibleTime"], "reviveQid": 0}
+        )
+
+    # -- administration ------------------------------------------------------------------------------------------------
+
+    def _make_topic(self, connection: Connection, frame: Frame) -> Frame:
+        name = frame.fields["topic"]
+        if not self.is_bug("any_name"):
+            if not _NAME.fullmatch(name) or len(name) > 127:
+                raise Refused(codes.INVALID_PARAMETER, "an illegal name")
+            if name in (SCHEDULE, HALF, DEAD_HALF, "TBW102"):
+                raise Refused(codes.INVALID_PARAMETER, "a system topic")
+        words = dict(pair.lstrip("+").split("=") for pair in frame.fields.get("attributes", "").split(",") if pair)
+        if words.get("message.type") == "PRIORITY" and self.is_bug("no_newer_kinds"):
+            raise Refused(codes.INVALID_PARAMETER, "no such type")
+        old = self.topics.get(name)
+        queues = old.queues if old else []
+        queues += [[] for _ in range(int(frame.fields["readQueueNums"]) - len(queues))]
+        self.topics[name] = Topic(queues, int(frame.fields["perm"]), words.get("message.type", "NORMAL"))
+        self.routes()
+        return wire.answer(frame, codes.SUCCESS)
+
+    def _delete_topic(self, connection: Connection, frame: Frame) -> Frame:
+        self.topics.pop(frame.fields["topic"], None)
+        return wire.answer(frame, codes.SUCCESS)
+
+    def _get_topic(self, connection: Connection, frame: Frame) -> Frame:
+        name = frame.fields["topic"]
+        topic = self.topics.get(name)
+        if topic is None:
+            raise Refused(codes.TOPIC_NOT_EXIST, "no such topic")
+        n = len(topic.queues)
+        config = {"topicName": name, "readQueueNums": n, "writeQueueNums": n, "perm": topic.perm}
+        return wire.answer(frame, codes.SUCCESS, {}, json.dumps(config).encode())
+
+    def _all_topics(self, connection: Connection, frame: Frame) -> Frame:
+        table = {name: {"topicName": name, "readQueueNums": len(t.queues)} for name, t in self.topics.items()}
+        return wire.answer(frame, codes.SUCCESS, {}, json.dumps({"topicConfigTable": table}).encode())
+
+    def _make_group(self, connection: Connection, frame: Frame) -> Frame:
+        config = wire.loads(frame.body)
+        name = str(config["groupName"])
+        if (len(name) > 120 or not _NAME.fullmatch(name)) and not self.is_bug("any_name"):
+            raise Refused(codes.INVALID_PARAMETER, "an illegal group")
+        self.groups[name] = config
+        return wire.answer(frame, codes.SUCCESS)
+
+    def _delete_group(self, connection: Connection, frame: Frame) -> Frame:
+        self.groups.pop(frame.fields["groupName"], None)
+        return wire.answer(frame, codes.SUCCESS)
+
+    def _get_group(self, connection: Connection, frame: Frame) -> Frame:
+        if frame.fields["group"] not in self.groups:
+            raise Refused(codes.SUBSCRIPTION_GROUP_NOT_EXIST, "no such group")
+        return wire.answer(frame, codes.SUCCESS, {}, json.dumps(self.groups[frame.fields["group"]]).encode())
+
+    def _get_config(self, connection: Connection, frame: Frame) -> Frame:
+        config = dict(self.config)
+        if self.is_bug("other_defaults"):
+            config["flushDiskType"] = "SYNC_FLUSH"
+        return wire.answer(frame, codes.SUCCESS, {}, "".join(f"{k}={v}\n" for k, v in config.items()).encode())
+
+    def _configure(self, connection: Connection, frame: Frame) -> Frame:
+        self.config.update(wire.properties(frame.body))
+        return wire.answer(frame, codes.SUCCESS)
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def restart(self) -> None:
+        """What a clean restart keeps: everything but connections."""
+        if self.is_bug("forgets_offsets"):
+            self.offsets.clear()
+        self.server.start()
+
+
+def handle(broker: str, message: Stored, held: Held) -> str:
+    """A receipt handle in the shape of the vendor's; its last word is what makes it good."""
+    return f"{message.offset} 0 0 0 0 {broker} {message.queue} {message.offset} {held.token}"
+
+
+def matcher(expression: str, kind: str, *, bug: str = "") -> Callable[[Stored], bool]:
+    """Raises Refused for an expression that cannot be read. Of SQL only ``x IS NOT NULL`` and ``x > n`` joined by AND."""
+    if kind == "TAG":
+        if expression in ("*", ""):
+            return lambda m: True
+        wanted = {t.strip() for t in expression.split("||")}
+        if bug == "exact_tags":
+            return lambda m: m.properties.get("TAGS", "") in wanted
+        hashes = {java_hash(t) for t in wanted}
+        return lambda m: java_hash(m.properties.get("TAGS", "")) in hashes
+    terms = []
+    for term in expression.split(" AND "):
+        found = re.fullmatch(r"(\w+) (?:IS NOT NULL|> (\d+))", term.strip())
+        if found is None and bug != "reads_any_expression":
+            raise Refused(codes.SUBSCRIPTION_PARSE_FAILED, "cannot be parsed")
+        terms.append(found.groups() if found else ("a", None))
+    if bug == "unfiltered":
+        return lambda m: True
+    return lambda m: all(
+        name in m.properties and (least is None or int(m.properties[name]) > int(least)) for name, least in terms
+    )
