@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from brokerproof.conformance.amqp091.administration import Administration
@@ -413,7 +413,7 @@ class Connection:
         if content is None:
             raise WireError(f"content on channel {frame.channel} without a method before it")
         if frame.type == wire.HEADER:
-            content.header = wire.read_header(frame.payload)
+            content.header = _header(frame.payload)
         elif content.header is None:
             raise WireError(f"a body on channel {frame.channel} without a content header before it")
         else:
@@ -604,6 +604,17 @@ class _Content:
 
     def __init__(self, method: Method) -> None:
         self.method, self.header, self.body, self.sizes = method, None, bytearray(), []
+
+
+def _header(payload: bytes) -> Header:
+    """As most clients read it; failing that, as the grammar says; failing that, its octets. What has no number is no header."""
+    for grammar in (False, True):
+        try:
+            return wire.read_header(payload, grammar=grammar)
+        except WireError:
+            continue
+    bare = wire.read_header(payload[:12] + b"\x00\x00")
+    return replace(bare, raw=payload[12:])
 
 
 def plainly(properties: Mapping[str, Any]) -> str:
