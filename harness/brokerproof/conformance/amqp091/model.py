@@ -421,10 +421,17 @@ class Broker:
                 for queue in list(vhost.queues.values()):
                     self._expire(vhost, queue, now)
             self._place_waiting()
-            if self.consumer_timeout_s is not None and not self.is_mutant("timeout-none"):
+            if not self.is_mutant("timeout-none"):
                 for connection in list(self.connections.values()):
                     for channel in list(connection.channels):
-                        channel.end_if_held(now - self.consumer_timeout_s)
+                        channel.end_if_held_too_long(now)
+
+    def held_at_most(self, vhost: Vhost, queue: Queue) -> float:
+        """Seconds that a delivery from the queue may await its acknowledgement; infinity for ever."""
+        ms = self.setting(vhost, queue, "consumer-timeout")
+        if isinstance(ms, int):
+            return ms / 1000
+        return float("inf") if self.consumer_timeout_s is None else self.consumer_timeout_s
 
     def wake_at(self, when: float) -> None:
         self._due = min(self._due, when)
@@ -1356,8 +1363,7 @@ class Channel:
             self.in_flight += 1
             consumer.in_flight += 1
             self.octets_in_flight += len(stored.message.body)
-            if self._broker.consumer_timeout_s is not None:
-                self._broker.wake_at(held.since + self._broker.consumer_timeout_s)
+            self._broker.wake_at(held.since + self._broker.held_at_most(self._vhost, held.queue))
         self.sink.deliver(self._delivery(held, consumer.tag))
 
     def pump(self, queues: Iterable[Queue] = ()) -> None:
@@ -1381,14 +1387,15 @@ class Channel:
         if isinstance(expires, int):
             self._broker.wake_at(consumer.queue.last_used + self._broker._lifetime(expires))
 
-    def end_if_held(self, before: float) -> None:
-        """Closes the channel where a delivery has been held since then or longer."""
-        oldest = min((h.since for h in self.held.values()), default=float("inf"))
-        if oldest <= before:
+    def end_if_held_too_long(self, now: float) -> None:
+        """Closes the channel if one of its deliveries is."""
+        ends = [h.since + self._broker.held_at_most(self._vhost, h.queue) for h in self.held.values()]
+        soonest = min(ends, default=float("inf"))
+        if soonest <= now:
             self.close()
             self.sink.closed(_refusing(406, "delivery acknowledgement timed out"))
-        elif self.held and self._broker.consumer_timeout_s is not None:
-            self._broker.wake_at(oldest + self._broker.consumer_timeout_s)
+        elif ends:
+            self._broker.wake_at(soonest)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

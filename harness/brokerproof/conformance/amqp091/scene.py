@@ -155,6 +155,22 @@ class AmqpScene(Scene):
         else:
             self.saw(step, seen)
 
+    def put(self, key: str, *bodies: bytes, exchange: str = "", properties: Mapping[str, Any] | None = None) -> Channel:
+        """Publishes with confirms, on a channel of its own, which is the value: once it returns every message is stored.
+        Raises Inconclusive when one is not confirmed."""
+        channel = self.connect().channel()
+        channel.call("confirm.select")
+        for body in bodies:
+            channel.publish(exchange, key, body, properties)
+        confirmed = channel.confirms(len(bodies))
+        if any(c.name != "basic.ack" for c in confirmed) or not confirmed:
+            raise Inconclusive(f"of {len(bodies)} messages to {key!r} not all were confirmed")
+        return channel
+
+    def timestamp(self, at: float) -> wire.Field:
+        """A moment (seconds since 1970) as a field value."""
+        return wire.Field("T", int(at))
+
     def has(self, kind: Literal["queue", "exchange"], name: str) -> bool:
         """Whether it is there, by a passive declare."""
         more = {"type": "direct"} if kind == "exchange" else {}
@@ -263,7 +279,8 @@ class Connection:
     def take(self, *names: str, channel: int = 0, seconds: float | None = None) -> Event | None:
         """The first event of these names (any: none given) on the channel, taken out; what stands before it stays.
         None: it did not come in time (seconds of the broker's; None: the case's window), or cannot come any more."""
-        until = max(self.scene.window(seconds), time.monotonic() + (_ANSWER_S if seconds is None else 0.0))
+        least = _ANSWER_S if seconds is None else _REACTION_S if seconds else 0.0
+        until = max(self.scene.window(seconds), time.monotonic() + least)
         while True:
             found = self._first(names, channel)
             if found is not None:
@@ -568,6 +585,15 @@ class Channel:
             found.append(one)
             covered |= set(range(1, one.tag + 1)) if one["multiple"] else {one.tag}
         return found
+
+    def until(self, done: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Asks again and again until it is so, or for so long (seconds of the broker's; None: as an answer is awaited)."""
+        end = max(self.scene.window(seconds), time.monotonic() + _ANSWER_S)
+        while not done():
+            if time.monotonic() >= end or not self.is_open:
+                return False
+            self.connection.pump(time.monotonic() + 0.01)
+        return True
 
     @property
     def is_open(self) -> bool:
