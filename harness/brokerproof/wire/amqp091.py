@@ -66,7 +66,7 @@ class Field:
 
 
 _NUMBERS: Mapping[str, str] = {
-    "b": ">b", "B": ">B", "s": ">h", "u": ">H", "I": ">i", "i": ">I", "l": ">q", "L": ">Q", "T": ">Q", "f": ">f", "d": ">d",
+    "b": ">b", "B": ">B", "s": ">h", "u": ">H", "I": ">i", "i": ">I", "l": ">q", "L": ">q", "T": ">Q", "f": ">f", "d": ">d",
 }  # fmt: skip
 
 

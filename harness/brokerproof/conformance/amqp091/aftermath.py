@@ -35,8 +35,9 @@ def _siblings(scene: AmqpScene) -> str:
             continue
         open_ = [c for c in connection.channels.values() if c.is_open]
         try:
-            channel = open_[0] if open_ else connection.channel()
-            _works(channel)
+            for channel in open_[:1]:
+                channel.call("queue.declare", queue=_SENTRY_QUEUE, passive=True)
+            _works(connection.channel())  # one of its own: the script's may be transactional
         except Inconclusive as exc:
             if connection.closed is None:
                 return f"a sibling channel of connection {connection.link.name} does not work: {exc}"

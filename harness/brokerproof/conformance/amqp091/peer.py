@@ -76,6 +76,8 @@ _HANDSHAKE_S, _HANDSHAKE_LEAST_S = 10.0, 2.0
 #: How long a Close-Ok is awaited.
 _CLOSE_S = 15.0
 MESSAGE_MAX = 1 << 20
+#: How many octets are sent, and read, one by one before some come together: all of a MiB would keep this process busy for long.
+_SLICED = 3000
 _CAPABILITIES = (
     "publisher_confirms", "exchange_exchange_bindings", "basic.nack", "consumer_cancel_notify", "connection.blocked",
     "consumer_priorities", "authentication_failure_close", "per_consumer_qos", "direct_reply_to",
@@ -90,7 +92,7 @@ class Peer:
         self.sessions: list[Session] = []
         self.is_alarmed = False
         self.message_max = MESSAGE_MAX
-        #: One octet in each TCP segment, both ways.
+        #: One octet in each TCP segment, both ways, so far as ``_SLICED`` goes.
         self.slices = False
         self.swallows = threading.Event()
         self.lock = threading.Lock()
@@ -167,6 +169,7 @@ class Session:
         self._user = ""
         self._capabilities: frozenset[str] = frozenset()
         self._is_told = False
+        self._reads = 0
         self._heard = time.monotonic()
         # Not shorter, whatever the scale: a handshake on a busy machine takes a while.
         handshake_s = max(self._seconds(_HANDSHAKE_S), _HANDSHAKE_LEAST_S)
@@ -261,7 +264,8 @@ class Session:
                 return b""
             try:
                 self._socket.settimeout(0.02)
-                return self._socket.recv(1 if self.peer.slices else 65536)
+                self._reads += 1
+                return self._socket.recv(1 if self.peer.slices and self._reads % _SLICED else 65536)
             except TimeoutError:
                 if self.state == "gone":
                     return b""
@@ -284,7 +288,7 @@ class Session:
                 continue
             with contextlib.suppress(OSError):
                 self._socket.settimeout(5.0)
-                for octets in (data[i : i + 1] for i in range(len(data))) if self.peer.slices else [data]:
+                for octets in _sliced(data) if self.peer.slices else [data]:
                     self._socket.sendall(octets)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
@@ -515,6 +519,12 @@ class Session:
 
     def _seconds(self, of_the_broker: float) -> float:
         return of_the_broker * self.peer.scale
+
+
+def _sliced(data: bytes) -> Iterable[bytes]:
+    yield from (data[i : i + 1] for i in range(min(len(data), _SLICED)))
+    if len(data) > _SLICED:
+        yield data[_SLICED:]
 
 
 class _Quit(Exception):
