@@ -58,6 +58,9 @@ class Administration(Protocol):
     def setting(self, name: str) -> Any:
         """A setting in force, in the vendor's words (``max_message_size``, ``consumer_timeout``); None: not set."""
 
+    def default(self, name: str) -> Any:
+        """What the setting is on an untouched configuration; None: not set."""
+
     def raise_alarm(self) -> None:
         """A memory alarm on the first node; raising one that is there says so again."""
 

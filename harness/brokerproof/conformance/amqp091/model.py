@@ -301,11 +301,14 @@ class Broker:
                     vhost.exchanges[exchange] = Exchange(exchange, type_)
 
     def delete_vhost(self, name: str) -> None:
-        """Its connections are closed."""
+        """Its connections are closed. No error when it is gone."""
         with self.lock:
+            gone = self.vhosts.pop(name, None)
+            if gone is None:
+                return
             for connection in [c for c in self.connections.values() if c.vhost.name == name]:
                 connection.closed_by_broker(_refusing(320, f"vhost {name!r} is deleted"))
-            for queue in list(self.vhosts.pop(name).queues.values()):
+            for queue in list(gone.queues.values()):
                 self._consumers.pop(queue, None)
 
     def add_user(self, name: str, password: str) -> None:

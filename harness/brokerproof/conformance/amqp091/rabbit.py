@@ -40,6 +40,13 @@ case rabbit_amqqueue:lookup({{resource, {vhost}, queue, {name}}}) of
   _ -> "none"
 end
 """
+#: A setting as the application brings it, before any configuration.
+_DEFAULT = """
+begin
+  {{ok, [{{application, rabbit, Spec}}]}} = file:consult(code:where_is_file("rabbit.app")),
+  io_lib:format("~0p", [proplists:get_value({name}, proplists:get_value(env, Spec))])
+end
+"""
 
 
 class RabbitAdministration:
@@ -137,6 +144,10 @@ class RabbitAdministration:
             return None
         value = said.removeprefix("{ok,").removesuffix("}")
         return int(value) if value.lstrip("-").isdigit() else value
+
+    def default(self, name: str) -> Any:
+        said = self._ask(_DEFAULT.format(name=name))
+        return None if said == "undefined" else int(said) if said.lstrip("-").isdigit() else said
 
     def raise_alarm(self) -> None:
         self._cluster.raise_memory_alarm(self.nodes()[0])

@@ -45,7 +45,13 @@ class ReferenceGround:
     ) -> Iterator[Scene]:
         # A condition makes the way longer, and not the clock.
         scale = 1.0 if condition else SCALE_SLOW if case.timing or "slow" in case.tags else SCALE
-        broker = model.Broker(lambda: time.monotonic() / scale, mutants=frozenset({self._mutant} - {""}))
+        settings = case.settings_of(variant)
+        timeout_ms = settings.get("consumer_timeout")
+        broker = model.Broker(
+            lambda: time.monotonic() / scale, mutants=frozenset({self._mutant} - {""}),
+            consumer_timeout_s=None if timeout_ms is None else timeout_ms / 1000,
+            channel_consumers_max=settings.get("consumer_max_per_channel", 0),
+        )  # fmt: skip
         served = Peer(broker, scale)
         served.slices = condition == "slicer"
         name = f"v{next(self._numbers)}"
@@ -125,6 +131,9 @@ class ReferenceAdministration:
 
     def setting(self, name: str) -> Any:
         return {"max_message_size": self._peer.message_max}.get(name)
+
+    def default(self, name: str) -> Any:
+        return self.setting(name)
 
     def raise_alarm(self) -> None:
         self._peer.alarm(True)
