@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from brokerproof.render.folder import Json, Run, items, mapping, number, read_object, read_run, text
+from brokerproof.render.folder import Json, Run, case_as_expected, items, mapping, number, read_object, read_run, text
 
 PAGE = "conformance.html"
 #: Verdict -> symbol. The word always stands beside it.
@@ -230,7 +230,7 @@ def _mark(run: Path, entry: Json) -> Mark:
     return Mark(
         verdict=said if said in SYMBOLS else "INCONCLUSIVE",
         link=f"cases/{quote(_page(entry))}" if _whole(run, entry) else "",
-        as_expected=bool(entry.get("as_expected", said == entry.get("expected"))),
+        as_expected=case_as_expected(entry),
         drift=bool(entry.get("drift")),
         observed=text(entry.get("observed"))[:300],
     )

@@ -169,6 +169,12 @@ def as_expected(entry: Json) -> bool:
     return said if isinstance(said, bool) else verdict(entry) in ("UNSUPPORTED", entry.get("expected"))
 
 
+def case_as_expected(entry: Json) -> bool:
+    """As ``results.json`` says, or else the comparison it stands for."""
+    said = entry.get("as_expected")
+    return said if isinstance(said, bool) else entry.get("verdict") == entry.get("expected")
+
+
 def section(entry: Json) -> str:
     """The claim's section, as ``Claim.section`` says it."""
     return text(entry.get("claim")).split("/", 1)[0]

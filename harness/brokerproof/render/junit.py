@@ -11,7 +11,18 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
-from brokerproof.render.folder import Json, Run, as_expected, error_of, number, read_run, text, verdict, where
+from brokerproof.render.folder import (
+    Json,
+    Run,
+    as_expected,
+    case_as_expected,
+    error_of,
+    number,
+    read_run,
+    text,
+    verdict,
+    where,
+)
 
 #: Verdicts of a conformance case that count neither for nor against a broker.
 _NOT_APPLICABLE = ("SKIP", "UNSUPPORTED")
@@ -78,14 +89,14 @@ def _claim(entry: Json) -> ET.Element:
 def _conformance(entry: Json) -> ET.Element:
     said, expected = text(entry.get("verdict")), text(entry.get("expected"))
     name = f"{text(entry.get('case'))} {text(entry.get('slug'))}[{where(entry).replace(' ', '-')}]"
-    case = ET.Element("testcase", classname="conformance", name=name, time="0")
+    case = ET.Element("testcase", classname="conformance", name=name)
+    case.set("time", f"{number(entry.get('took_s')) or 0:.3f}")
     observed = text(entry.get("observed"))
-    told = entry.get("as_expected")
     if said in _NOT_APPLICABLE:
         ET.SubElement(case, "skipped", message=observed)
     elif said == "HARNESS":
         ET.SubElement(case, "error", type=said, message=observed)
-    elif not (told if isinstance(told, bool) else said == expected):
+    elif not case_as_expected(entry):
         ET.SubElement(case, "failure", type=said, message=f"{said}, expected {expected}: {observed}")
     return case
 

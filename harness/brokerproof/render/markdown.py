@@ -7,7 +7,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from brokerproof.render import recovery
-from brokerproof.render.folder import Json, Run, as_expected, error_of, items, mapping, read_run, text, verdict, where
+from brokerproof.render.folder import (
+    Json,
+    Run,
+    as_expected,
+    case_as_expected,
+    error_of,
+    items,
+    mapping,
+    read_run,
+    text,
+    verdict,
+    where,
+)
 
 SYMBOL = {"HOLDS": "✓", "VIOLATED": "✗", "UNKNOWN": "?", "UNSUPPORTED": "–"}
 
@@ -25,6 +37,8 @@ def lines(run: Run) -> Iterator[str]:
     yield f"# brokerproof: {escape(run.name)}"
     yield ""
     said = f"{len(run.claims)} verdicts, {len(unexpected)} not as expected"
+    if run.cases and not run.claims:
+        said = f"{len(run.cases)} protocol cases, {sum(not case_as_expected(e) for e in run.cases)} not as expected"
     facts = (("seed", run.results.get("seed", run.facts.get("seed"))), ("profile", run.facts.get("profile")))
     known = [f"{name} {escape(text(value))}" for name, value in facts if value not in (None, "")]
     yield "; ".join([said, *known]) + "."
@@ -114,7 +128,7 @@ def _measured(claims: Sequence[Json]) -> Iterator[str]:
 def _conformance(run: Run) -> Iterator[str]:
     if not run.cases:
         return
-    odd = [e for e in run.cases if e.get("as_expected") is False or e.get("verdict") != e.get("expected")]
+    odd = [e for e in run.cases if not case_as_expected(e)]
     yield from ("", "## Conformance", "", f"{len(run.cases)} cases, {len(odd)} not as expected.")
     if odd:
         yield from ("", "| case | target | verdict | expected | observed |", "|---|---|---|---|---|")

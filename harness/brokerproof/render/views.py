@@ -24,6 +24,7 @@ from brokerproof.render.folder import (
     Json,
     Run,
     as_expected,
+    case_as_expected,
     error_of,
     items,
     mapping,
@@ -172,7 +173,7 @@ def report(run: Run) -> ReportView:
     unexpected = tuple(c for c in cells if not c.as_expected)
     return ReportView(
         run=run.name,
-        headline=_headline(len(cells), len(unexpected), len(run.errors)),
+        headline=_headline(cells, cases, len(run.errors)),
         facts=facts,
         details=details,
         command=text(run.facts.get("command")),
@@ -202,14 +203,24 @@ def duration(seconds: Any) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def _headline(cells: int, unexpected: int, errors: int) -> str:
-    if not cells:
-        return "No claim was decided" + (f"; {_plural(errors, 'harness error')}" if errors else "")
-    if unexpected:
-        said = f"{unexpected} of {_plural(cells, 'verdict')} {'is' if unexpected == 1 else 'are'} not as expected"
-    else:
-        said = f"All {cells} verdicts are as expected" if cells > 1 else "The verdict is as expected"
-    return said + (f", and {_plural(errors, 'harness error')}" if errors else "")
+def _headline(cells: Sequence[CellView], cases: Sequence[CaseView], errors: int) -> str:
+    said = [
+        f"{sum(not one.as_expected for one in found)} of {_plural(len(found), noun)} "
+        f"{'is' if sum(not one.as_expected for one in found) == 1 else 'are'} not as expected"
+        if not all(one.as_expected for one in found)
+        else f"All {len(found)} {noun}s are as expected"
+        if len(found) > 1
+        else f"The {noun} is as expected"
+        for noun, found in (("verdict", cells), ("protocol case", cases))
+        if found
+    ]
+    if not said:
+        said = ["No claim was decided"]
+    if errors:
+        said[-1] += (
+            f", and {_plural(errors, 'harness error')}" if cells or cases else f"; {_plural(errors, 'harness error')}"
+        )
+    return "; ".join([said[0], *(s[0].lower() + s[1:] for s in said[1:])])
 
 
 def _plural(count: int, noun: str) -> str:
@@ -481,10 +492,9 @@ def _case(run: Path, entry: Json) -> CaseView:
     path = text(entry.get("path"))
     inside = bool(path) and not path.startswith(("/", "\\")) and ":" not in path and ".." not in path.split("/")
     expected, said = text(entry.get("expected")), text(entry.get("verdict")) or "INCONCLUSIVE"
-    told = entry.get("as_expected")
     return CaseView(
         text(entry.get("case")), text(entry.get("slug")), where(entry), said, expected,
-        told if isinstance(told, bool) else said == expected, text(entry.get("observed")),
+        case_as_expected(entry), text(entry.get("observed")),
         f"../{quote(path)}" if inside and (run / path).is_file() else "",
     )  # fmt: skip
 
