@@ -61,7 +61,7 @@ def test_permissions(scene: AmqpScene) -> None:
     for rights in _RIGHTS:
         user = _user(scene, **{r: ".*" if r in rights.split(", ") else "" for r in ("configure", "write", "read")})
         connection = scene.connect(user=user, password=user)
-        for method, arguments, needed in _NEEDS:
+        for method, arguments, _ in _NEEDS:
             # A thing of its own for each user, there before it is to be deleted.
             given = {k: f"{v}-{user}" if v in ("new", "fresh") else v for k, v in arguments.items()}
             if method.endswith(".delete"):
