@@ -2,7 +2,8 @@
 
     rootfs (debootstrap, or the registry's debian)
       base:bookworm -- jre -- kafka, rocketmq          base:trixie -- rabbitmq:4.0.5, toxiproxy, side
-           \\-- rabbitmq:3.10.8, clock                                \\-- postgresql, mariadb, redis
+           \\-- rabbitmq:3.10.8, clock                     \\-- postgresql, mariadb, redis
+      base:bullseye -- rabbitmq:3.8.9
 
 Values and files only: nothing here speaks to an engine.
 """
@@ -33,7 +34,7 @@ DEFAULTS: Mapping[str, str] = {
 STORES: Mapping[str, str] = {"postgresql": "17", "mariadb": "11.8", "redis": "8.0"}
 #: Versions that were built and started; others of Kafka and RocketMQ may build, others of RabbitMQ can be pulled only.
 VERSIONS: Mapping[str, tuple[str, ...]] = {
-    "rabbitmq": ("4.0.5", "3.10.8"),
+    "rabbitmq": ("4.0.5", "3.10.8", "3.8.9"),
     "kafka": ("4.3.1", "3.9.2"),
     "rocketmq": ("5.5.0", "5.3.3"),
     "toxiproxy": (DEFAULTS["toxiproxy"],),
@@ -41,7 +42,7 @@ VERSIONS: Mapping[str, tuple[str, ...]] = {
     **{product: (version,) for product, version in STORES.items()},
 }
 #: Debian release whose package is that version of RabbitMQ.
-_RABBITMQ_SUITES = {"4.0.5": "trixie", "3.10.8": "bookworm"}
+_RABBITMQ_SUITES = {"4.0.5": "trixie", "3.10.8": "bookworm", "3.8.9": "bullseye"}
 _OFFICIAL = {"rabbitmq": "rabbitmq:{}", "kafka": "apache/kafka:{}", "rocketmq": "apache/rocketmq:{}"}
 
 LABEL_IMAGE = "brokerproof.image"
