@@ -107,6 +107,7 @@ def test_topics(pattern: str, key: str, is_match: bool) -> None:
         ({"a": True}, {"a": 1}, False),
         ({"a": None}, {"a": "whatever"}, True),
         ({"a": Field("V", None)}, {}, False),
+        ({"x-match": Field("S", "any"), "a": Field("V", None), "b": 1}, {"a": 2}, True),
         ({"x-match": "all", "x-a": 1}, {}, True),
         ({"x-match": "all-with-x", "x-a": 1}, {}, False),
         ({"x-match": "any-with-x", "x-a": 1}, {"x-a": Field("l", 1)}, True),

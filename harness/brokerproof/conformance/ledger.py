@@ -5,6 +5,7 @@
     [[says]]
     case = "A7.03"
     step = ""                         # only of this step; "" of the case
+    variant = "*"                     # only of this variant; "*" all
     verdict = "UNIMPL"                # what the vendor's words amount to: PASS, DEV, UNIMPL, NONSTRICT, CODE
     does = ""                         # DEV: the observation that is admitted, as a part of it: only exactly this is DEV, not FAIL
     text = "no-local is not implemented"
@@ -35,11 +36,16 @@ class Says:
     text: str
     address: str
     step: str = ""
+    variant: str = "*"
     does: str = ""
     version: str = ""
 
-    def of(self, case: str, version: str) -> bool:
-        return self.case == case and (not self.version or f"{version}.".startswith(f"{self.version}."))
+    def of(self, case: str, version: str, variant: str = "") -> bool:
+        return (
+            self.case == case
+            and self.variant in ("*", variant)
+            and (not self.version or f"{version}.".startswith(f"{self.version}."))
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -201,7 +201,7 @@ class Conductor:
     def _decide(self, job: Job, outcome: Outcome, logs: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Applies the ledger and the manifest, writes the case's file, and makes its entry."""
         product, version = self._target.product, self._target.version
-        says = [s for s in self._ledger if s.of(job.case.id, version)]
+        says = [s for s in self._ledger if s.of(job.case.id, version, job.variant)]
         admit(outcome, says)
         found = gate(self._manifest, job.case, job.id, job.variant, outcome.verdict, strict=self._strict)
         path = Path("conformance", f"{product}-{version}", f"{job.slug}.json")

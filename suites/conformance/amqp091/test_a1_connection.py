@@ -153,7 +153,7 @@ def test_non_amqp_bytes(scene: AmqpScene) -> None:
 @case(
     "A1.08", "amqp091/handshake-timeout",
     requirement="How long a socket lives that sends nothing (a), or the protocol header and nothing more (b).",
-    reference="vendor configuration", level="unspecified", records=("nothing", "header only"), tags=("slow",), limit_s=120,
+    reference="vendor configuration", level="unspecified", records=("nothing", "header only"), tags=["slow"], limit_s=120,
 )  # fmt: skip
 def test_handshake_timeout(scene: AmqpScene) -> None:
     both = {"nothing": scene.dial(), "header only": scene.dial()}
@@ -411,7 +411,7 @@ HEARTBEAT_S = 4
     "A1.25", "amqp091/heartbeat-dead-peer",
     requirement="With heartbeats agreed every h seconds the server is never silent for more than h + 1, and ends a silent client's"
     " connection after h to 4 h; also one whose packets are lost without notice.",
-    reference="section 4.2.7", level="SHOULD", tags=("slow",), variants=("", "timeout"), timing=True, limit_s=90,
+    reference="section 4.2.7", level="SHOULD", tags=["slow"], variants=("", "timeout"), timing=True, limit_s=90,
     accepts={"gaps": must("no gap above h + 1 s"), "silent client": must("ended h to 4 h after its last octet")},
 )  # fmt: skip
 def test_heartbeat_dead_peer(scene: AmqpScene) -> None:
@@ -464,7 +464,7 @@ def judge_end(scene: AmqpScene, after_s: float | None) -> None:
 @case(
     "A1.26", "amqp091/heartbeat-any-traffic",
     requirement="Any frame stands for a heartbeat: a client that declares every second and sends no heartbeat is not cut off.",
-    reference="section 4.2.7", level="MUST", tags=("slow",), accepts={"": must("the connection lives for 24 s")},
+    reference="section 4.2.7", level="MUST", tags=["slow"], accepts={"": must("the connection lives for 24 s")},
 )  # fmt: skip
 def test_heartbeat_any_traffic(scene: AmqpScene) -> None:
     connection = scene.connect(heartbeat=HEARTBEAT_S)
@@ -481,7 +481,7 @@ def test_heartbeat_any_traffic(scene: AmqpScene) -> None:
 @case(
     "A1.27", "amqp091/blocked-unblocked",
     requirement="A publishing client with the capability is told once that a memory alarm blocks it, and once that it is over.",
-    reference="vendor extension connection.blocked", level="extension", tags=("destructive",), limit_s=90,
+    reference="vendor extension connection.blocked", level="extension", tags=["destructive"], limit_s=90,
     accepts={"set": must("exactly one connection.blocked"), "cleared": must("exactly one connection.unblocked")},
 )  # fmt: skip
 def test_blocked_unblocked(scene: AmqpScene) -> None:

@@ -255,7 +255,7 @@ def test_message_too_large(scene: AmqpScene) -> None:
 
 def pieces(rng: random.Random, size: int, largest: int) -> list[int]:
     """Sizes of frames that make up a body of so many octets, none empty."""
-    found = []
+    found: list[int] = []
     while sum(found) < size:
         found.append(min(rng.randint(1, largest), size - sum(found)))
     return found

@@ -216,7 +216,7 @@ def tx_returns(scene: AmqpScene) -> None:
     channel.call("tx.select")
     channel.publish("amq.direct", "nobody", b"x", mandatory=True)
     channel.method("tx.commit")
-    came = []
+    came: list[str] = []
     while (event := channel.take(seconds=None if not came else 1)) is not None:
         came.append(event.name)
     scene.require("returns", came == ["basic.return", "tx.commit-ok"], f"came: {', '.join(came)}")
@@ -231,14 +231,13 @@ def tx_acknowledgements(scene: AmqpScene) -> None:
         other.publish("", queue, body)
     other.call("basic.qos")
     channel.call("tx.select")
-    got = [channel.get(queue, no_ack=False) for _ in range(2)]
-    if None in got:
+    got = [event for _ in range(2) if (event := channel.get(queue, no_ack=False))]
+    if len(got) < 2:
         scene.inconclusive("the messages could not be got")
 
     def settle() -> None:
-        for event, settled in zip(got, (channel.ack, channel.reject), strict=True):
-            assert event is not None
-            settled(event.tag)
+        channel.ack(got[0].tag)
+        channel.reject(got[1].tag)
 
     settle()
     channel.call("tx.rollback")
@@ -247,7 +246,6 @@ def tx_acknowledgements(scene: AmqpScene) -> None:
     channel.call("basic.qos")
     early = early or other.get(queue) is not None
     channel.call("tx.commit")
-    other.connection.awaited(lambda: True)
     back = [e.body for e in other.drain(queue)]
     channel.close()
     left = [e.body for e in other.drain(queue)]

@@ -54,6 +54,7 @@ MUTANTS: Mapping[str, str] = {
     "declare-changes": "a declare with other properties is accepted, and changes what is there",
     "keeps-auto-delete": "auto-delete exchanges and queues stay",
     "hasty-auto-delete": "auto-delete exchanges go with any binding, auto-delete queues with the first consumer or get",
+    "refuses-transient": "queues that are not durable cannot be declared",
     "keeps-exclusive": "an exclusive queue outlives its connection",
     "shares-exclusive": "others may use an exclusive queue",
     "one-generated-name": "every queue without a name gets the same one",
@@ -1038,6 +1039,8 @@ class Channel:
             return self._declared(there)
         if queue.startswith("amq."):
             raise _refusing(403, f"queue name {queue!r} is reserved")
+        if self._is("refuses-transient") and not durable:
+            raise _refusing(541, "transient queues are not permitted")
         self._check_arguments(queue, given, durable=durable, exclusive=exclusive)
         target = given.get("x-dead-letter-exchange")
         if isinstance(target, str) and not self._is("ignores-dead-letter-permissions"):
@@ -1396,7 +1399,7 @@ class Channel:
         soonest = min(ends, default=float("inf"))
         if soonest <= now:
             self.close()
-            self.sink.closed(_refusing(406, "delivery acknowledgement timed out"))
+            self.sink.closed(self._broker.mutated(_refusing(406, "delivery acknowledgement timed out")))
         elif ends:
             self._broker.wake_at(soonest)
 

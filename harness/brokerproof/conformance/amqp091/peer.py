@@ -246,7 +246,8 @@ class Session:
                         continue
                     self._header(bytes(first[:8]))
                     data = bytes(first[8:])
-                self._frames(frames, data)
+                if self.state != "ignored":
+                    self._frames(frames, data)
         except _Quit:
             pass
         finally:

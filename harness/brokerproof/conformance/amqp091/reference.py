@@ -20,7 +20,7 @@ from brokerproof.errors import unknown
 
 MUTANTS: Mapping[str, str] = {**model.MUTANTS, **peer.MUTANTS}
 #: A second of the broker's in seconds of ours; more for cases that are about time, or a busy machine would be seen as a slow peer.
-SCALE, SCALE_SLOW = 0.02, 0.05
+SCALE, SCALE_SLOW, SCALE_TIMING = 0.02, 0.05, 0.2
 
 
 def on_reference(mutant: str = "") -> ReferenceGround:
@@ -44,7 +44,8 @@ class ReferenceGround:
         self, case: Case, *, variant: str, condition: str, log: WireLog, stop: Callable[[], bool]
     ) -> Iterator[Scene]:
         # A condition makes the way longer, and not the clock.
-        scale = 1.0 if condition else SCALE_SLOW if case.timing or "slow" in case.tags else SCALE
+        shortened = SCALE_TIMING if case.timing else SCALE_SLOW if "slow" in case.tags else SCALE
+        scale = 1.0 if condition else shortened
         settings = case.settings_of(variant)
         timeout_ms = settings.get("consumer_timeout")
         broker = model.Broker(

@@ -15,6 +15,7 @@ _TYPES: Mapping[str, str] = {
     "t": "boolean", **dict.fromkeys("bBsuIilL", "integer"), "f": "float", "d": "float", "S": "text", "x": "bytes",
     "F": "table", "A": "array", "V": "void",
 }  # fmt: skip
+_VOID = ("void", None)
 
 
 def words(text: str) -> list[str]:
@@ -69,10 +70,10 @@ def headers_match(arguments: Mapping[str, object], headers: Mapping[str, object]
     A void value asks for the header's presence only. Arguments that begin with ``x-`` are not compared, but by
     ``all-with-x`` and ``any-with-x`` those other than ``x-match`` are.
     """
-    mode = str(arguments.get("x-match", "all"))
+    mode = str(kind(arguments.get("x-match", "all"))[1])
     with_x = mode.endswith("-with-x")
     asked = {n: v for n, v in arguments.items() if n != "x-match" and (with_x or not n.startswith("x-"))}
-    found = [n in headers and (v is None or kind(v) == kind(headers[n])) for n, v in asked.items()]
+    found = [n in headers and kind(v) in (_VOID, kind(headers[n])) for n, v in asked.items()]
     return any(found) if mode.startswith("any") else all(found)
 
 
