@@ -278,7 +278,7 @@ class KafkaCluster:
         """Launches the nodes side by side and waits until a message went through each of them."""
 
         def launch(name: str) -> None:
-            advertised = {group: self._ground.link(group, name).address for group in LINK_GROUPS}
+            advertised = {link.group: link.address for link in self._ground.links if link.node == name}
             props = config.properties(name, self._names, advertised, self._settings)
             self._ground.launch(
                 NodeSpec(
@@ -434,6 +434,8 @@ class KafkaBroker:
         image = images.ensure("kafka", version, progress).tag
         nodes = _NODES[topology]
         links = [LinkSpec(group, node, config.PORTS[group]) for group in LINK_GROUPS for node in nodes]
+        if config.with_sasl(settings):
+            links += [LinkSpec(config.SASL, node, config.SASL_PORT) for node in nodes]
         ground = Ground.open(name=name, run=run, nodes=nodes, links=links, opening=ask.opening(), equipment=equipment)
         try:
             cluster = KafkaCluster(ground, version=version, topology=topology, settings=settings)

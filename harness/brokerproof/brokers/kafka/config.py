@@ -21,6 +21,8 @@ LOGGING = {True: "/opt/brokerproof/log4j2.properties", False: "/opt/brokerproof/
 #: group that is to have a link of its own needs a listener of its own.
 PORTS = {"producer": 19091, "consumer": 19092, "sham": 19093, "admin": 19094}
 _PEERS, _CONTROLLERS = 9092, 9093
+#: Client group, and container port, of the listener that asks for authentication: there only where settings name it.
+SASL, SASL_PORT = "sasl", 19095
 
 BASE: Mapping[str, str] = {
     # Creation on first use would hide a lane that was lost.
@@ -66,6 +68,11 @@ BASE: Mapping[str, str] = {
 _INTERNAL = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
 
 
+def with_sasl(settings: Mapping[str, Any]) -> bool:
+    """Whether there is a listener SASL: where a setting is about it."""
+    return any(key.startswith("listener.name.sasl.") for key in settings)
+
+
 def node_ids(names: Sequence[str]) -> dict[str, int]:
     """Node id of each node: k1 is 1."""
     return {name: i + 1 for i, name in enumerate(names)}
@@ -85,6 +92,8 @@ def properties(
     """server.properties of one node. advertised: client group -> address of its link to this node."""
     ids = node_ids(nodes)
     listeners = {group.upper(): port for group, port in PORTS.items()}
+    if with_sasl(settings):
+        listeners[SASL.upper()] = SASL_PORT
     inside = {"PEERS": _PEERS, "CONTROLLERS": _CONTROLLERS}
     told = {group.upper(): f"{host}:{port}" for group, (host, port) in advertised.items()}
     lines = {
@@ -95,7 +104,9 @@ def properties(
         "controller.quorum.voters": ",".join(f"{i}@{name}:{_CONTROLLERS}" for name, i in ids.items()),
         "listeners": ",".join(f"{name}://:{port}" for name, port in (listeners | inside).items()),
         "advertised.listeners": ",".join(f"{n}://{a}" for n, a in (told | {"PEERS": f"{node}:{_PEERS}"}).items()),
-        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listeners | inside),
+        "listener.security.protocol.map": ",".join(
+            f"{name}:{'SASL_PLAINTEXT' if name == SASL.upper() else 'PLAINTEXT'}" for name in listeners | inside
+        ),
         "inter.broker.listener.name": "PEERS",
         "controller.listener.names": "CONTROLLERS",
         "log.dirs": DATA,
