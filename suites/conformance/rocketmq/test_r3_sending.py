@@ -203,3 +203,101 @@ def test_recall(scene: RocketmqScene) -> None:
         scene.saw("", Seen("recalled yet it came" if came else "recalled", detail=detail))
     else:
         scene.saw("", Seen("refused and came" if came else "refused and lost", detail=detail))
+
+
+# -- with a slave ------------------------------------------------------------------------------------------------------
+
+_SYNC = {"brokerRole": "SYNC_MASTER"}
+_TWO = {**_SYNC, "totalReplicas": 2, "inSyncReplicas": 2}
+
+
+def _slave(scene: RocketmqScene) -> str:
+    return next(node for node in scene.place.brokers if node != scene.place.master())
+
+
+def _fate(scene: RocketmqScene, topic: str, body: bytes) -> str:
+    """What a send comes to: its code, and whether the message can be read from the master."""
+    answer = scene.send(scene.broker(), topic, body, within_s=20)
+    readable = scene.appears(topic, lambda m: m.body == body, 2, node=scene.place.master()) is not None
+    code = "no answer" if answer is None else f"code {answer.code}"
+    return f"{code}, {'readable' if readable else 'not readable'}"
+
+
+@case(
+    "R3.06", "rocketmq/indeterminate-store",
+    requirement="What a send is answered, and whether its message is readable afterwards, when the disk is slow, when the slave is "
+    "stopped, and when its link is stalled.",
+    reference="response codes FLUSH_DISK_TIMEOUT 10, SLAVE_NOT_AVAILABLE 11, FLUSH_SLAVE_TIMEOUT 12", level="unspecified",
+    tags=("cluster", "destructive"), topology="master-slave", settings={**_TWO, "flushDiskType": "SYNC_FLUSH"}, limit_s=200,
+    records=("slow disk", "slave's link stalled", "slave stopped"),
+)  # fmt: skip
+def test_indeterminate_store(scene: RocketmqScene) -> None:
+    topic, master, slave = scene.topic(), scene.place.master(), _slave(scene)
+    if scene.place.slow_disk(master):
+        scene.finally_(lambda: scene.place.quick_disk(master))
+        scene.record("slow disk", _fate(scene, topic, b"slow"))
+        scene.place.quick_disk(master)
+    else:
+        # The broker's own patience taken away, where its disk cannot be made slow.
+        scene.configure({"syncFlushTimeout": 0}, master)
+        scene.record("slow disk", f"{_fate(scene, topic, b'slow')} (syncFlushTimeout=0)")
+        scene.configure({"syncFlushTimeout": int(scene.seconds(5) * 1000)}, master)
+    scene.finally_(scene.place.heal)
+    scene.place.cut([master], [slave])
+    scene.record("slave's link stalled", _fate(scene, topic, b"stalled"))
+    scene.place.heal()
+    scene.place.kill(slave)
+    scene.finally_(lambda: scene.place.start(slave))
+    scene.record("slave stopped", _fate(scene, topic, b"stopped"))
+
+
+@case(
+    "R3.07", "rocketmq/sync-master-waits",
+    requirement="With the slave of a SYNC_MASTER stopped, a send is answered with anything but plain success.",
+    reference="replication documents; brokerRole=SYNC_MASTER", level="MUST", tags=("cluster", "destructive"),
+    topology="master-slave", variants=("default", "two"), variant_settings={"default": _SYNC, "two": _TWO}, limit_s=150,
+    accepts={"": Table("anything but success", (
+        Line("FAIL", behaviour=("answered",), codes=(codes.SUCCESS,)), Line("PASS", behaviour=("answered",)),
+    ))},
+)  # fmt: skip
+def test_sync_master_waits(scene: RocketmqScene) -> None:
+    topic, slave = scene.topic(), _slave(scene)
+    scene.done(scene.send(scene.broker(), topic, b"with the slave", within_s=20), "a send with the slave there")
+    scene.place.kill(slave)
+    scene.finally_(lambda: scene.place.start(slave))
+    scene.pause(2)
+    broker = scene.broker("sender")
+    scene.saw("", broker.seen(scene.send(broker, topic, b"without it", within_s=30)))
+
+
+@case(
+    "R3.08", "rocketmq/in-sync-too-few",
+    requirement="With fewer in-sync replicas than demanded a send is refused and not stored, with a code of its own.",
+    reference="inSyncReplicas", level="?", tags=("cluster", "destructive"), topology="controller",
+    settings={"inSyncReplicas": 2, "minInSyncReplicas": 2, "totalReplicas": 2}, limit_s=200,
+    accepts={
+        "refused": Table("refused with a code of its own", (
+            Line("FAIL", behaviour=("answered",), codes=(codes.SUCCESS,)),
+            Line("CODE", behaviour=("answered",), codes=(codes.SYSTEM_ERROR,)), Line("PASS", behaviour=("answered",)),
+        )),
+        "stored": must("not stored"),
+    },
+)  # fmt: skip
+def test_in_sync_too_few(scene: RocketmqScene) -> None:
+    topic, slave = scene.topic(), _slave(scene)
+    scene.done(scene.send(scene.broker(), topic, b"two in sync", within_s=20), "a send with two in sync")
+    scene.place.kill(slave)
+    scene.finally_(lambda: scene.place.start(slave))
+    broker = scene.broker("sender")
+    # A master waits in vain for the slave until that has left the set of those in sync: within 15 s and a bit.
+    waiting = (codes.FLUSH_SLAVE_TIMEOUT, codes.SLAVE_NOT_AVAILABLE, codes.FLUSH_DISK_TIMEOUT)
+    until, number, answer = scene.patience(60), 0, None
+    while scene.left(until):
+        number += 1
+        answer = scene.send(broker, topic, b"too few %d" % number, within_s=20)
+        if answer is None or answer.code not in waiting:
+            break
+    scene.saw("refused", broker.seen(answer))
+    last = b"too few %d" % number
+    scene.pause(2)
+    scene.require("stored", not any(m.body == last for m in scene.read(topic)), "stored")

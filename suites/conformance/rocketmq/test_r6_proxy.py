@@ -368,3 +368,37 @@ def test_grpc_unknown_rpc(scene: RocketmqScene) -> None:
     for step, name in (("of another version", "QueryOffset"), ("of no version", "NoSuchMethod")):
         answer: Answer = proxy.call(name, request, service.QueryRouteResponse)
         scene.saw(step, answer.seen())
+
+
+@case(
+    "R6.13", "rocketmq/grpc-store-timeouts",
+    requirement="The status that a client gets when the master's flush, or the slave, is too late, or there is no slave; and "
+    "whether the message is readable.",
+    reference="Code", level="unspecified", tags=("cluster", "destructive"), topology="master-slave",
+    settings={"brokerRole": "SYNC_MASTER", "totalReplicas": 2, "inSyncReplicas": 2, "flushDiskType": "SYNC_FLUSH"}, limit_s=200,
+    records=("master's flush too late", "slave too late", "no slave"),
+)  # fmt: skip
+def test_grpc_store_timeouts(scene: RocketmqScene) -> None:
+    topic, proxy, master = scene.topic(), scene.proxy(), scene.place.master()
+    slave = next(node for node in scene.place.brokers if node != master)
+
+    def fate(body: bytes) -> str:
+        answer = proxy.send(proxy.message(topic, body), within_s=20)
+        readable = scene.appears(topic, lambda m: m.body == body, 2, node=master) is not None
+        return f"{answer.seen()}, {'readable' if readable else 'not readable'}"
+
+    if scene.place.slow_disk(master):
+        scene.finally_(lambda: scene.place.quick_disk(master))
+        scene.record("master's flush too late", fate(b"slow"))
+        scene.place.quick_disk(master)
+    else:
+        scene.configure({"syncFlushTimeout": 0}, master)
+        scene.record("master's flush too late", f"{fate(b'slow')} (syncFlushTimeout=0)")
+        scene.configure({"syncFlushTimeout": int(scene.seconds(5) * 1000)}, master)
+    scene.finally_(scene.place.heal)
+    scene.place.cut([master], [slave])
+    scene.record("slave too late", fate(b"stalled"))
+    scene.place.heal()
+    scene.place.kill(slave)
+    scene.finally_(lambda: scene.place.start(slave))
+    scene.record("no slave", fate(b"stopped"))

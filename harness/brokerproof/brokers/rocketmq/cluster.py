@@ -34,6 +34,8 @@ from brokerproof.waiting import wait_until
 from brokerproof.where import Where
 
 _PROBE_TOPIC = "brokerproof-probe"
+#: Group of the link to the controller inside the name server.
+CONTROLLER = "controller"
 _START_S = 120.0
 _NOT_YET = (OSError, remoting.RemotingError, remoting.ProtocolError, GatewayError)
 
@@ -72,7 +74,7 @@ class RocketmqCluster:
             if link.node == GATEWAY:
                 continue
             link.opening = remoting.OPENING
-            if link.group != "admin":
+            if link.group not in ("admin", CONTROLLER):
                 # Carries oneway sends, which gRPC has not: one client link with the gateway's, broken with it.
                 link.node = GATEWAY
         #: Brokers and name servers. Not the gateway, which counts as a client.
@@ -98,6 +100,11 @@ class RocketmqCluster:
         return self._ground.nodes[GATEWAY]
 
     @property
+    def controller_address(self) -> tuple[str, int]:
+        """The controller's remoting port, in a topology with one."""
+        return self._address(CONTROLLER, NAME_SERVER)
+
+    @property
     def gateway_address(self) -> tuple[str, int]:
         """On a link that no fault breaks."""
         return self._address("admin", GATEWAY)
@@ -112,7 +119,7 @@ class RocketmqCluster:
     def masters(self) -> list[str]:
         """The master of each set of brokers. A controller's choice is the name server's to tell; the last that it told
         while it is away."""
-        if self._layout.controller:
+        if self._layout.elected:
             with contextlib.suppress(*_NOT_YET):
                 told = self._registered()
                 self._masters = [next((n for n in nodes if told.get(n) == 0), was)
@@ -270,7 +277,8 @@ class RocketmqCluster:
 
     @property
     def _replicated(self) -> bool:
-        return any(len(nodes) > 1 for nodes in self._layout.sets)
+        """By the vendor's own HA service, which a DLedger group does without."""
+        return not self._layout.raft and any(len(nodes) > 1 for nodes in self._layout.sets)
 
     def _registered(self, name_server: str = NAME_SERVER) -> dict[str, int]:
         """Node -> id of each broker that is registered there: 0 is a master."""
@@ -492,10 +500,12 @@ class Rocketmq:
         layout = self._layout(topology)
         links = [LinkSpec(group, GATEWAY, configuration.GATEWAY_PORT) for group in LINK_GROUPS]
         # Oneway sends go to the master, whoever that may come to be.
-        to = layout.brokers if layout.controller else layout.brokers[:1]
+        to = layout.brokers if layout.elected else layout.brokers[:1]
         links += [LinkSpec(group, b, configuration.BROKER_PORT) for group in ("producer", "sham") for b in to]
         links += [LinkSpec("admin", broker, configuration.BROKER_PORT) for broker in layout.brokers]
         links += [LinkSpec("admin", name, configuration.NAME_SERVER_PORT) for name in layout.name_servers]
+        if layout.controller:
+            links.append(LinkSpec(CONTROLLER, NAME_SERVER, configuration.CONTROLLER_PORT))
         ground = Ground.open(
             name=name,
             run=run,

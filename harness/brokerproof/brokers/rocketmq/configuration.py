@@ -16,7 +16,7 @@ from brokerproof.runtime.node import NodeSpec
 CLUSTER = "brokerproof"
 NAME_SERVER, GATEWAY = "ns", "p1"
 NAME_SERVER_PORT, GATEWAY_PORT = 9876, 8081
-BROKER_PORT, HA_PORT, CONTROLLER_PORT = 10911, 10912, 9878
+BROKER_PORT, HA_PORT, CONTROLLER_PORT, RAFT_PORT = 10911, 10912, 9878, 40911
 STORE = "/home/rocketmq/store"
 _HOME = "/home/rocketmq"
 
@@ -26,18 +26,25 @@ class Layout:
     """What a topology is made of.
 
     sets: the nodes of each set of brokers that share a name, which is the first one's; that one is the master, unless
-        there is a controller, which chooses.
+        there is a controller, which chooses, or they choose among themselves.
     controller: whether the name server has one in it, which elects another master when the one there is dies.
+    raft: whether the brokers are a DLedger group, which elects its leader itself.
     """
 
     explained: str
     sets: tuple[tuple[str, ...], ...]
     name_servers: tuple[str, ...] = (NAME_SERVER,)
     controller: bool = False
+    raft: bool = False
 
     @property
     def brokers(self) -> tuple[str, ...]:
         return tuple(node for nodes in self.sets for node in nodes)
+
+    @property
+    def elected(self) -> bool:
+        """Whether the master may be any of its set."""
+        return self.controller or self.raft
 
     def set_of(self, node: str) -> tuple[str, ...]:
         return next(nodes for nodes in self.sets if node in nodes)
@@ -49,7 +56,7 @@ class Layout:
         if set(registered) != set(self.brokers):
             return False
         led = [[node for node in nodes if registered[node] == 0] for nodes in self.sets]
-        if self.controller:
+        if self.elected:
             return all(len(masters) == 1 for masters in led)
         return led == [[nodes[0]] for nodes in self.sets]
 
@@ -63,6 +70,14 @@ LAYOUTS: Mapping[str, Layout] = {
     "controller": Layout(
         explained="name server with a controller in it, two brokers of which it makes one the master, gRPC proxy",
         sets=(("b1", "b2"),), controller=True,
+    ),
+    "controller-three": Layout(
+        explained="name server with a controller in it, three brokers of which it makes one the master, gRPC proxy",
+        sets=(("b1", "b2", "b3"),), controller=True,
+    ),
+    "dledger": Layout(
+        explained="name server, three brokers whose log is a DLedger group's and elects its leader, gRPC proxy",
+        sets=(("b1", "b2", "b3"),), raft=True,
     ),
     "two-masters": Layout(
         explained="two name servers, two masters without slaves, gRPC proxy",
@@ -147,10 +162,17 @@ def broker_settings(
     }  # fmt: skip
     if layout.controller:
         made |= {"enableControllerMode": True, "controllerAddr": f"{addresses[NAME_SERVER]}:{CONTROLLER_PORT}"}
+    elif layout.raft:
+        # Source: DLedgerCommitLog.java; docs/en/dledger/deploy_guide.md.
+        peers = ";".join(f"n{i}-{addresses[n]}:{RAFT_PORT}" for i, n in enumerate(layout.set_of(node)))
+        made |= {
+            "enableDLegerCommitLog": True, "dLegerGroup": first, "dLegerPeers": peers,
+            "dLegerSelfId": f"n{layout.set_of(node).index(node)}", "sendMessageThreadPoolNums": 4,
+        }  # fmt: skip
     else:
         made["brokerId"] = layout.set_of(node).index(node)
     made.update({name: value for name, value in settings.items() if "." not in name})
-    if node in slaves and not layout.controller:
+    if node in slaves and not layout.elected:
         # Not haMasterAddress: 5.5.0 reads it before its replication service exists, and then never connects.
         made["brokerRole"] = "SLAVE"
     made.update(_own(node, settings))

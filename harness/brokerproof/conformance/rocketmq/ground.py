@@ -16,6 +16,7 @@ from brokerproof.conformance.rocketmq.place import Address
 from brokerproof.conformance.rocketmq.scene import Remote, RocketmqScene
 from brokerproof.conformance.scene import Scene
 from brokerproof.conformance.wirelog import WireLog
+from brokerproof.runtime.node import ContainerNode
 
 #: So slow that a flush of one message takes longer than ``syncFlushTimeout`` (5 s) by far.
 _CRAWL_BYTES_S = 64
@@ -69,6 +70,15 @@ class ClusterPlace:
         disk = self._cluster.nodes[node].disk
         if disk is not None:
             disk.repair()
+
+    def controller(self) -> Address:
+        return self._cluster.controller_address
+
+    def connected(self, one: str, other: str) -> bool:
+        node, peer = self._cluster.nodes[one], self._cluster.nodes[other]
+        assert isinstance(node, ContainerNode) and isinstance(peer, ContainerNode)
+        _, table = node.execute(["cat", "/proc/net/tcp", "/proc/net/tcp6"])
+        return any(host == peer.address for host, _ in routes.established(table))
 
     def registrations(self, name_server: str, broker: str, since: float) -> list[float]:
         return routes.beats(self._cluster, name_server, broker, since)

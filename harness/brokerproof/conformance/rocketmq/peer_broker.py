@@ -29,6 +29,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "brokerRole": "ASYNC_MASTER", "flushDiskType": "ASYNC_FLUSH", "flushIntervalCommitLog": 500,
     "flushCommitLogLeastPages": 4, "totalReplicas": 1, "inSyncReplicas": 1, "maxMessageSize": 4 << 20,
     "autoCreateTopicEnable": False, "autoCreateSubscriptionGroup": True, "transactionCheckMax": 15,
+    "syncFlushTimeout": 5000,
 }  # fmt: skip
 
 
@@ -119,6 +120,7 @@ class Broker:
         #: After it was stored: the response code that replication comes to.
         self.copied: Callable[[Stored], int] = lambda _: codes.SUCCESS
         self._position = 1000
+        self.epochs: dict[int, int] = {1: 0}
         self._busy = 0
         self._handlers: dict[int, Callable[[Connection, Frame], Frame | None]] = self._table()
         self.server = Server(
@@ -151,7 +153,7 @@ class Broker:
             codes.INVOKE_BROKER_TO_RESET_OFFSET: self._reset, codes.GET_TOPIC_CONFIG: self._get_topic,
             codes.GET_SUBSCRIPTIONGROUP_CONFIG: self._get_group, codes.RECALL_MESSAGE: self._recall,
             codes.QUERY_ASSIGNMENT: self._assign, codes.POP_MESSAGE: self._pop_request, codes.ACK_MESSAGE: self._ack_request,
-            codes.CHANGE_MESSAGE_INVISIBLETIME: self._change_request,
+            codes.CHANGE_MESSAGE_INVISIBLETIME: self._change_request, codes.GET_BROKER_EPOCH_CACHE: self._epoch_cache,
         }  # fmt: skip
 
     def handle(self, connection: Connection, frame: Frame) -> Frame | None:
@@ -389,10 +391,10 @@ class Broker:
         wrong = wrong or (half is not None and half.group != words["producerGroup"])
         if half is None or (wrong and not self.is_bug("commits_for_anybody")):
             raise Refused(codes.SYSTEM_ERROR, "the producer group or the offset is wrong")
-        self.end(half, commit=int(words["commitOrRollback"]) == 8)
+        self.decide(half, commit=int(words["commitOrRollback"]) == 8)
         return wire.answer(frame, codes.SUCCESS)
 
-    def end(self, half: Half, *, commit: bool) -> None:
+    def decide(self, half: Half, *, commit: bool) -> None:
         if half.decided:
             return
         half.decided = True
@@ -803,6 +805,39 @@ class Broker:
     def _configure(self, connection: Connection, frame: Frame) -> Frame:
         self.config.update(wire.properties(frame.body))
         return wire.answer(frame, codes.SUCCESS)
+
+    def _epoch_cache(self, connection: Connection, frame: Frame) -> Frame:
+        entries = [{"epoch": epoch, "startOffset": start} for epoch, start in sorted(self.epochs.items())]
+        return wire.answer(
+            frame, codes.SUCCESS, {}, json.dumps({"epochList": entries, "maxOffset": self._position}).encode()
+        )
+
+    # -- copies --------------------------------------------------------------------------------------------------------
+
+    @property
+    def end(self) -> int:
+        """The position of the last message."""
+        return self._position
+
+    def follow(self, message: Stored) -> None:
+        """Appends a copy of the master's, at the same place."""
+        with self.lock:
+            self.topics.setdefault(message.topic, Topic([]))
+            queues = self.topics[message.topic].queues
+            queues += [[] for _ in range(message.queue + 1 - len(queues))]
+            queues[message.queue].append(message)
+            self._position = message.position
+            self.arrived.notify_all()
+
+    def cut_to(self, master: Broker) -> None:
+        """Becomes a copy of the master: what it has beyond is gone."""
+        with self.lock, master.lock:
+            self.topics = {
+                name: Topic([list(queue) for queue in topic.queues], topic.perm, topic.kind)
+                for name, topic in master.topics.items()
+            }
+            self.epochs = dict(master.epochs)
+            self._position = master.end
 
     # -- life ----------------------------------------------------------------------------------------------------------
 

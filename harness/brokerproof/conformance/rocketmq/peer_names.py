@@ -23,6 +23,8 @@ class NameServer:
     def __init__(self, node: str, *, scale: float, bug: str, idle_s: float) -> None:
         self.node, self.scale, self.bug = node, scale, bug
         self.beats: list[tuple[float, str]] = []
+        #: What its controller says, by name of the set.
+        self.sync_state: Callable[[], dict[str, Any]] = dict
         self._known: dict[str, tuple[Broker, float]] = {}
         self.server = Server(self._handle, idle_s=idle_s, keeps_broken=bug == "keeps_after_bad_frame")
 
@@ -45,6 +47,7 @@ class NameServer:
     def _handle(self, connection: Connection, frame: Frame) -> Frame | None:
         handlers: dict[int, Callable[[Frame], Frame]] = {
             codes.GET_ROUTEINFO_BY_TOPIC: self._route, codes.GET_BROKER_CLUSTER_INFO: self._cluster,
+            codes.CONTROLLER_GET_SYNC_STATE_DATA: self._sync_state,
             codes.DELETE_TOPIC_IN_NAMESRV: lambda f: wire.answer(f, codes.SUCCESS),
         }  # fmt: skip
         found = handlers.get(frame.code)
@@ -75,6 +78,9 @@ class NameServer:
         ]
         body = {"queueDatas": queues, "brokerDatas": list(self._addresses(having).values())}
         return wire.answer(frame, codes.SUCCESS, {}, json.dumps(body).encode())
+
+    def _sync_state(self, frame: Frame) -> Frame:
+        return wire.answer(frame, codes.SUCCESS, {}, json.dumps({"replicasInfoTable": self.sync_state()}).encode())
 
     def _cluster(self, frame: Frame) -> Frame:
         body = {"brokerAddrTable": self._addresses(self.there()), "clusterAddrTable": {}}

@@ -45,6 +45,8 @@ class ReferenceProxy:
         self._streams: dict[str, queue.SimpleQueue[Any]] = {}
         self._lite: dict[tuple[str, str], set[str]] = {}
         self._over = threading.Event()
+        #: When routes were asked for, on the monotonic clock.
+        self.asked_for_routes: list[float] = []
         for one in (broker,):
             one.ask_others = self._ask_producer
         names: dict[str, Any] = {
@@ -111,6 +113,7 @@ class ReferenceProxy:
     # -- sending -------------------------------------------------------------------------------------------------------
 
     def _query_route(self, asked: Any, client: str) -> Any:
+        self.asked_for_routes.append(time.monotonic())
         bad = not asked.endpoints.addresses or any(
             not 0 < a.port < 65536 or "." not in a.host for a in asked.endpoints.addresses
         )
@@ -194,7 +197,7 @@ class ReferenceProxy:
         for half in self._broker().halves.values():
             if half.message.properties["UNIQ_KEY"] == asked.transaction_id and not half.decided:
                 commit = asked.resolution == definition.TransactionResolution.Value("COMMIT")
-                self._broker().end(half, commit=commit)
+                self._broker().decide(half, commit=commit)
         return service.EndTransactionResponse()
 
     def _ask_producer(self, half: Half) -> bool:

@@ -39,6 +39,12 @@ class Place(Protocol):
 
     def quick_disk(self, node: str) -> None: ...
 
+    def controller(self) -> Address:
+        """Of the controller's remoting port, where the topology has one."""
+
+    def connected(self, one: str, other: str) -> bool:
+        """Whether there is a TCP connection between two nodes."""
+
     def registrations(self, name_server: str, broker: str, since: float) -> list[float]:
         """When that broker registered there, in seconds since 1970 by this machine's clock."""
 

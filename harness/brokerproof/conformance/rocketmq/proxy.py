@@ -28,6 +28,7 @@ service, definition = grpc_protocol.service_pb2, grpc_protocol.definition_pb2
 OK = 20000
 _SERVICE = "/apache.rocketmq.v2.MessagingService"
 _SHOWN = 600
+_BEAT_S = 4.0
 
 
 @dataclass(slots=True)
@@ -112,6 +113,9 @@ class Proxy:
             options=[("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)],
         )
         self._streams: list[Telemetry] = []
+        #: What it has introduced itself as, for heartbeats: (group, client type); and when the last one was.
+        self._role = ("", "")
+        self._beat = 0.0
         self._numbers = itertools.count(1)
 
     def close(self) -> None:
@@ -226,7 +230,16 @@ class Proxy:
         command.settings.CopyFrom(settings or self.settings(topics=topics, group=group, kind=kind))
         stream.send(command)
         got = stream.next(within_s, "settings")
+        sent = command.settings
+        self._role = (sent.subscription.group.name, definition.ClientType.Name(sent.client_type))
+        self._alive()
         return stream, None if got is None else got[1].settings
+
+    def _alive(self) -> None:
+        """A client that sends no heartbeat is forgotten after ``channelExpiredTimeout``, its settings too."""
+        if self._role[1] and time.monotonic() - self._beat > _BEAT_S:
+            self._beat = time.monotonic()
+            self.heartbeat(self._role[0], kind=self._role[1])
 
     def settings(self, *, topics: Sequence[str] = (), group: str = "", kind: str = "") -> Any:
         """A client's settings: of a simple consumer where there is a group, else of a producer."""
@@ -251,6 +264,7 @@ class Proxy:
         expression: str = "*", kind: str = "TAG", within_s: float | None = None,
     ) -> Answer:  # fmt: skip
         """poll_s: long-polling time, None to say none.  invisible_s: as it is sent, in the broker's seconds."""
+        self._alive()
         req = service.ReceiveMessageRequest()
         req.group.name = group
         req.message_queue.topic.name = topic

@@ -17,6 +17,7 @@ from brokerproof.conformance.rocketmq.after import unlike_before
 from brokerproof.conformance.rocketmq.peer_broker import Broker
 from brokerproof.conformance.rocketmq.peer_names import BEAT_S, NameServer
 from brokerproof.conformance.rocketmq.peer_proxy import ReferenceProxy
+from brokerproof.conformance.rocketmq.peer_replicas import Replicas
 from brokerproof.conformance.rocketmq.peer_sockets import Timers
 from brokerproof.conformance.rocketmq.place import Address
 from brokerproof.conformance.rocketmq.scene import Remote, RocketmqScene
@@ -118,6 +119,18 @@ MUTANTS: Mapping[str, str] = {
     "retries_more": "delivers once more than the retry policy says",
     "no_recovery": "puts undecided transactions to no producer",
     "answers_unknown_rpc": "answers methods that there are not",
+    "name_servers_talk": "name servers keep connections to each other",
+    "acks_alone": "a synchronous master answers success without its slave",
+    "stores_too_few": "stores a message that it refuses for too few in sync",
+    "too_few_general_code": "refuses for too few in sync with 1",
+    "elects_anybody": "elects whoever is alive, in sync or not",
+    "epoch_stays": "the epoch does not rise with a new master",
+    "old_master_stays": "the old master comes back as the master",
+    "keeps_own_tail": "the old master keeps what it had beyond the new epoch",
+    "acks_when_isolated": "a master that nobody reaches acknowledges all the same",
+    "loses_on_election": "an election loses the last message",
+    "minority_acks": "a leader without a majority answers success",
+    "stalled_code": "a stalled slave is 11, not 12",
     "loose_tags": "the proxy leaves the filtering of equal hashes to its clients",
 }
 
@@ -131,6 +144,7 @@ class ReferencePlace:
         self.name_servers: Sequence[str] = layout.name_servers
         self.broker_name = layout.sets[0][0]
         self.scale, self.bug = scale, bug
+        self.raft = layout.raft
         self.timers = Timers()
         self.servers = {name: NameServer(name, scale=scale, bug=bug, idle_s=idle_s) for name in self.name_servers}
         self.nodes: dict[str, Broker] = {}
@@ -144,6 +158,11 @@ class ReferencePlace:
                     routes=lambda node=node: self._register(node),  # type: ignore[misc]  # bound early
                 )  # fmt: skip
                 self.nodes[node].slave = node != nodes[0]
+        self.replicas = [
+            Replicas(self, nodes, settings, elects=layout.controller or layout.raft) for nodes in layout.sets
+        ]
+        for server in self.servers.values():
+            server.sync_state = lambda: {r.name: r.told() for r in self.replicas}
         for node in self.nodes:
             self._beat(node)
 
@@ -157,7 +176,7 @@ class ReferencePlace:
         return "127.0.0.1", self._proxies[0].port
 
     def master(self) -> str:
-        return next((n for n, b in self.nodes.items() if not b.slave), self.brokers[0])
+        return self.replicas[0].master
 
     def kill(self, node: str) -> None:
         self.dead.add(node)
@@ -165,20 +184,38 @@ class ReferencePlace:
         for server in self.servers.values():
             if not self.apart(node, server.node):
                 server.drop(node)
+        self._changed()
 
     def stop(self, node: str) -> None:
         self.kill(node)
 
     def start(self, node: str) -> None:
-        self.dead.discard(node)
-        self.nodes[node].restart()
-        self._register(node)
+        if node in self.dead:
+            self.dead.discard(node)
+            self._changed()
+            self.nodes[node].restart()
+            self._register(node)
 
     def cut(self, left: Sequence[str], right: Sequence[str]) -> None:
         self._cuts |= {frozenset((a, b)) for a in left for b in right}
+        self._changed()
 
     def heal(self) -> None:
         self._cuts.clear()
+        self._changed()
+
+    def _changed(self) -> None:
+        for replicas in self.replicas:
+            replicas.changed()
+
+    def reaches(self, one: str, other: str) -> bool:
+        return one not in self.dead and other not in self.dead and not self.apart(one, other)
+
+    def controller(self) -> Address:
+        return self.address(self.name_servers[0])
+
+    def connected(self, one: str, other: str) -> bool:
+        return self.bug == "name_servers_talk"
 
     def apart(self, one: str, other: str) -> bool:
         """Whether nothing goes between them."""

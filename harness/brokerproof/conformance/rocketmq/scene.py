@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brokerproof.conformance.case import Case, Seen
 from brokerproof.conformance.link import Link, OutOfTime
@@ -22,6 +22,9 @@ from brokerproof.conformance.scene import Scene
 from brokerproof.errors import HarnessError
 from brokerproof.wire import rocketmq as wire
 from brokerproof.wire.rocketmq import Frame, Stored
+
+if TYPE_CHECKING:
+    from brokerproof.conformance.rocketmq.library import ClientLibrary
 
 #: How long an answer may take before it is said that none came.
 ANSWER_S = 10.0
@@ -149,7 +152,7 @@ class RocketmqScene(Scene):
         self.place = place
         self._numbers = itertools.count(1)
         self._admins: dict[str, Remote] = {}
-        self._reader = ""
+        self._readers: dict[str, str] = {}
         self._never = threading.Event()
         #: A topic that the case itself takes away; it is not missed afterwards.
         self.spoilt = ""
@@ -169,6 +172,12 @@ class RocketmqScene(Scene):
     def name_server(self, name: str = "", *, node: str = "", codec: int = wire.JSON) -> Remote:
         return self._remote(name or f"ns-{next(self._numbers)}", node or self.place.name_servers[0], codec)
 
+    def controller(self) -> Remote:
+        """A fresh connection to the controller."""
+        remote = Remote(self, self.place.controller(), "controller", wire.JSON)
+        self.finally_(remote.close)
+        return remote
+
     def _remote(self, name: str, node: str, codec: int) -> Remote:
         remote = Remote(self, self.place.address(node), name, codec)
         self.finally_(remote.close)
@@ -179,6 +188,15 @@ class RocketmqScene(Scene):
         made = Proxy(self, self.place.proxy(), name, f"{self.name}-{name}" if client_id is None else client_id)
         self.finally_(made.close)
         return made
+
+    @property
+    def library(self) -> ClientLibrary:
+        """The client library in use, to be measured itself."""
+        from brokerproof.conformance.rocketmq.library import (
+            ClientLibrary,  # starts threads of its own; few cases want it
+        )
+
+        return ClientLibrary(self.place.proxy, self.hold)
 
     def admin(self, node: str = "") -> Remote:
         """For what a case needs and does not judge; kept open."""
@@ -341,7 +359,7 @@ class RocketmqScene(Scene):
 
     def read(self, topic: str, *, queues: int = 1, node: str = "", group: str = "") -> list[Stored]:
         """Everything that is in a topic now, queue by queue, from its beginning, past filters and groups."""
-        to, group = self.admin(node), group or self.reader()
+        to, group = self.admin(node), group or self.reader(node)
         found: list[Stored] = []
         for queue in range(queues):
             offset, n = 0, 0
@@ -360,11 +378,14 @@ class RocketmqScene(Scene):
                     break
         return found
 
-    def reader(self) -> str:
-        """A group for reading that is of no account."""
-        if not self._reader:
-            self._reader = self.group("reader")
-        return self._reader
+    def reader(self, node: str = "") -> str:
+        """A group for reading that is of no account, on that broker alone: another may be down."""
+        node = node or self.place.master()
+        if node not in self._readers:
+            name = self._readers[node] = self.fresh("reader")
+            self.finally_(lambda: self._tidily(node, codes.DELETE_SUBSCRIPTIONGROUP, {"groupName": name, "cleanOffset": True}))
+            self.done(self.ask_for_group(self.admin(node), name), f"creating group {name}")
+        return self._readers[node]
 
     def appears(self, topic: str, wanted: Callable[[Stored], bool], within_s: float, *, queues: int = 1, node: str = "") -> Stored | None:  # fmt: skip
         """The first message of the topic of that kind; None: none came within the time."""
@@ -444,6 +465,10 @@ class RocketmqScene(Scene):
             if self.stop() or time.monotonic() > self.deadline:
                 raise OutOfTime("the case's time is over")
             self._never.wait(min(left, 0.05))
+
+    def ours(self, seconds: float) -> float:
+        """Seconds of ours in which something of so many of the broker's has to be done."""
+        return max(self.seconds(seconds), 10.0)
 
     def until(self, condition: Callable[[], bool], within_s: float, what: str) -> float:
         """Waits for what the case needs; the broker's seconds that it took. Otherwise the case is inconclusive."""
