@@ -52,7 +52,9 @@ def test_broker_registration(scene: RocketmqScene) -> None:
     gaps = [scene.measured(b - a) for a, b in itertools.pairwise(times)]
     scene.record("seconds between registrations", [round(gap, 1) for gap in gaps])
     # 1 s for the clocks of the log lines.
-    scene.require("registers", len(times) >= 2 and max(gaps) <= 31, f"{len(times)} in 62 s, {[round(g, 1) for g in gaps]} s apart")
+    scene.require(
+        "registers", len(times) >= 2 and max(gaps) <= 31, f"{len(times)} in 62 s, {[round(g, 1) for g in gaps]} s apart"
+    )
     silent = scene.variant == "timeout"
     if silent:
         scene.finally_(scene.place.heal)
@@ -128,6 +130,7 @@ def test_client_route_refresh(scene: RocketmqScene) -> None:
         scene.until(lambda: bool(scene.place.registrations(server, late, since)), 60, "the second broker registered")
         registered = scene.place.registrations(server, late, since)[0]
         took = scene.within(lambda: any(scene.end_offset(topic, q, late) for q in range(2)), 120)
-    scene.record("first message on a new broker after", "not within 120 s" if took is None else f"{time.time() - registered:.1f} s")
-
-
+    scene.record(
+        "first message on a new broker after",
+        "not within 120 s" if took is None else f"{time.time() - registered:.1f} s",
+    )

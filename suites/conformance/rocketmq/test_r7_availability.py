@@ -168,7 +168,10 @@ def test_controller_election(scene: RocketmqScene) -> None:
 
 def _cut_alike(scene: RocketmqScene, slave: str, master: str, epoch: int) -> bool:
     """Whether the slave's log has the master's epochs, each from the same offset."""
-    return scene.within(lambda: _starts(scene, slave) == _starts(scene, master) and epoch in _starts(scene, slave), 30) is not None
+    return (
+        scene.within(lambda: _starts(scene, slave) == _starts(scene, master) and epoch in _starts(scene, slave), 30)
+        is not None
+    )
 
 
 def _starts(scene: RocketmqScene, node: str) -> dict[int, int]:
@@ -283,4 +286,6 @@ def test_dledger_majority(scene: RocketmqScene) -> None:
         scene.place.wait_healthy(scene.ours(120))
         missing = _missing(scene, topic, acked)
     scene.record("kills", kills)
-    scene.require("kept", not missing, f"after {kills} kills {len(missing)} of {len(acked)} missing, first {missing[:3]}")
+    scene.require(
+        "kept", not missing, f"after {kills} kills {len(missing)} of {len(acked)} missing, first {missing[:3]}"
+    )

@@ -488,7 +488,7 @@ class RabbitBroker:
     """``brokers.base.Broker``."""
 
     product = "rabbitmq"
-    versions = ("4.0.5", "3.10.8")
+    versions = ("4.0.5", "3.10.8", "3.8.9")
     topologies: Mapping[str, str] = TOPOLOGIES
     capabilities = frozenset(
         {

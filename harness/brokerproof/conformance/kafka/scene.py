@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 import uuid
@@ -125,10 +126,8 @@ class KafkaScene(Scene):
             last.append(ask())
             return last[-1].code not in waiting
 
-        try:
+        with contextlib.suppress(DeadlineError):
             wait_until(done, self.patience_s, "an answer that is not «not yet»", interval_s=0.02)
-        except DeadlineError:
-            pass
         return last[-1]
 
     def eventually(self, condition: Callable[[], bool], seconds: float) -> bool:

@@ -383,7 +383,9 @@ class RocketmqScene(Scene):
         node = node or self.place.master()
         if node not in self._readers:
             name = self._readers[node] = self.fresh("reader")
-            self.finally_(lambda: self._tidily(node, codes.DELETE_SUBSCRIPTIONGROUP, {"groupName": name, "cleanOffset": True}))
+            self.finally_(
+                lambda: self._tidily(node, codes.DELETE_SUBSCRIPTIONGROUP, {"groupName": name, "cleanOffset": True})
+            )
             self.done(self.ask_for_group(self.admin(node), name), f"creating group {name}")
         return self._readers[node]
 
