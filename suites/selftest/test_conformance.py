@@ -92,6 +92,11 @@ def test_an_error_code_is_judged(protocol: str, code: int, verdict: str) -> None
     assert error(21).judge(Seen(behaviour="answered", code=code), protocol)[0] == verdict
 
 
+def test_where_success_is_due_every_error_is_a_failure() -> None:
+    assert error(0).judge(Seen(behaviour="answered", code=0), "kafka")[0] == "PASS"
+    assert error(0).judge(Seen(behaviour="answered", code=3), "kafka")[0] == "FAIL"
+
+
 def test_no_answer_is_no_error_code() -> None:
     assert error(21).judge(Seen(behaviour="nothing", ending="eof", scope="connection"), "kafka")[0] == "FAIL"
 
