@@ -393,7 +393,7 @@ def test_max_length(scene: AmqpScene) -> None:
 @case(
     "A5.16", "amqp091/overflow-reject",
     requirement="A full reject-publish queue makes every publish nacked and does not grow, while an open queue of the same exchange gets them all; with reject-publish-dlx (classic) they are dead-lettered too.",
-    reference="vendor extension x-overflow", level="extension", variants=("classic", "quorum"),
+    reference="vendor extension x-overflow", level="extension", variants={"classic": "", "quorum": "rabbitmq>=3.8.10"},
     accepts={"nacked": must("every publish once it was full for 1 s"), "open queue": must("gets all"),
              "full queue": must("does not grow"), "dead letters": must("each that was refused, once (classic)")},
     records=("lengths",),
