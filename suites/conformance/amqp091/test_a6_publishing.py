@@ -243,7 +243,9 @@ def tx_acknowledgements(scene: AmqpScene) -> None:
     channel.call("tx.rollback")
     early = other.get(queue) is not None
     settle()
-    channel.call("basic.qos")
+    if channel.attempt("basic.qos").ending != "open":
+        scene.require("acknowledgements", False, "settled in spite of the rollback")
+        return
     early = early or other.get(queue) is not None
     channel.call("tx.commit")
     back = [e.body for e in other.drain(queue)]

@@ -18,7 +18,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from brokerproof.conformance.amqp091.model import Broker, Connection, Refused
+from brokerproof.conformance.amqp091.entities import Refused
+from brokerproof.conformance.amqp091.model import Broker, Connection
 from brokerproof.conformance.amqp091.peer_channel import PeerChannel
 from brokerproof.wire import amqp091 as wire
 from brokerproof.wire.amqp091 import Frame, Method, WireError

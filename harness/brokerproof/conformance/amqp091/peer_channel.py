@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from brokerproof.conformance.amqp091.model import Connection, Delivery, Held, Published, Refused
+from brokerproof.conformance.amqp091.entities import Delivery, Held, Published, Refused
+from brokerproof.conformance.amqp091.model import Connection
 from brokerproof.wire import amqp091 as wire
 from brokerproof.wire.amqp091 import Frame, Header, Method, WireError
 

@@ -7,6 +7,7 @@ back in base64, whatever is in them.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from brokerproof.errors import EnvironmentProblem
 from brokerproof.runtime.node import ContainerNode
 
 _HEALTHY_S = 90.0
+_ASKED = 3
 #: The acting user, as it stands in the node's log.
 _BY = '<<"brokerproof">>'
 _B64 = "fun(B) -> base64:encode_to_string(B) end"
@@ -59,8 +61,8 @@ class RabbitAdministration:
         """A vhost, and a user who may everything there, in one question: each costs a process in the container."""
         v, u, every = _bin(vhost), _bin(user), _bin(".*")
         self._do(
-            f"begin ok = rabbit_vhost:add({v}, {_BY}), "
-            f"ok = rabbit_auth_backend_internal:add_user({u}, {_bin(password)}, {_BY}), "
+            f"begin catch rabbit_vhost:add({v}, {_BY}), "
+            f"catch rabbit_auth_backend_internal:add_user({u}, {_bin(password)}, {_BY}), "
             f"rabbit_auth_backend_internal:set_permissions({u}, {v}, {every}, {every}, {every}, {_BY}) end"
         )
 
@@ -176,8 +178,13 @@ class RabbitAdministration:
             raise EnvironmentProblem(f"asking a rabbitmq node for {expression}: {said}")
 
     def _ask(self, expression: str) -> str:
+        """Asked again when no answer came, which a busy machine brings about: everything here may be done twice."""
         node: ContainerNode = self._cluster.nodes[self.nodes()[0]]
-        return erlang.ask(node, " ".join(expression.split()))
+        asked = " ".join(expression.split())
+        for _ in range(_ASKED - 1):
+            with contextlib.suppress(EnvironmentProblem):
+                return erlang.ask(node, asked)
+        return erlang.ask(node, asked)
 
 
 def _bin(text: str) -> str:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from brokerproof.conformance.amqp091 import model, peer
+from brokerproof.conformance.amqp091 import model, mutants, peer
 from brokerproof.conformance.amqp091.administration import Entities
 from brokerproof.conformance.amqp091.aftermath import aftermath, sentry
 from brokerproof.conformance.amqp091.peer import Peer
@@ -18,7 +18,7 @@ from brokerproof.conformance.scene import Scene
 from brokerproof.conformance.wirelog import WireLog
 from brokerproof.errors import unknown
 
-MUTANTS: Mapping[str, str] = {**model.MUTANTS, **peer.MUTANTS}
+MUTANTS: Mapping[str, str] = {**mutants.MUTANTS, **peer.MUTANTS}
 #: A second of the broker's in seconds of ours; more for cases that are about time, or a busy machine would be seen as a slow peer.
 SCALE, SCALE_SLOW, SCALE_TIMING = 0.02, 0.05, 0.2
 
