@@ -126,7 +126,8 @@ class Table:
             return line.verdict, "" if line.verdict == "PASS" else f"{seen}; required: {self.says}"
         if unsupported:
             return "UNIMPL", f"refused as not supported: {seen}"
-        nearest = min(self.lines, key=lambda line: (len(line.misses(seen)), -WORST_FIRST.index(line.verdict)))
+        judging = [line for line in self.lines if line.verdict in WORST_FIRST]
+        nearest = min(judging, key=lambda line: (len(line.misses(seen)), -WORST_FIRST.index(line.verdict)))
         return "FAIL", f"{seen}; nearest accepted ({nearest.verdict}): {'; '.join(nearest.misses(seen))}"
 
     def or_else(self, *lines: Line, says: str = "") -> Table:

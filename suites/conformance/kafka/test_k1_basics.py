@@ -113,7 +113,7 @@ def test_client_software_name(scene: KafkaScene) -> None:
 @case(
     "K1.05", "kafka/unsupported-api",
     requirement="Recorded: the reaction to a version of Metadata and to an API key that do not exist, and how long it takes.",
-    reference="protocol guide (requests that cannot be served)", level="unspecified", negative=True,
+    reference="protocol guide (requests that cannot be served)", level="unspecified",
     records=("metadata v999", "api key 32000"),
 )  # fmt: skip
 def test_unsupported_api(scene: KafkaScene) -> None:

@@ -239,25 +239,30 @@ class _Crowd:
             return
         waits = self._joining.get(id(member))
         if waits is None:
-            if member.heartbeat().code in (_REBALANCING, _ILLEGAL_GENERATION):
-                member.parts = {}
-                member.send_join()
-                self._joining[id(member)] = "join"
+            told = member.heartbeat().code
+            if told in (_REBALANCING, _ILLEGAL_GENERATION, _UNKNOWN_MEMBER):
+                self._join(member, told)
             return
         found = member.connection.soon(self._scene.seconds(0.1))
         if found is None:
             return
         if waits == "join":
             if member.took(found).code != 0:
-                member.send_join()
+                self._join(member, found.code)
                 return
             member.send_sync()
             self._joining[id(member)] = "sync"
         else:
             del self._joining[id(member)]
             if member.took_sync(found).code != 0:
-                member.send_join()
-                self._joining[id(member)] = "join"
+                self._join(member, found.code)
+
+    def _join(self, member: Classic, told: int | None) -> None:
+        """Again, with nothing; as somebody new where the coordinator knows it no longer."""
+        member.parts = {}
+        member.id = "" if told == _UNKNOWN_MEMBER else member.id
+        member.send_join()
+        self._joining[id(member)] = "join"
 
     def _look(self) -> None:
         owners: dict[int, int] = {}

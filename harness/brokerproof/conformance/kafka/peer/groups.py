@@ -118,8 +118,9 @@ class Groups:
                 if self._c.now_ms() > until:
                     for late in [m for m in group.members.values() if not m.waits]:
                         del group.members[late.id]
+                    group.state = "preparing"
                     self._complete(group)
-                    continue
+                    break
                 self._c.changed.wait(0.02)
         member.waits = False
         if group.served:

@@ -199,7 +199,7 @@ class Log:
         if batch.producer_id < 0 or known is None or batch.producer_epoch > known.epoch:
             return None
         if batch.producer_epoch < known.epoch:
-            return Appended(OLD_EPOCH)
+            return None if self._wrong("late-write") else Appended(OLD_EPOCH)
         last = (batch.base_sequence + batch.count - 1) % _SEQUENCES
         if not self._wrong("no-dedup"):
             for first_known, last_known, base in known.batches:

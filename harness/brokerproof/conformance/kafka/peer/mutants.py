@@ -96,6 +96,8 @@ MUTANTS: Mapping[str, str] = {
     "reject-releases": "a rejected record is offered again",
     "any-share-session": "a share session's epoch is not looked at",
     "share-backwards": "records of a share group come the other way round",
+    "share-unavailable": "the state of share groups is never there",
+    "share-ignores-factor": "a share group delivers although its state topic cannot have its copies",
     "no-share-offsets": "the start offset of a share group is −1",
     # replication, configuration
     "above-high-watermark": "consumers see the log's end",

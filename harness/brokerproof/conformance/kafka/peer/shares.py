@@ -155,7 +155,9 @@ class Shares:
         }  # fmt: skip
         if topic is None:
             return {**out, "error_code": UNKNOWN_ID}
-        if int(self._c.config["share.coordinator.state.topic.replication.factor"]) > len(self._c.nodes):
+        copies = int(self._c.config["share.coordinator.state.topic.replication.factor"])
+        lacking = copies > len(self._c.nodes) and not self._c.wrong("share-ignores-factor")
+        if lacking or self._c.wrong("share-unavailable"):
             return {**out, "error_code": 15}
         log, where = topic.partitions[index].log, (topic.name, index)
         by_offset = group.held.setdefault(where, {})
