@@ -296,6 +296,8 @@ def test_transaction_producer_killed(scene: RocketmqScene) -> None:
     requirement="A topic of the type is made, and sends and receives work: priorities are respected, lite topics keep apart.",
     reference="RIP-80, RIP-82, RIP-83", level="extension", needs="rocketmq>=5.4",
     variants={"priority": "rocketmq>=5.4", "lite": "rocketmq>=5.5"},
+    # Lite topics are queues of the light message queue (RIP-28), which is off by default.
+    variant_settings={"lite": {"enableLmq": True, "enableMultiDispatch": True}},
     accepts={"": among("respected, or refused by name", respected="PASS", refused="UNIMPL")},
 )  # fmt: skip
 def test_newer_kinds(scene: RocketmqScene) -> None:

@@ -53,9 +53,9 @@ def test_grpc_client_id(scene: RocketmqScene) -> None:
 def test_grpc_not_found(scene: RocketmqScene) -> None:
     topic, proxy = scene.topic(), scene.proxy()
     scene.saw("topic", proxy.query_route(scene.fresh("unknown")).seen())
-    unknown = scene.fresh("unknown-group")
-    proxy.introduce(topics=[topic], group=unknown)
-    scene.saw("group", proxy.receive(topic, unknown).seen())
+    # Introduced as a group that there is: of one that there is not the proxy takes no settings, and says so to nobody.
+    proxy.introduce(topics=[topic], group=scene.group())
+    scene.saw("group", proxy.receive(topic, scene.fresh("unknown-group")).seen())
     scene.saw("no endpoints", proxy.query_route(topic, definition.Endpoints()).seen())
     malformed = definition.Endpoints()
     malformed.scheme = definition.AddressScheme.IPv4

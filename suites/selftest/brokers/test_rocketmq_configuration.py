@@ -7,7 +7,7 @@ import pytest
 from brokerproof.brokers.rocketmq.configuration import LAYOUTS, broker_settings, name_server_settings, proxy_settings
 
 ADDRESSES = {"b1": "10.0.0.10", "b2": "10.0.0.11", "m1": "10.0.0.12", "s1": "10.0.0.13", "ns": "10.0.0.20",
-             "ns2": "10.0.0.21"}  # fmt: skip
+             "ns2": "10.0.0.21", "b3": "10.0.0.14"}  # fmt: skip
 
 
 @pytest.mark.parametrize("topology", LAYOUTS)
@@ -40,6 +40,13 @@ def test_a_controller_gives_roles_itself() -> None:
     assert "enableControllerInNamesrv" not in name_server_settings("two-masters", "ns2", ADDRESSES, {})
 
 
+def test_a_dledger_group_knows_its_members() -> None:
+    made = broker_settings("dledger", "b2", ADDRESSES, {})
+    assert made["enableDLegerCommitLog"] is True and made["dLegerSelfId"] == "n1" and made["dLegerGroup"] == "b1"
+    assert made["dLegerPeers"] == "n0-10.0.0.10:40911;n1-10.0.0.11:40911;n2-10.0.0.14:40911"
+    assert "brokerId" not in made and "brokerRole" not in made
+
+
 def test_settings_of_one_node_reach_that_node_alone() -> None:
     settings = {"b2.registerNameServerPeriod": 10_000, "ns2.listenBacklog": 7, "flushDiskType": "SYNC_FLUSH"}
     first, second = (broker_settings("two-masters", node, ADDRESSES, settings) for node in ("b1", "b2"))
@@ -61,6 +68,9 @@ def test_settings_of_one_node_reach_that_node_alone() -> None:
         ("controller", {"b1": 0, "b2": 2}, True),
         ("controller", {"b1": 1, "b2": 2}, False),
         ("controller", {"b1": 0, "b2": 0}, False),
+        ("controller-three", {"b1": 2, "b2": 0, "b3": 3}, True),
+        ("dledger", {"b1": 1, "b2": 0, "b3": 3}, True),
+        ("dledger", {"b1": 1, "b2": 2, "b3": 3}, False),
         ("two-masters", {"b1": 0, "b2": 0}, True),
         ("two-masters", {"b1": 0}, False),
     ],

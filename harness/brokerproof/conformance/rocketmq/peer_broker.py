@@ -187,7 +187,7 @@ class Broker:
             return replace(answer, opaque=answer.opaque + 1)
         if self.is_bug("answers_oneway") and frame.is_oneway:
             connection.send(answer)
-        if self.is_bug("trailing_octets"):
+        if self.is_bug("trailing_octets") and frame.code == codes.HEART_BEAT:
             connection.send(answer.encode() + b"\0\0")
             return None
         return answer
@@ -278,7 +278,7 @@ class Broker:
 
     def _check_topic_of_send(self, topic: str, size: int, properties: str) -> None:
         if topic not in self.topics:
-            if self.config["autoCreateTopicEnable"] != "true":
+            if self.config["autoCreateTopicEnable"] != "true" or self.is_bug("never_makes_topics"):
                 if self.is_bug("makes_topics"):
                     self.topics[topic] = Topic([[] for _ in range(4)])
                 raise Refused(
@@ -406,7 +406,8 @@ class Broker:
     def group_known(self, group: str) -> bool:
         """Made at once where that is allowed."""
         if group not in self.groups:
-            if self.config["autoCreateSubscriptionGroup"] != "true" and not self.is_bug("makes_groups"):
+            allowed = self.config["autoCreateSubscriptionGroup"] == "true" and not self.is_bug("never_makes_groups")
+            if not allowed and not self.is_bug("makes_groups"):
                 return False
             self.groups[group] = {"groupName": group, "retryMaxTimes": 16}
         return True

@@ -58,11 +58,7 @@ class NameServer:
             return wire.answer(frame, code, remark="request type not supported")
         if self.bug == "json_only" and frame.codec != wire.JSON:
             return wire.answer(frame, codes.SYSTEM_ERROR, remark="only JSON")
-        answer = found(frame)
-        if self.bug == "trailing_octets":
-            connection.send(answer.encode() + b"\0\0")
-            return None
-        return answer
+        return found(frame)
 
     def _route(self, frame: Frame) -> Frame:
         name = frame.fields["topic"]

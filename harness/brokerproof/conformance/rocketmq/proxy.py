@@ -346,7 +346,7 @@ class Proxy:
 
     def subscribe_lite(self, topic: str, group: str, lite_topics: Sequence[str]) -> Answer:
         req = service.SyncLiteSubscriptionRequest()
-        req.action = definition.LiteSubscriptionAction.Value("COMPLETE_ADD")
+        req.action = definition.LiteSubscriptionAction.Value("PARTIAL_ADD")
         req.topic.name, req.group.name = topic, group
         req.lite_topic_set.extend(lite_topics)
         return self.call("SyncLiteSubscription", req, service.SyncLiteSubscriptionResponse)

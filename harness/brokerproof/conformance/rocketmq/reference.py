@@ -31,7 +31,7 @@ _IDLE_CASES = ("R1.08",)
 VERSION = "5.5.0"
 
 MUTANTS: Mapping[str, str] = {
-    "trailing_octets": "two octets more than its length after each frame",
+    "trailing_octets": "two octets more than its length after the answer to a heartbeat",
     "json_only": "refuses the compact header",
     "keeps_after_bad_frame": "reads on after a frame that cannot be",
     "unknown_wrong_code": "an unknown request code gets 1",
@@ -62,6 +62,8 @@ MUTANTS: Mapping[str, str] = {
     "offset_outside": "answers 19 outside a queue, and does not say where it begins and ends",
     "never_suspends": "answers a pull at the end at once",
     "sleeps_through": "answers a suspended pull only when its time is over",
+    "never_makes_groups": "refuses every group that nobody made",
+    "never_makes_topics": "refuses a send to a topic that nobody made",
     "makes_groups": "makes groups that it must not make",
     "exact_tags": "filters tags by their text",
     "unfiltered": "accepts an SQL expression and delivers everything",
