@@ -21,7 +21,9 @@ _OUT_OF_RANGE, _OUT_OF_ORDER = 1, 45
 def _case() -> Case:
     """Made here, so that nobody collects it as a case of the suites."""
 
-    @declared("K9.99", "kafka/model", requirement="None.", reference="none", level="MUST", accepts={"": must()}, limit_s=600)
+    @declared(
+        "K9.99", "kafka/model", requirement="None.", reference="none", level="MUST", accepts={"": must()}, limit_s=600
+    )
     def script(scene: KafkaScene) -> None:
         """The machine plays."""
 
@@ -72,7 +74,9 @@ class Partition(RuleBasedStateMachine):
     @rule(skipped=st.integers(1, 9))
     def skip_a_sequence(self, skipped: int) -> None:
         due = self.producer.sequence[self.topic.name, 0]
-        assert self.topic.produce(self.producer.batch(self.topic, ["gap"], sequence=due + skipped)).code == _OUT_OF_ORDER
+        assert (
+            self.topic.produce(self.producer.batch(self.topic, ["gap"], sequence=due + skipped)).code == _OUT_OF_ORDER
+        )
 
     @rule(before=st.integers(0, 30))
     def delete(self, before: int) -> None:
