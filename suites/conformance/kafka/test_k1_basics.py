@@ -140,6 +140,8 @@ _HARMLESS: dict[str, Fields] = {
         "transactions": [{"transactional_id": "none", "verify_only": True, "topics": []}],
         "v3_and_below_transactional_id": "none",
     },
+    # 3.9 never answers one for no group at all.
+    "offset_fetch": {"groups": [{"group_id": "none", "topics": None}]},
     "list_partition_reassignments": {"topics": [], "timeout": 1000},
 }  # fmt: skip
 
