@@ -48,7 +48,7 @@ def test_the_suites_own_expectations_are_well_formed_and_about_claims_that_exist
     known = {d.claim.id: d for d in declared(suites() / "claims")}
     for file in sorted((suites() / "expected").glob("*.toml")):
         product, version = file.stem.split("-", 1)
-        for cell in tomllib.loads(file.read_text())["cell"]:
+        for cell in tomllib.loads(file.read_text()).get("cell", ()):
             assert cell["claim"] in known, file.name
             assert product in known[cell["claim"]].brokers, (file.name, cell["claim"])
             found = expected(

@@ -124,6 +124,9 @@ class ReferenceProxy:
         for number in range(len(topic.queues)):
             entry = made.message_queues.add()
             entry.topic.name, entry.id, entry.broker.name = asked.topic.name, number, self._broker().name
+            entry.permission = definition.Permission.Value("READ_WRITE")
+            entry.accept_message_types.append(definition.MessageType.Value(topic.kind))
+            entry.broker.endpoints.CopyFrom(asked.endpoints)
         return made
 
     def _send(self, asked: Any, client: str) -> Any:
