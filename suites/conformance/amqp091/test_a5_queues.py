@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from brokerproof.conformance.amqp091.scene import AmqpScene, Channel, Event
-from brokerproof.conformance.case import Line, Seen, Table, among, case, chan, must
+from brokerproof.conformance.case import Line, Seen, Table, among, applies, case, chan, must
 
 _REFUSED_SOMEHOW = (Line("CODE", endings=("closed",)), Line("CODE", endings=("eof", "reset")))
 
@@ -605,7 +605,9 @@ def test_dead_letter_at_least_once(scene: AmqpScene) -> None:
     duplicates = len(came) - len(set(came))
 
     last = len(scene.admin.nodes()) - 1
-    there = scene.connect(node=last).channel().queue(arguments={"x-queue-leader-locator": "client-local"})
+    # Classic queues know the argument by its newer name since 4.0.
+    which = "leader" if applies("rabbitmq>=4.0", scene.product, scene.version) else "master"
+    there = scene.connect(node=last).channel().queue(arguments={f"x-queue-{which}-locator": "client-local"})
     channel.bind(there, "dlx", "stopped")
     source = channel.queue(arguments={**arguments, "x-dead-letter-routing-key": "stopped"})
     scene.admin.down("stop", last)

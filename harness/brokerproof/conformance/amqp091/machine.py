@@ -88,6 +88,7 @@ class _Machine(RuleBasedStateMachine):
         )
         assert isinstance(entered, AmqpScene)
         self._scene = entered
+        self._held_open.callback(entered.close)
         self._model = Broker(lambda: 0.0)
         self._connections = [self._model.connect("guest", "/") for _ in range(2)]
         self.ours: list[Channel] = [c.channel(_NoSink()) for c in self._connections]
