@@ -21,7 +21,7 @@ from brokerproof.wire.kafka.records import Batch
 if TYPE_CHECKING:
     from brokerproof.conformance.kafka.scene import KafkaScene
 
-MEMBER_ID_REQUIRED, REBALANCE_IN_PROGRESS = 79, 27
+MEMBER_ID_REQUIRED, REBALANCE_IN_PROGRESS, UNKNOWN_MEMBER_ID = 79, 27, 25
 #: Acknowledgement types of share groups.
 ACCEPT, RELEASE, REJECT, RENEW = 1, 2, 3, 4
 #: Topic name -> partitions.
@@ -159,7 +159,11 @@ def together(*members: Classic) -> None:
         for member in members:
             if member in waiting:
                 found = member.connection.soon(0.02)
-                if found is not None:
+                if found is not None and found.code == UNKNOWN_MEMBER_ID:
+                    # Kafka 3.9 forgets a group without members whenever some topic is deleted: as a client does, anew.
+                    member.id = ""
+                    member.send_join()
+                elif found is not None:
                     waiting.remove(member)
                     _good(member.took(found), "JoinGroup")
             elif member.heartbeat().code == REBALANCE_IN_PROGRESS:

@@ -275,7 +275,8 @@ class KafkaScene(Scene):
         """Sets these, in the vendor's words with ``_`` for ``.``."""
         configs = [{"name": k.replace("_", "."), "config_operation": 0, "value": str(v)} for k, v in values.items()]
         asked = {"resource_type": kind, "resource_name": resource, "configs": configs}
-        return self.ask("incremental_alter_configs", resources=[asked])
+        # A broker's own configuration is taken by that broker only.
+        return self.ask("incremental_alter_configs", node=int(resource) if kind == BROKER else None, resources=[asked])
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
