@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 
 from brokerproof.conformance.amqp091.scene import CAPABILITIES, AmqpScene, Connection
@@ -529,7 +530,13 @@ def test_update_secret(scene: AmqpScene) -> None:
     channel.publish("amq.direct", queue, b"one")
     if not consuming.deliveries(1):
         scene.inconclusive("the consumer got nothing")
-    scene.admin.permit(user, scene.vhost, configure="", write="^$", read="^$")
+    with ThreadPoolExecutor(1) as aside:
+        taken = aside.submit(scene.admin.permit, user, scene.vhost, configure="", write="^$", read="^$")
+        # A channel that rests may forget what it has looked up by itself: this one does not rest.
+        while wait([taken], timeout=scene.seconds(0.1)).not_done:
+            channel.publish("amq.direct", "nowhere", b"busy")
+        taken.result()
+    channel.publish("amq.direct", "nowhere", b"busy")
     connection.method(0, "connection.update-secret", new_secret="secret", reason="renewed")
     scene.saw("update-secret", connection.reaction())
     channel.publish("amq.direct", queue, b"two")
