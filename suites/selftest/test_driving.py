@@ -135,7 +135,7 @@ class Lanes:
         self.did.append("sync")
 
 
-@pytest.mark.parametrize(("age_s", "did"), [(0.2, ["create"]), (0.6, ["create", "create", "sync"])])
+@pytest.mark.parametrize(("age_s", "did"), [(0.2, ["sync", "create"]), (0.6, ["create", "create", "sync"])])
 def test_lanes_age_together_but_young_ones_are_made_for_their_own_trial_and_not_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_s: float, did: list[str]
 ) -> None:

@@ -204,23 +204,19 @@ def duration(seconds: Any) -> str:
 
 
 def _headline(cells: Sequence[CellView], cases: Sequence[CaseView], errors: int) -> str:
-    said = [
-        f"{sum(not one.as_expected for one in found)} of {_plural(len(found), noun)} "
-        f"{'is' if sum(not one.as_expected for one in found) == 1 else 'are'} not as expected"
-        if not all(one.as_expected for one in found)
-        else f"All {len(found)} {noun}s are as expected"
-        if len(found) > 1
-        else f"The {noun} is as expected"
-        for noun, found in (("verdict", cells), ("protocol case", cases))
-        if found
-    ]
-    if not said:
-        said = ["No claim was decided"]
-    if errors:
-        said[-1] += (
-            f", and {_plural(errors, 'harness error')}" if cells or cases else f"; {_plural(errors, 'harness error')}"
-        )
-    return "; ".join([said[0], *(s[0].lower() + s[1:] for s in said[1:])])
+    said = [_as_expected("verdict", cells)] if cells or not cases else []
+    said += [_as_expected("protocol case", cases)] if cases else []
+    out = "; ".join([said[0], *(s[0].lower() + s[1:] for s in said[1:])])
+    return out + (f"{', and' if cells or cases else ';'} {_plural(errors, 'harness error')}" if errors else "")
+
+
+def _as_expected(noun: str, found: Sequence[CellView] | Sequence[CaseView]) -> str:
+    odd = sum(not one.as_expected for one in found)
+    if not found:
+        return "No claim was decided"
+    if odd:
+        return f"{odd} of {_plural(len(found), noun)} {'is' if odd == 1 else 'are'} not as expected"
+    return f"All {len(found)} {noun}s are as expected" if len(found) > 1 else f"The {noun} is as expected"
 
 
 def _plural(count: int, noun: str) -> str:

@@ -157,7 +157,10 @@ def test_unexpected_is_told_by_a_word(sample_run: Path) -> None:
     odd = [a for a in page.named("a") if "odd-one" in a.get("class", "")]
     assert len(odd) == 2
     assert page.text.count("unexpected") >= 2
-    assert "2 of 19 verdicts are not as expected, and 1 harness error" in page.text
+    assert (
+        "2 of 19 verdicts are not as expected; 1 of 3 protocol cases is not as expected, and 1 harness error"
+        in page.text
+    )
 
 
 def test_links_to_files_lead_to_files(sample_run: Path) -> None:

@@ -149,7 +149,7 @@ def test_defaults_are_known_versions() -> None:
     ("file", "changed"),
     [
         ("side/Dockerfile", {"side 1"}),
-        ("rabbitmq/docker-entrypoint.sh", {"rabbitmq 4.0.5", "rabbitmq 3.10.8"}),
+        ("rabbitmq/docker-entrypoint.sh", {"rabbitmq 4.0.5", "rabbitmq 3.10.8", "rabbitmq 3.8.9"}),
         ("kafka/pom.xml", {"kafka 4.3.1", "kafka 3.9.2"}),
         ("jre/Dockerfile", {"kafka 4.3.1", "kafka 3.9.2", "rocketmq 5.5.0", "rocketmq 5.3.3"}),
         ("_stage/fetch-jars.sh", {"kafka 4.3.1", "kafka 3.9.2", "rocketmq 5.5.0", "rocketmq 5.3.3"}),
