@@ -660,6 +660,26 @@ def test_an_end_before_its_time_leaves_no_case_without_a_word(tmp_path: Path, gr
     assert [conductor.entry(job)["verdict"] for job in jobs] == ["INCONCLUSIVE", "HARNESS"]
 
 
+def test_a_full_disk_leaves_nobody_waiting(tmp_path: Path, ground: _Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: Path, data: Any) -> None:
+        raise EnvironmentProblem(f"writing {file}: no space left; is the disk full?")
+
+    monkeypatch.setattr("brokerproof.conformance.running.write_json", full)
+    with pytest.raises(EnvironmentProblem, match="is the disk full"):
+        _conducted(_Home(tmp_path / "run"), tmp_path, _case(lambda s: s.require("", True, "")))
+
+
+def test_a_bug_on_the_way_to_a_peer_is_our_fault_and_leaves_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(cluster: Any) -> Any:
+        raise KeyError("links")
+
+    monkeypatch.setattr("brokerproof.conformance.running.on_cluster", broken)
+    (entry,) = _conducted(_Home(tmp_path / "run"), tmp_path, _case(lambda s: s.require("", True, "")))
+    assert (entry["verdict"], entry["observed"]) == ("HARNESS", "KeyError: 'links'")
+
+
 def test_a_gate_sentence_is_unexpected(tmp_path: Path, ground: _Ground) -> None:
     home = _Home(tmp_path / "run")
     _conducted(home, tmp_path, _case(lambda s: s.require("", True, "")))

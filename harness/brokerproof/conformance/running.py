@@ -6,6 +6,7 @@ cases that are ``destructive`` come after all others, each alone, and the cluste
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import threading
@@ -145,11 +146,16 @@ class Conductor:
                     healthy = not self._left(jobs)
                 if not healthy or any(job.case.alone for job in jobs):
                     self._home.pool.spoil(key)
-            except HarnessError as exc:
-                self._home.say(name, f"harness error: {exc}")
-                self._home.pool.spoil(key)
+            except (
+                Exception
+            ) as exc:  # ours or the machine's: no case may be left waiting, and none counts against a broker
+                what = str(exc) if isinstance(exc, HarnessError) else f"{type(exc).__name__}: {exc}"
+                with contextlib.suppress(Exception):
+                    self._home.say(name, f"harness error: {what}")
+                with contextlib.suppress(Exception):
+                    self._home.pool.spoil(key)
                 for job in self._left(jobs):
-                    self._done(job, Outcome("HARNESS", str(exc)), {})
+                    self._done(job, Outcome("HARNESS", what), {})
 
     def _play_all(self, ground: Ground, cluster: Cluster, jobs: Sequence[Job]) -> None:
         """The shared ones together, the longest first; then the others, until one leaves the cluster unwell."""
@@ -191,12 +197,14 @@ class Conductor:
         )
 
     def _done(self, job: Job, outcome: Outcome, logs: Mapping[str, Sequence[str]]) -> None:
-        entry = self._decide(job, outcome, logs)
-        self._home.say(
-            f"{job.slug} {self._target.product}-{self._target.version}",
-            f"{entry['verdict']}: {entry['observed'][:200]}",
-        )
-        self._results[job].set_result(entry)
+        try:
+            entry = self._decide(job, outcome, logs)
+            said = f"{entry['verdict']}: {entry['observed'][:200]}"
+            self._home.say(f"{job.slug} {self._target.product}-{self._target.version}", said)
+        except Exception as exc:  # a full disk: whoever waits for the entry is told, and does not wait for ever
+            self._results[job].set_exception(exc)
+        else:
+            self._results[job].set_result(entry)
 
     def _decide(self, job: Job, outcome: Outcome, logs: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Applies the ledger and the manifest, writes the case's file, and makes its entry."""
