@@ -5,7 +5,7 @@
     stdin   {"do": "send"|"receive"|"read", ...}     one part of one trial (see ``LoadSpec``)
             {"go": ns}                               the load of a sender starts then, on the trial's clock
             {"stop": true}                           end the part in hand in an orderly way
-            {"kill_after": step}                     SIGKILL yourself right after the next such step (see ``STEPS``)
+            {"kill_after": step}                     SIGKILL yourself right after the next such step (see ``die_after``)
             {"spare": true}                          do not, after all
     stdout  {"ready": pid}   {"report": {...}}   {"done": {...}}   {"failed": text}
 
@@ -42,6 +42,8 @@ from brokerproof.tape import Tape
 NUMBERS_EACH = 1 << 28
 #: Step of a consumer's work -> the row that says ``ok`` of it.
 STEPS: Mapping[str, str] = {"receive": "receive", "effect": "effect", "ack": "settle"}
+#: What a step of the effect itself, one of its guard's, is called: this, then the guard's name for it.
+WITHIN = "effect:"
 Work = Callable[[int, int, int], None]
 #: How long a load process may go on after its harness is gone.
 ORPHAN_S = 10.0
@@ -137,7 +139,7 @@ def perform(
             module.send(SendJob(**common, sender=sender, pace=pace, bodies=bodies))
         elif spec.do == "receive":
             receiver = Receiver(**(spec.receiver or {}))
-            with _effects(spec, receiver, tape.process) as effect:
+            with _effects(spec, receiver, tape) as effect:
                 work = None if effect is None else _work(tape, effect, receiver, still_alive)
                 if work is not None and receiver.fail_first and spec.generation == 0:
                     work = failing(work, receiver.fail_first, receiver.fail_times)
@@ -146,6 +148,14 @@ def perform(
             module.read(ReadJob(**common, deadline_s=spec.deadline_s))
     finally:
         tape.finish()
+
+
+def die_after(tape: Tape, step: str, die: Callable[[], None]) -> None:
+    """``die`` is called, once, right after the next such step: one of ``STEPS``, or of the effect's guard."""
+    if step.startswith(WITHIN):
+        tape.when_passed(step.removeprefix(WITHIN), die)
+    else:
+        tape.when(STEPS[step], OK, die)
 
 
 def _gate(go: Callable[[], int | None], report: Callable[..., None], later_ns: int = 0) -> Callable[[], int | None]:
@@ -167,7 +177,7 @@ Effect = Callable[[int, int], tuple[int, int]]
 
 
 @contextlib.contextmanager
-def _effects(spec: LoadSpec, receiver: Receiver, process: int) -> Iterator[Effect | None]:
+def _effects(spec: LoadSpec, receiver: Receiver, tape: Tape) -> Iterator[Effect | None]:
     """What the receiver's work does to the world; None where it does not work. Of effects in databases the outcome is
     ``ok`` where this delivery changed the world, ``fail`` where the guard refused."""
     if receiver.work_ms is None:
@@ -177,11 +187,11 @@ def _effects(spec: LoadSpec, receiver: Receiver, process: int) -> Iterator[Effec
         world = World(Store(**store) for store in spec.stores)
         world.connect(guard.needs)  # before the first message comes, or that one would have to wait for it
         try:
-            yield lambda msg, _: (OK if guard.apply(Message(msg), world) == DONE else FAIL, -1)
+            yield lambda msg, _: (OK if guard.apply(Message(msg), world, tape.passed) == DONE else FAIL, -1)
         finally:
             world.close()
     else:
-        ledger = Ledger(Path(spec.ledger))
+        ledger, process = Ledger(Path(spec.ledger)), tape.process
         try:
             yield lambda msg, key: (OK, ledger.append(msg, key, process))
         finally:
@@ -260,7 +270,7 @@ def main() -> None:
                     starts.append(int(command["go"]))
                 elif "kill_after" in command:
                     if tapes:
-                        tapes[-1].when(STEPS[command["kill_after"]], OK, die)
+                        die_after(tapes[-1], command["kill_after"], die)
                 elif "spare" in command:
                     if tapes:
                         tapes[-1].when_not()

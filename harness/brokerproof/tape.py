@@ -155,6 +155,7 @@ class Tape:
         self._next = 0
         self._ahead: _Ahead | None = None
         self._when: tuple[int, int, Callable[[], None]] | None = None
+        self._when_passed: tuple[str, Callable[[], None]] | None = None
         self._add(Segment.prepare(self._path(0), rows=_ROWS_FIRST, first=0, slot=slot))
 
     def now(self) -> int:
@@ -171,9 +172,20 @@ class Tape:
         right after it is written."""
         self._when = (F[f], outcome, act)
 
+    def when_passed(self, step: str, act: Callable[[], None]) -> None:
+        """``act`` is called, once, in the thread that next passes that step of its work."""
+        self._when_passed = (step, act)
+
+    def passed(self, step: str) -> None:
+        """A step of the work on a message is over, one that has no row of its own."""
+        when = self._when_passed
+        if when is not None and when[0] == step:
+            self._when_passed = None
+            when[1]()
+
     def when_not(self) -> None:
-        """Takes that back."""
-        self._when = None
+        """Takes back what ``when`` and ``when_passed`` were told."""
+        self._when = self._when_passed = None
 
     def _met(self, f: int, outcome: int) -> None:
         when = self._when

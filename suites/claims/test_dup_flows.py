@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from brokerproof.brokers.base import configurations
 from brokerproof.claims import claim
+from brokerproof.effects.cached_result import CachedResult
 from brokerproof.experiment import Cell, ComparisonExperiment, Experiment
 from brokerproof.plan import Injection, Json, Receiver, Sender, Workload
 
@@ -153,6 +154,51 @@ def test_redis_key_on_disk(cell: Cell) -> Experiment:
 )  # fmt: skip
 def test_dedup_table_over_a_restart(cell: Cell) -> Experiment:
     return _restarted(cell, _effect("dedup_table"), _FORGETS, "redis", "postgresql")
+
+
+# -- orders ------------------------------------------------------------------------------------------------------------
+
+#: Time from one kill to the next: somebody else has to be given the messages of the one that was killed.
+_TAKEN_OVER_S = {"rabbitmq": 4.0, "kafka": 12.0, "rocketmq": 4.0}
+
+
+@claim(
+    "dup/cached-result--order-flow", revision=1, kind="promise",
+    sentence="An order flow (order, stock, coupon) whose parts keep their results has each part once, wherever it was cut "
+    "off or asked again.",
+    source="S2", brokers=dict.fromkeys(_ALL, ("killed", "asked-again")), deciding=_ONCE,
+    control="the same flow, whose parts forget what they have answered", sharpens="dup/cached-result", profiles=_SLOWER,
+)  # fmt: skip
+def test_order_flow(cell: Cell) -> Experiment:
+    """killed: the consumer that asks the parts dies after each of their steps. asked-again: each order is submitted three
+    times, and taken up by two consumers."""
+    c = configurations(cell.broker)
+    steps = CachedResult().steps
+    each_s = _TAKEN_OVER_S[cell.broker]
+    again = cell.own_variant == "asked-again"
+
+    def arm(results: str) -> Workload:
+        work = Receiver(
+            settings=c.ack_after, work_ms=10.0, prefetch=4, effect=_effect("cached_result", results=results)
+        )
+        user = Sender(settings=c.confirmed, rate_per_s=10.0, count=40 if again else 0)
+        if not again:
+            load_s = each_s * (len(steps) + 1)
+            return Workload(destinations=(c.destination,), senders=(user,), receivers=(work,), load_s=load_s)
+        users = (user, *(replace(user, again_of=0, again_ms=later_ms) for later_ms in (5.0, 300.0)))
+        work = replace(work, settings={**c.ack_after, **c.several})
+        return Workload(destinations=(c.destination,), senders=users, receivers=(work, work), load_s=8.0)
+
+    kills = tuple(
+        Injection(
+            fault="client_kill", target="consumer", at_s=1.0 + n * each_s, for_s=0.5, options={"step": f"effect:{s}"}
+        )
+        for n, s in enumerate(steps)
+    )
+    return Experiment(
+        topology=_topology(cell), treatment=arm("kept"), control=arm("forgotten"), schedule=() if again else kills,
+        link_groups=() if again else ("consumer",), sham_s=2.0,
+    )  # fmt: skip
 
 
 # -- payments ----------------------------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from brokerproof.brokers.base import broker
-from brokerproof.errors import PlanError
+from brokerproof.errors import PlanError, UsageError
 from brokerproof.faults.base import Scene, apply, make
 from brokerproof.history import OK, F, read_history
+from brokerproof.loadprocess import die_after
 from brokerproof.plan import Destination, Plan, Receiver, Sender, Workload
 from brokerproof.recorder import TAPES
 from brokerproof.tape import Tape
@@ -192,3 +193,34 @@ def test_a_tape_says_when_a_row_is_written_or_closed_once(tmp_path: Path) -> Non
     tape.row("settle", ok, start_ns=1, end_ns=1, msg=1)
     tape.finish()
     assert seen == ["row", "rows", "close", "close_many"]
+
+
+def test_a_consumer_dies_within_its_effect_once_and_only_at_the_step_that_was_named(tmp_path: Path) -> None:
+    (tmp_path / TAPES).mkdir()
+    tape = Tape(tmp_path / TAPES, slot=0, slots=2, zero_ns=0)
+    died: list[str] = []
+    flow = ("stock acted", "stock committed", "stock committed")
+    die_after(tape, "effect:stock committed", lambda: died.append("within"))
+    tape.passed(flow[0])
+    assert died == []
+    for step in flow[1:]:
+        tape.passed(step)
+    assert died == ["within"]
+    die_after(tape, "effect:stock committed", lambda: died.append("never"))
+    tape.when_not()
+    tape.passed(flow[1])
+    die_after(tape, "effect", lambda: died.append("after it"))
+    tape.row("effect", OK, start_ns=1, end_ns=1, msg=1)
+    tape.finish()
+    assert died == ["within", "after it"]
+
+
+def test_a_step_of_the_effect_is_named_with_its_prefix(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, plan())
+    try:
+        fault = make("client_kill", {"step": "effect:stock acted"})
+        assert fault.resolve(stage.scene, "consumer") == ("consumer",)
+        with pytest.raises(UsageError, match="effect:STEP"):
+            make("client_kill", {"step": "stock acted"}).resolve(stage.scene, "consumer")
+    finally:
+        stage.close()

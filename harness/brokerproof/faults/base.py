@@ -65,8 +65,9 @@ class Probe:
 
 
 #: Where in a consumer's work it is killed: after a message was received, after its effect and before its
-#: acknowledgement, after the acknowledgement was answered; "": in the middle of the work.
-Step = Literal["", "receive", "effect", "ack"]
+#: acknowledgement, after the acknowledgement was answered; ``effect:`` and the name of a step of the effect's guard: in the
+#: middle of the effect, right after that; "": in the middle of the work.
+Step = str
 #: Which client of a role: the one that is given messages.
 ACTIVE = "active"
 

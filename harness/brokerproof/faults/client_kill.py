@@ -13,6 +13,8 @@ from brokerproof.faults.planes.clients import resolve_clients
 
 #: Step -> what the history has last of a client that was killed right after it.
 _LAST = {"receive": ("receive",), "effect": ("effect",), "ack": ("settle", "commit")}
+#: What a step of the effect's guard is called: this, and the guard's name for it. The effect's row is not yet written.
+_WITHIN, _LAST_WITHIN = "effect:", ("receive",)
 
 
 @fault("client_kill")
@@ -22,7 +24,8 @@ class ClientKill:
 
     step: "" a consumer in the middle of its work, a producer at once; ``receive``, ``effect`` or ``ack``: a consumer
     kills itself right after it was handed a message, after that message's effect, or when its acknowledgement was
-    answered. One that never comes to that step lives.
+    answered; ``effect:STEP``: in the middle of the effect, right after that step of its guard (``list effects`` names
+    them). One that never comes to that step lives.
     which: "" all of the role, a number the one with that number in each trial, ``active`` the one that was handed
     something last (of consumers of which only one is given messages).
     Evidence: the processes are gone, then others have taken their slots; with a step, it is the last thing that the
@@ -35,8 +38,8 @@ class ClientKill:
     which: str = ""
 
     def resolve(self, scene: Scene, target: str) -> tuple[str, ...]:
-        if self.step and self.step not in _LAST:
-            raise unknown("step of client_kill", self.step, _LAST)
+        if self.step and self.step not in _LAST and not self.step.startswith(_WITHIN):
+            raise unknown("step of client_kill", self.step, (*_LAST, f"{_WITHIN}STEP"))
         if self.step and target == "producer":
             raise PlanError(f"client_kill at the step {self.step!r} is for consumers; a producer has no such step")
         if self.which and self.which != ACTIVE and not self.which.isdigit():
@@ -63,6 +66,7 @@ class ClientKill:
         said = f"killed and not replaced: {', '.join(gone)}"
         if not self.step:
             return Probe(True, said)
+        expected = _LAST.get(self.step, _LAST_WITHIN)
         last = {name: f for role in targets for name, f in scene.clients.last_steps(role).items()}
         said += "; last in the history: " + ", ".join(last.get(name, "nothing") for name in gone)
-        return Probe(True if all(last.get(name) in _LAST[self.step] for name in gone) else None, said)
+        return Probe(True if all(last.get(name) in expected for name in gone) else None, said)

@@ -20,8 +20,8 @@ from typing import IO, Any, Protocol
 
 from brokerproof.brokers.base import client
 from brokerproof.errors import HarnessError
-from brokerproof.history import OK, Meta
-from brokerproof.loadprocess import STEPS, LoadSpec, perform
+from brokerproof.history import Meta
+from brokerproof.loadprocess import LoadSpec, die_after, perform
 from brokerproof.recorder import PERIOD_S, Recorder
 from brokerproof.tape import Tape
 from brokerproof.waiting import wait_until
@@ -51,7 +51,7 @@ class Worker(Protocol):
         """SIGKILL."""
 
     def kill_after(self, step: str) -> None:
-        """It kills itself right after its next such step, see ``loadprocess.STEPS``."""
+        """It kills itself right after its next such step, see ``loadprocess.die_after``."""
 
     def spare(self) -> None:
         """Takes that back."""
@@ -255,7 +255,7 @@ class ThreadWorker:
             raise _Killed
 
         assert self._tape is not None
-        self._tape.when(STEPS[step], OK, die)
+        die_after(self._tape, step, die)
 
     def spare(self) -> None:
         if self._tape is not None:

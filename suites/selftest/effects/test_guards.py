@@ -57,6 +57,11 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, int]]] = {
     "redis_lock look": ("redis_lock", {"after": "look", **_LOCK}, {"raced looked": 2}),
     "redis_lock fence": ("redis_lock", {"after": "fence", **_LOCK}, {}),
     "cached_result": ("cached_result", {}, {}),
+    "cached_result forgotten": (
+        "cached_result", {"results": "forgotten"},
+        {"twice": 2, **{f"killed {step}": 2 for step in CachedResult().steps[1:]},
+         **{f"raced {step}": 2 for step in CachedResult().steps}},
+    ),
     "payment": ("payment", {}, {"killed marked": 0, "killed locked": 0}),
     "payment without a mark": (
         "payment", {"front": "none"}, {"twice": 2, "killed booked": 2, "raced locked": 2, "raced booked": 2},
