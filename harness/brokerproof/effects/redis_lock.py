@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import dataclass
 from typing import Literal
@@ -27,6 +28,8 @@ class RedisLock(SqlItems):
     and with the effect; the database refuses a token that is older than one it was shown. Shown with the effect only, a
     token does not help a newer holder that looked before an older one wrote.
 
+    holds_ms: how long the holder works between its look and its effect.
+
     Weakness: of ``nothing``: a lock puts requests in a row and tells them apart by nothing, so the second goes on after
     the first and has the effect again. Of ``look``: the lock's life may be over before its holder's work is; one that is
     paused in between look and effect goes on as if it had the lock. Of all: the lock outlives a holder that is killed, and
@@ -35,6 +38,7 @@ class RedisLock(SqlItems):
 
     after: Literal["nothing", "look", "fence"] = "look"
     life_ms: int = 5000
+    holds_ms: float = 0.0
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -56,6 +60,7 @@ class RedisLock(SqlItems):
         if self.after != "nothing":
             step("looked")
         if not happened:
+            time.sleep(self.holds_ms / 1000)  # the work itself
             happened = self._act(message, world.sql, token)
             step("acted")
         world.redis.eval(_RELEASE, 1, lock, holder)
