@@ -29,6 +29,8 @@ from brokerproof.experiment import PROFILES, Cell, ComparisonExperiment, Experim
 from brokerproof.results import RunFolder, new_run_id
 from brokerproof.schedules import Ground, Limits, Schedule, lacking, named, paced, schedules
 
+#: Fixtures for experiments of one's own.
+pytest_plugins = ["brokerproof.own.fixtures"]
 #: Where ``brokerproof run`` leaves the command that a person would type; the report shows it.
 _COMMAND = "BROKERPROOF_COMMAND"
 #: The brokers of a run that names none.
@@ -93,6 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "container": "needs a container engine",
         "browser": "needs a headless Chromium",
         "cell": "a claim on one broker, version and variant",
+        "broker(topology, settings, version)": "of an experiment of one's own: what its broker is started as",
     }.items():
         config.addinivalue_line("markers", f"{marker}: {meaning}")
     worker = getattr(config, "workerinput", None)

@@ -181,9 +181,7 @@ class Session:
         return time.monotonic() - youngest
 
     def stands(self, plan: Plan, cell: str) -> Mapping[str, Any]:
-        """The databases that the plan's effects are in, by name; started when they are first needed, for all cells."""
-        from brokerproof.runtime import stores  # brings the images with it
-
+        """The databases that the plan's effects are in, by name."""
         names: set[tuple[str, bool]] = set()
         for effect in (r.effect for r in plan.workload.receivers if r.effect):
             needs = guard_of(effect["guard"], effect.get("options")).needs
@@ -191,17 +189,24 @@ class Session:
                 (effect.get("sql", "postgresql"), False) if need == "sql" else (need, bool(effect.get("keeps")))
                 for need in needs
             }
-        found = {}
-        for product, keeps in sorted(names):
-            name = f"{product} that keeps" if keeps else product
-            if name not in self._stands:
-                self.say(cell, f"starting {name}")
-                self._stands[name] = stores.start(
-                    product, run=self.folder.id, name=f"bp-{self.folder.id}-{os.getpid()}" + ("-keeps" if keeps else ""),
-                    arguments=stores.KEEPS if keeps else (),
-                )  # fmt: skip
-            found[name] = self._stands[name]
-        return found
+        return {
+            f"{product} that keeps" if keeps else product: self.stand(product, cell, keeps=keeps)
+            for product, keeps in sorted(names)
+        }
+
+    def stand(self, product: str, cell: str, *, keeps: bool = False) -> Any:
+        """A database, a ``runtime.stores.Stand``; started when it is first needed, for all cells. keeps: of Redis, each
+        change is on its disk before it answers."""
+        from brokerproof.runtime import stores  # brings the images with it
+
+        name = f"{product} that keeps" if keeps else product
+        if name not in self._stands:
+            self.say(cell, f"starting {name}")
+            self._stands[name] = stores.start(
+                product, run=self.folder.id, name=f"bp-{self.folder.id}-{os.getpid()}" + ("-keeps" if keeps else ""),
+                arguments=stores.KEEPS if keeps else (),
+            )  # fmt: skip
+        return self._stands[name]
 
     def close(self) -> None:
         for stand in self._stands.values():
@@ -255,6 +260,25 @@ def decide(session: Session, cell: Cell, experiment: Decided) -> dict[str, Any]:
         session.folder.forget_cell(cell.slug)  # the error is told; only a kill leaves the cell undecided
         raise
     entry |= {"started": started, "duration_s": round(time.monotonic() - clock, 1)}
+    session.folder.write_cell(cell.slug, entry)
+    session.say(cell.slug, f"{entry['verdict']}: {entry['reason']}")
+    return entry
+
+
+def conclude(
+    session: Session, cell: Cell, arms: Mapping[str, ArmResult], *, has_faults: bool, command: str, clock: float
+) -> dict[str, Any]:  # fmt: skip
+    """The entry of an experiment whose arms somebody else has run, judged and written like any other.
+
+    clock: ``time.monotonic()`` of its beginning.  command: what a person types to see it again.
+    """
+    arms = _witnessed(arms)
+    verdict = judge(cell.claim, "deterministic", arms, has_faults=has_faults)
+    entry = _entry(session, cell, "deterministic", verdict) | {"stopped": "", "command": command}
+    entry |= {name: arm.to_json(cell.claim) for name, arm in arms.items()} | {"unrecovered": _unrecovered(arms)}
+    duration_s = round(time.monotonic() - clock, 1)
+    entry |= {"link_groups": ["producer"], "stored": False, "recovery": _recovery(arms), "started": utc_now()}
+    entry |= {"duration_s": duration_s}
     session.folder.write_cell(cell.slug, entry)
     session.say(cell.slug, f"{entry['verdict']}: {entry['reason']}")
     return entry
