@@ -55,6 +55,11 @@ class Sql:
             self.do(own)
             self.do(f"USE {store.space}")
 
+    def make_space(self) -> None:
+        """The store's schema or database is there."""
+        with self.transaction():
+            self.do(self._own)
+
     def create(self, table: str) -> None:
         """``name (columns)``, unless it is there. For one process at a time: PostgreSQL has races between two."""
         with self.transaction():

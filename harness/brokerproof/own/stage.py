@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from brokerproof import run
-from brokerproof.effects.base import Guard, Message, World
+from brokerproof.effects.base import SQL, Guard, Message, World
 from brokerproof.effects.base import make as guard_of
+from brokerproof.effects.sql import Sql
 from brokerproof.effects.store import Store
 from brokerproof.errors import PlanError
 from brokerproof.experiment import Cell
@@ -67,8 +68,14 @@ class Effects:
         self._stage = stage
 
     def store(self, product: str) -> Store:
-        """Where it is, for drivers of one's own. product: ``postgresql``, ``mariadb`` or ``redis``."""
-        return self._stage.store(product)
+        """Where it is, for drivers of one's own. product: ``postgresql``, ``mariadb`` or ``redis``; the schema, database or
+        prefix of keys ``store.space`` is this arm's own, and empty."""
+        store = self._stage.store(product)
+        if product in SQL:
+            sql = Sql(store)
+            sql.make_space()
+            sql.close()
+        return store
 
     def guard(self, name: str, sql: str = "postgresql", **options: Any) -> Applying:
         """Raises UsageError for a guard or option that does not exist."""
