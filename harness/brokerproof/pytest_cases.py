@@ -113,6 +113,10 @@ class CaseItem(pytest.Item):
         return self.path, None, self.name
 
 
+#: Clusters at a time in a run of one target; several targets run side by side themselves, and two cores carry no more.
+CLUSTERS = 2
+
+
 class Conductors:
     """One per target that this process has items of, started with the first of them."""
 
@@ -151,6 +155,6 @@ class Conductors:
             random.Random(option.seed).shuffle(jobs)
             self._by_target[target] = Conductor(
                 home, target, jobs, expected_in=cells.expected_in(), ledger_in=cells.suites() / "conformance" / "ledger",
-                strict=option.nonstrict_fails,
+                strict=option.nonstrict_fails, clusters=CLUSTERS if len(option.broker) == 1 else 1,
             )  # fmt: skip
         return self._by_target[target]

@@ -598,6 +598,39 @@ def test_settings_of_their_own_get_a_cluster_of_their_own(tmp_path: Path, ground
     assert [k.settings for k in home.keys] == ["{}", '{"channel_max": 10}']
 
 
+@pytest.mark.parametrize("clusters", [1, 2])
+def test_clusters_that_differ_are_up_side_by_side_where_there_is_room(
+    tmp_path: Path, ground: _Ground, clusters: int
+) -> None:
+    up, most, lock = 0, 0, threading.Lock()
+
+    class Counting(_Home):
+        @contextlib.contextmanager
+        def cluster(self, key: ClusterKey, cell: str) -> Iterator[Any]:
+            nonlocal up, most
+            with lock:
+                up += 1
+                most = max(most, up)
+            yield _Cluster()
+            with lock:
+                up -= 1
+
+    met = threading.Barrier(clusters, timeout=10)
+
+    def script(s: Scene) -> None:
+        met.wait()
+        s.require("", True, "")
+
+    jobs = jobs_of([_case(script, id=f"A1.0{n}", settings={"frame_max": str(4096 + n)}) for n in (1, 2)])
+    conductor = Conductor(
+        Counting(tmp_path / "run"), Target("rabbitmq", "4.0.5"), jobs, expected_in=tmp_path, ledger_in=tmp_path,  # type: ignore[arg-type]
+        clusters=clusters,
+    )  # fmt: skip
+    assert [conductor.entry(job)["verdict"] for job in jobs] == ["PASS", "PASS"]
+    conductor.close()
+    assert most == clusters
+
+
 def test_a_case_that_does_not_apply_is_skipped_without_a_cluster(tmp_path: Path, ground: _Ground) -> None:
     home = _Home(tmp_path / "run")
     (entry,) = _conducted(home, tmp_path, _case(lambda s: None, needs="rabbitmq>=5.0"))

@@ -90,8 +90,10 @@ class Conductor:
 
     def __init__(
         self, home: Home, target: Target, jobs: Sequence[Job], *, expected_in: Path, ledger_in: Path, strict: bool = False,
+        clusters: int = 1,
     ) -> None:  # fmt: skip
-        self._home, self._target, self._strict = home, target, strict
+        """clusters: how many at a time, where cases need several; what one makes its cases wait for overlaps, too."""
+        self._home, self._target, self._strict, self._clusters = home, target, strict, clusters
         self._manifest = manifest(expected_in, target.product, target.version)
         self._ledger = ledger(ledger_in, target.product)
         self._results: dict[Job, Future[dict[str, Any]]] = {job: Future() for job in jobs}
@@ -110,8 +112,9 @@ class Conductor:
 
     def _all(self) -> None:
         try:
-            for key, jobs in self._by_cluster():
-                self._on_one(key, jobs)
+            with ThreadPoolExecutor(self._clusters, thread_name_prefix="cluster") as several:
+                for ended in [several.submit(self._on_one, key, jobs) for key, jobs in self._by_cluster()]:
+                    ended.result()
         finally:
             for job in self._left(list(self._results)):
                 self._done(job, Outcome("HARNESS", "not run: the run was ended before"), {})

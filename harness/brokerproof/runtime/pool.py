@@ -72,6 +72,8 @@ class Pool:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._attached: dict[ClusterKey, Cluster] = {}
+        #: Those that a thread of this process has at the moment.
+        self._leased: set[ClusterKey] = set()
 
     @contextmanager
     def lease(
@@ -85,12 +87,16 @@ class Pool:
         base = key.cluster
         with (self._folder / f"{base.slug}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self._close_others(base, needed)
-            cluster = self._up(base, progress)
-            if isinstance(cluster, Adjustable):
-                # Also where nothing differs from the default: whoever had it before may have left something else.
-                cluster.adjust(json.loads(key.live))
-            yield cluster
+            self._leased.add(base)
+            try:
+                self._close_others(base, needed)
+                cluster = self._up(base, progress)
+                if isinstance(cluster, Adjustable):
+                    # Also where nothing differs from the default: whoever had it before may have left something else.
+                    cluster.adjust(json.loads(key.live))
+                yield cluster
+            finally:
+                self._leased.discard(base)
 
     def spoil(self, key: ClusterKey) -> None:
         """The cluster did not pass its health check: it is removed, and the next lease starts another."""
@@ -102,7 +108,7 @@ class Pool:
     def _close_others(self, key: ClusterKey, needed: Container[ClusterKey]) -> None:
         """Two cores do not carry several clusters of each product."""
         for other in [k for k in self._attached if k.product == key.product and k != key]:
-            if other not in needed:
+            if other not in needed and other not in self._leased:
                 self.spoil(other)
 
     def close(self) -> None:
