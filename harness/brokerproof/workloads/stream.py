@@ -25,7 +25,7 @@ from brokerproof.effects.base import Guard, Measures, World, make
 from brokerproof.effects.store import Store
 from brokerproof.errors import DeadlineError, HarnessError
 from brokerproof.faults.base import ACTIVE
-from brokerproof.history import FAIL, INJECTOR, OK, F, Meta
+from brokerproof.history import INJECTOR, OK, F, Meta
 from brokerproof.loadprocess import LoadSpec
 from brokerproof.plan import Plan
 from brokerproof.recorder import TAPES
@@ -33,6 +33,7 @@ from brokerproof.tape import Segment, Tape
 from brokerproof.waiting import wait_until
 from brokerproof.workloads import truth
 from brokerproof.workloads.crew import STOP_S, Crew, Scribe, Worker, wait_idle
+from brokerproof.workloads.progress import Progress
 
 #: Load starts this long after its processes were told: time for the word to reach all of them.
 LEAD_S = 0.3
@@ -82,6 +83,9 @@ class LiveTrial:
             *(_Client(i, "producer", i) for i in range(len(w.senders))),
             *(_Client(len(w.senders) + i, "consumer", i) for i in range(len(w.receivers))),
         ]
+        self._progress = Progress(
+            folder, len(w.roles), lambda role: {c.slot for c in self._clients if c.role == role}
+        )  # fmt: skip
         self._readers: list[_Client] = []
         self._doomed: list[_Client] = []
         self.problems: list[str] = []
@@ -320,13 +324,14 @@ class LiveTrial:
             return (time.monotonic_ns() - self._zero_ns - max(since_ns, since)) / 1e9
 
         def settled() -> bool:
-            if self._come_to(F["effect"] if works else F["receive"]) >= expected:
+            if self._come_to("effect" if works else "receive") >= expected:
                 return True
             # A killed consumer's successor may still be on its way.
-            if for_s(self._last_ns("consumer")) < 0.2 + 20 * work_s or not self.connected("consumer"):
+            if for_s(self._progress.last_ns("consumer")) < 0.2 + 20 * work_s or not self.connected("consumer"):
                 return False
             return (
-                self._come_to(F["effect"], F["settle"]) >= expected or for_s(self._pending_ns(expected)) >= patience_s
+                self._come_to("effect", "settle") >= expected
+                or for_s(self._progress.pending_ns(expected)) >= patience_s
             )
 
         done = -1
@@ -335,7 +340,7 @@ class LiveTrial:
                 wait_until(settled, self.plan.workload.drain_s, "receivers to go quiet", interval_s=0.1)
                 return
             except DeadlineError as exc:
-                before, done = done, self._come_to(F["effect"], F["settle"])
+                before, done = done, self._come_to("effect", "settle")
                 if done == before:
                     self.problems.append(f"{exc}; {done} of {expected} messages were worked off")
                     return
@@ -427,60 +432,17 @@ class LiveTrial:
             prefix=self.plan.prefix, ledger=str(self.folder / "effects.txt"), stores=[store.to_json() for store in self._stores],
         )  # fmt: skip
 
-    def _segments(self, role: str) -> Iterator[Segment]:
-        slots = {c.slot for c in self._clients if c.role == role}
-        for path in (self.folder / TAPES).glob("*.seg"):
-            with contextlib.suppress(FileNotFoundError, HarnessError):
-                segment = Segment.open(path)
-                if segment.slot in slots:
-                    yield segment
-
-    def _last_ns(self, role: str) -> int:
-        """When the role's clients last wrote something, on the trial's clock."""
-        last = 0
-        for segment in self._segments(role):
-            if head := segment.head:
-                last = max(last, *(int(segment.columns[c][:head].max()) for c in ("start_ns", "end_ns")))
-        return last
-
-    def _pending_ns(self, expected: int) -> int:
-        """When consumers last had to do with a message that is not worked off; while some of ``expected`` messages have
-        not come at all, with any message."""
-        rows = []
-        for segment in self._segments("consumer"):
-            head = segment.head  # once: the consumer goes on writing
-            rows.append([segment.columns[c][:head] for c in ("f", "outcome", "msg", "start_ns", "end_ns")])
-        if not rows:
-            return 0
-        f, outcome, msg, start, end = (np.concatenate(column) for column in zip(*rows, strict=True))
-        done = msg[np.isin(f, (F["effect"], F["settle"])) & (outcome == OK)]
-        pending = ~np.isin(msg, done)
-        if len(np.unique(msg[f == F["receive"]])) < expected:
-            pending[:] = True
-        return int(max(start[pending].max(initial=0), end[pending].max(initial=0)))
-
     def _acknowledged(self) -> int:
         """At least how many messages the receivers are due to work off (a hint for ``quiet``, never a verdict)."""
-        messages: set[int] = set()
-        for segment in self._segments("producer"):
-            head = segment.head
-            mine = (segment.columns["f"][:head] == F["send"]) & (segment.columns["outcome"][:head] != FAIL)
-            messages.update(np.unique(segment.columns["msg"][:head][mine]).tolist())
-        return len(messages)
+        return len(self._progress.messages("producer", ("send",), sure=False))
 
-    def _come_to(self, *functions: int) -> int:
+    def _come_to(self, *functions: str) -> int:
         """How many messages the consumers have an ``ok`` row of one of these functions for."""
-        messages: set[int] = set()
-        for segment in self._segments("consumer"):
-            head = segment.head  # once: the consumer goes on writing
-            f, outcome, msg = (segment.columns[c][:head] for c in ("f", "outcome", "msg"))
-            chosen = np.isin(f, functions) & (outcome == OK)
-            messages.update(np.unique(msg[chosen]).tolist())
-        return len(messages)
+        return len(self._progress.messages("consumer", functions))
 
     def has_worked(self) -> bool:
         """Whether something was worked off; True where there is no work."""
-        return all(r.work_ms is None for r in self.plan.workload.receivers) or self._come_to(F["effect"]) > 0
+        return all(r.work_ms is None for r in self.plan.workload.receivers) or self._come_to("effect") > 0
 
     def at_work(self) -> bool:
         """Whether a consumer is in the middle of its work on a message that it received or settled a moment ago; True
@@ -491,7 +453,7 @@ class LiveTrial:
         work_ns = 1e6 * min(r.work_ms for r in receivers if r.work_ms is not None)
         acks = {r.settings.get("ack", "after") for r in receivers}
         now = time.monotonic_ns() - self._zero_ns
-        for segment in self._segments("consumer"):
+        for segment in self._progress.segments("consumer"):
             head = segment.head  # once: the consumer goes on writing
             columns = ("f", "outcome", "msg", "start_ns", "end_ns")
             f, outcome, msg, start, end = (segment.columns[c][:head] for c in columns)
