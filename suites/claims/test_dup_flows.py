@@ -181,7 +181,7 @@ def test_order_flow(cell: Cell) -> Experiment:
         work = Receiver(
             settings=c.ack_after, work_ms=10.0, prefetch=4, effect=_effect("cached_result", results=results)
         )
-        user = Sender(settings=c.confirmed, rate_per_s=10.0, count=40 if again else 0)
+        user = Sender(settings=c.confirmed, rate_per_s=10.0, count=40 if again else None)
         if not again:
             load_s = each_s * (len(steps) + 1)
             return Workload(destinations=(c.destination,), senders=(user,), receivers=(work,), load_s=load_s)

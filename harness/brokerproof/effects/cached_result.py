@@ -45,7 +45,8 @@ class CachedResult:
 
     def apply(self, message: Message, world: World, step: Step = no_step) -> str:
         answers = [self.answer(message, part, world.sql, step) for part in PARTS]
-        return DONE if any(fresh for _, fresh in answers) else SEEN
+        # The flow is whose who ends it: two that were asked at once may each have done some of its parts.
+        return DONE if answers[-1][1] else SEEN
 
     def answer(self, message: Message, part: str, sql: Sql, step: Step = no_step) -> tuple[str, bool]:
         """(the part's result, whether it was worked out now)."""
