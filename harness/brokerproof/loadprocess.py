@@ -32,10 +32,12 @@ from typing import Any, Literal
 from brokerproof.brokers.base import ClientModule, Pace, ReadJob, ReceiveJob, SendJob, client
 from brokerproof.effects.base import DONE, Message, World, make
 from brokerproof.effects.store import Store
+from brokerproof.errors import PlanError
 from brokerproof.history import FAIL, OK
 from brokerproof.message import Bodies
 from brokerproof.plan import Receiver, Sender
 from brokerproof.tape import Tape
+from brokerproof.waiting import wait_until
 
 #: Message numbers that each sender process of a trial has for itself: they are unique in a trial, and a sender that takes
 #: over from a killed one sends other messages. More than one client sends in an hour.
@@ -45,6 +47,8 @@ STEPS: Mapping[str, str] = {"receive": "receive", "effect": "effect", "ack": "se
 #: What a step of the effect itself, one of its guard's, is called: this, then the guard's name for it.
 WITHIN = "effect:"
 Work = Callable[[int, int, int], None]
+#: How long a consumer asks for a database that does not answer.
+DATABASE_S = 30.0
 #: How long a load process may go on after its harness is gone.
 ORPHAN_S = 10.0
 
@@ -185,7 +189,7 @@ def _effects(spec: LoadSpec, receiver: Receiver, tape: Tape) -> Iterator[Effect 
     elif receiver.effect:
         guard = make(receiver.effect["guard"], receiver.effect.get("options"))
         world = World(Store(**store) for store in spec.stores)
-        world.connect(guard.needs)  # before the first message comes, or that one would have to wait for it
+        _connect(world, guard.needs)  # before the first message comes, or that one would have to wait for it
         try:
             yield lambda msg, _: (OK if guard.apply(Message(msg), world, tape.passed) == DONE else FAIL, -1)
         finally:
@@ -196,6 +200,26 @@ def _effects(spec: LoadSpec, receiver: Receiver, tape: Tape) -> Iterator[Effect 
             yield lambda msg, key: (OK, ledger.append(msg, key, process))
         finally:
             ledger.close()
+
+
+def _connect(world: World, needs: Sequence[str]) -> None:
+    """A consumer that takes over from a killed one may come while the database is still being started; as anybody's would,
+    it asks again. Raises DeadlineError."""
+
+    def connects() -> bool:
+        try:
+            world.connect(needs)
+        except PlanError:
+            raise
+        except Exception as exc:  # of whichever driver
+            raise _NotYet(f"{type(exc).__name__}: {exc}") from exc
+        return True
+
+    wait_until(connects, DATABASE_S, "the databases of the effects to answer", interval_s=0.2, retry_on=(_NotYet,))
+
+
+class _NotYet(Exception):
+    """A database did not answer."""
 
 
 def _work(tape: Tape, effect: Effect, receiver: Receiver, still_alive: Callable[[], None]) -> Work:
