@@ -38,7 +38,7 @@ class ReferenceGround:
     product, version = "reference", "1"
 
     def __init__(self, mutant: str = "") -> None:
-        self._mutant = mutant
+        self.mutant = mutant
         self._numbers = itertools.count(1)
 
     @contextlib.contextmanager
@@ -50,7 +50,7 @@ class ReferenceGround:
         settings = case.settings_of(variant)
         timeout_ms = settings.get("consumer_timeout")
         broker = model.Broker(
-            lambda: time.monotonic() / scale, mutants=frozenset({self._mutant} - {""}),
+            lambda: time.monotonic() / scale, mutants=frozenset({self.mutant} - {""}),
             consumer_timeout_s=None if timeout_ms is None else timeout_ms / 1000,
             channel_consumers_max=settings.get("consumer_max_per_channel", 0),
         )  # fmt: skip

@@ -104,7 +104,7 @@ class KafkaReference:
     def __init__(self, mutant: str = "") -> None:
         if mutant and mutant not in MUTANTS:
             raise unknown("mutant", mutant, MUTANTS)
-        self._mutant = mutant
+        self.mutant = mutant
 
     @contextlib.contextmanager
     def scene(
@@ -118,7 +118,7 @@ class KafkaReference:
         nodes = 3 if case.topology == "cluster" else 1
         with contextlib.closing(
             Peer(
-                nodes=nodes, settings=case.settings_of(variant), scale=scale, mutant=self._mutant,
+                nodes=nodes, settings=case.settings_of(variant), scale=scale, mutant=self.mutant,
                 slices=condition == "slicer",
             )
         ) as peer:  # fmt: skip
