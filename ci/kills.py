@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from brokerproof.conformance import protocols
-from brokerproof.conformance.case import Case, cases_of
+from brokerproof.conformance.case import CUT, cases_of
 from brokerproof.conformance.running import Job, jobs_of
 from brokerproof.conformance.scene import Outcome, play
 
@@ -50,7 +50,7 @@ def write(protocol: str, pattern: str, *, every: bool, threads: int) -> list[str
     jobs = {j.slug: j for j in jobs_of(cases_of(ROOT / "suites" / "conformance" / protocol))}
     todo = [job for id, job in jobs.items() if re.fullmatch(pattern, id)]
     with ThreadPoolExecutor(threads) as pool:
-        found = dict(pool.map(lambda job: (job.slug, killers(protocol, job, known.get(job.slug, ()), every)), todo))
+        found = dict(pool.map(lambda job: (job.slug, killers(protocol, job, likely(known, job), every)), todo))
     kills = {id: found.get(id, known.get(id, [])) for id in jobs}
     FOLDER.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(kills, indent=1) + "\n")
@@ -66,7 +66,7 @@ def killers(protocol: str, job: Job, known: Sequence[str], every: bool) -> list[
         print(f"{job.slug}: {sound.verdict} on the sound peer: {sound.observed}", file=sys.stderr)
         return []
     kills = []
-    for mutant in ordered(protocols.mutants(protocol), job.case, known):
+    for mutant in ordered(protocols.mutants(protocol), job, known):
         # Twice: on a busy machine a sound peer can be too late as well.
         if all(killed(sound, once(protocol, job, mutant)) for _ in range(2)):
             kills.append(mutant)
@@ -96,8 +96,15 @@ def killed(sound: Outcome, mutated: Outcome) -> bool:
     return mutated.verdict in BAD
 
 
-def ordered(mutants: Mapping[str, str], case: Case, known: Sequence[str]) -> list[str]:
+def likely(known: Mapping[str, Sequence[str]], job: Job) -> Sequence[str]:
+    """What it was seen to see, or the same case without its condition."""
+    plain = f"{job.case.id}-{job.variant}" if job.variant else job.case.id
+    return known.get(job.slug) or ([] if job.condition == CUT else known.get(plain, []))
+
+
+def ordered(mutants: Mapping[str, str], job: Job, known: Sequence[str]) -> list[str]:
     """Those most likely to be seen first: known ones, then those whose words are the case's."""
+    case = job.case
     words = _words(f"{case.slug} {case.requirement}")
 
     def unlikely(mutant: str) -> tuple[bool, int]:
@@ -105,6 +112,7 @@ def ordered(mutants: Mapping[str, str], case: Case, known: Sequence[str]) -> lis
 
     general = [m for m in ("other-records",) if m in mutants and not case.accepts]
     general += [m for m in ("accepts", "wrong-code") if m in mutants and case.negative]
+    general += [m for m in mutants if "half" in m and job.condition == CUT]
     first = [m for m in known if m in mutants] + general
     return list(dict.fromkeys([*first, *sorted(mutants, key=unlikely)]))
 

@@ -15,6 +15,7 @@ import pytest
 
 from brokerproof.conformance.case import (
     AS_REQUIRED,
+    CUT_SHORT,
     Case,
     Line,
     Seen,
@@ -72,6 +73,13 @@ CLOSED = Seen(ending="closed", scope="connection", code=501)
         (Table("x", (Line("PASS", behaviour=("gone after*",)),)), Seen(behaviour="gone after 4 s"), "PASS"),
         (Table("x", (Line("PASS", codes=()),)), Seen(code=3), "FAIL"),
         (Table("x", (Line("PASS", codes=()),)), Seen(), "PASS"),
+        (CUT_SHORT, Seen(ending="eof", scope="connection"), "PASS"),
+        (CUT_SHORT, Seen("silent", ending="reset"), "PASS"),
+        (CUT_SHORT, CLOSED, "PASS"),
+        (CUT_SHORT, Seen(ending="open"), "FAIL"),
+        (CUT_SHORT, Seen("queue.declare-ok", ending="open"), "FAIL"),
+        (CUT_SHORT, Seen("answered", code=0), "FAIL"),
+        (CUT_SHORT, Seen("octets came", ending="eof"), "FAIL"),
     ],
 )
 def test_a_table_judges(table: Table, seen: Seen, verdict: str) -> None:
@@ -673,6 +681,38 @@ def test_a_condition_is_a_suffix_of_the_id(tmp_path: Path, ground: _Ground) -> N
 def test_a_condition_that_does_not_exist_is_refused() -> None:
     with pytest.raises(HarnessError, match="no condition"):
         jobs_of([_case(lambda s: None, conditions=("fog",))])
+
+
+def test_through_a_condition_a_step_has_the_table_that_is_named_for_it() -> None:
+    one = _case(
+        lambda s: s.require("late" if s.condition else "", True, ""), conditions={"slicer": {"late": must("slowly")}}
+    )  # fmt: skip
+    assert play(_Ground(), one).verdict == "PASS"
+    # It has the other tables too, and this script does not reach that one.
+    assert play(_Ground(), one, condition="slicer").observed == "step '' was not reached"
+    assert one.to_json("slicer")["accepts"]["late"]["says"] == "slowly"
+
+
+def test_where_frames_are_cut_short_a_script_is_played_once_for_each_place() -> None:
+    came: list[bytes] = []
+
+    def script(s: Scene) -> None:
+        came.append(s.cut_short(b"frame"))
+        s.saw("", Seen(ending="eof"))
+        s.require("stored", True, "")
+
+    one = _case(script, accepts={"": conn(501), "stored": must()}, conditions=("cut",))
+    outcome = play(_Ground(), one, condition="cut")
+    assert came == [b"fr", b"fram", b"f"]
+    assert outcome.verdict == "PASS"
+    # Nothing forbidden was sent whole, yet everything else is looked at.
+    assert [j.step for j in outcome.steps if j.step == AFTERWARDS] == [AFTERWARDS]
+
+
+def test_where_frames_are_cut_short_an_answer_is_a_failure_whatever_the_case_wants() -> None:
+    one = _case(lambda s: s.saw("", Seen("answered", code=0)), accepts={"": error(0)}, conditions=("cut",))
+    assert play(_Ground(), one).verdict == "PASS"
+    assert play(_Ground(), one, condition="cut").verdict == "FAIL"
 
 
 def test_an_end_before_its_time_leaves_no_case_without_a_word(tmp_path: Path, ground: _Ground) -> None:

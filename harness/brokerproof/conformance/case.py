@@ -41,6 +41,8 @@ Scope = Literal["connection", "channel", ""]
 
 #: The protocols' own words for "not supported": UNIMPL wherever they come and no line of the table names them.
 NOT_SUPPORTED: Mapping[str, int] = {"amqp091": 540, "kafka": 35, "rocketmq": 3}
+#: The condition in which the frame that a step is about comes only in part, and its connection ends.
+CUT = "cut"
 #: What a step shows that did what it must.
 AS_REQUIRED = "as required"
 
@@ -195,6 +197,16 @@ def should(says: str = AS_REQUIRED) -> Table:
     return Table(says, (Line("PASS", behaviour=(AS_REQUIRED,)), Line("NONSTRICT")))
 
 
+#: Through ``CUT``, whatever the frame would have been whole. What came before it, or its beginning alone, may be refused.
+CUT_SHORT = Table(
+    "the connection is over, and nothing was answered: half a frame is not acted on",
+    (
+        Line("PASS", behaviour=("", "silent", "no answer", "closed", "reset"), endings=("eof", "reset")),
+        Line("PASS", behaviour=("",), endings=("closed",)),
+    ),
+)
+
+
 def among(says: str, **behaviours: Verdict) -> Table:
     """Behaviours by name (``_`` stands for a space), each with its verdict; others are FAIL."""
     return Table(
@@ -212,7 +224,8 @@ class Case:
     id: for ever; ``A2.03a``.  slug: ``<protocol>/<name>``.  accepts: step -> its table, ``""`` where there is one step only.
     records: names of what is recorded beside, or instead: a case without a table is recorded only, and comes out as INFO.
     variants: variant -> where it applies (``""`` everywhere, else as ``needs``).
-    conditions: client links it is repeated through, see ``protocols.CONDITIONS``; a heartbeat's black hole is one.
+    conditions: client links it is repeated through (``protocols.CONDITIONS``), each with the tables that then stand in the place of
+    ``accepts``, step by step. Where frames are cut short, ``CUT_SHORT`` is that of every step that says what answered.
     needs: ``rabbitmq>=3.10``: where the feature is; outside SKIP.  why_not: why, for the reader.
     negative: something forbidden is sent: afterwards everything else must be as it was.
     timing: a FAIL is tried again, three times in all.
@@ -229,7 +242,7 @@ class Case:
     records: Sequence[str]
     tags: frozenset[Tag]
     variants: Mapping[str, str]
-    conditions: Sequence[str]
+    conditions: Mapping[str, Mapping[str, Table]]
     needs: str
     negative: bool
     timing: bool
@@ -256,6 +269,14 @@ class Case:
         """Whether others would feel it."""
         return "destructive" in self.tags
 
+    def tables(self, condition: str) -> Mapping[str, Table]:
+        """Step -> its table, through this condition ("" none)."""
+        return {**self.accepts, **self.conditions.get(condition, {})}
+
+    def watched(self, condition: str) -> bool:
+        """Whether everything else must be found as it was before."""
+        return self.negative or condition == CUT
+
     def settings_of(self, variant: str) -> dict[str, Any]:
         return {**self.settings, **self.variant_settings.get(variant, {})}
 
@@ -266,18 +287,18 @@ class Case:
                 return f"needs {needs}"
         return ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, condition: str = "") -> dict[str, Any]:
         return {
             "case": self.id, "slug": self.slug, "requirement": self.requirement, "reference": self.reference,
             "level": self.level, "tags": sorted(self.tags), "section": self.section, "revision": self.revision,
-            "accepts": {step: table.to_json() for step, table in self.accepts.items()}, "records": list(self.records),
+            "accepts": {step: table.to_json() for step, table in self.tables(condition).items()}, "records": list(self.records),
         }  # fmt: skip
 
 
 def case(
     id: str, slug: str, *, requirement: str, reference: str, level: Level, accepts: Mapping[str, Table] | None = None,
     records: Sequence[str] = (), tags: Collection[Tag] = (), variants: Sequence[str] | Mapping[str, str] = ("",),
-    conditions: Sequence[str] = (), needs: str = "", negative: bool = False, timing: bool = False, window_s: float = 5.0,
+    conditions: Sequence[str] | Mapping[str, Mapping[str, Table]] = (), needs: str = "", negative: bool = False, timing: bool = False, window_s: float = 5.0,
     limit_s: float = 60.0, topology: str = "single", settings: Mapping[str, Any] | None = None,
     variant_settings: Mapping[str, Mapping[str, Any]] | None = None, revision: int = 1,
 ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:  # fmt: skip
@@ -294,7 +315,7 @@ def case(
             id=id, slug=slug, requirement=requirement, reference=reference, level=level, accepts=dict(accepts or {}),
             records=tuple(records), tags=frozenset(tags),
             variants=dict(variants) if isinstance(variants, Mapping) else dict.fromkeys(variants, ""),
-            conditions=tuple(conditions), needs=needs, negative=negative, timing=timing, window_s=window_s,
+            conditions=dict(conditions) if isinstance(conditions, Mapping) else {c: {} for c in conditions}, needs=needs, negative=negative, timing=timing, window_s=window_s,
             limit_s=limit_s, topology=topology, settings=dict(settings or {}),
             variant_settings=dict(variant_settings or {}), revision=revision, script=script,
             file=Path(script.__code__.co_filename).name,

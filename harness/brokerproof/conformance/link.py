@@ -8,7 +8,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from brokerproof.conformance.wirelog import WireLog
@@ -17,6 +17,9 @@ from brokerproof.errors import EnvironmentProblem
 #: Enough for the largest frame that a case sends or awaits, many times over; a flood ends the link, not the memory.
 RECEIVED_MAX = 256 * 2**20
 _CONNECT_S = 10.0
+#: What makes a proxied link pass on one octet at a time: attributes of Toxiproxy's slicer. The delay is in microseconds; without one
+#: the kernel puts some of the segments together again. Source: https://github.com/Shopify/toxiproxy#slicer
+SLICER: Mapping[str, int] = {"average_size": 1, "size_variation": 0, "delay": 100}
 
 
 class OutOfTime(Exception):
@@ -102,6 +105,11 @@ class Link:
         self._log.add("-", "tcp", conn=self.name, note="FIN sent")
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
+
+    def cut(self, octets: bytes, *, decoded: str) -> None:
+        """Sends what is left of a frame, and the end of the connection behind it; the peer can still send."""
+        self.send(octets, decoded=f"the first {len(octets)} octets of: {decoded}")
+        self.half_close()
 
     def abort(self) -> None:
         """RST from us."""

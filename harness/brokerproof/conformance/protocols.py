@@ -19,7 +19,7 @@ PROTOCOLS: Mapping[str, str] = {"rabbitmq": "amqp091", "kafka": "kafka", "rocket
 #: What a case can be repeated through. A condition is a suffix of its id: ``A2.13@slicer``.
 CONDITIONS: Mapping[str, str] = {
     "slicer": "every octet in a TCP segment of its own",
-    "cut": "the connection is cut in the middle of a frame",
+    "cut": "the frame that each step is about comes in part, and its connection ends",
     "black-hole": "every packet of the connection is dropped, both ways, and nobody is told",
 }
 

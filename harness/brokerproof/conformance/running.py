@@ -23,7 +23,7 @@ from brokerproof.conformance.case import Case, worst
 from brokerproof.conformance.ledger import Says, admitted, drifts, ledger
 from brokerproof.conformance.manifest import gate, manifest
 from brokerproof.conformance.protocols import CONDITIONS, on_cluster
-from brokerproof.conformance.scene import AFTERWARDS, Ground, Outcome, play
+from brokerproof.conformance.scene import AFTERWARDS, Ground, Judged, Outcome, play
 from brokerproof.errors import HarnessError
 from brokerproof.results import RunFolder, write_json
 from brokerproof.runtime.pool import ClusterKey, Pool
@@ -227,8 +227,8 @@ class Conductor:
             "attempts": outcome.attempts,
         }  # fmt: skip
         whole = {
-            "schema": 1, **job.case.to_json(), **entry,
-            "steps": [{**dataclasses.asdict(j), "accepts": job.case.accepts[j.step].says if j.step in job.case.accepts else ""} for j in outcome.steps],
+            "schema": 1, **job.case.to_json(job.condition), **entry,
+            "steps": [_step(j) for j in outcome.steps],
             "recorded": outcome.recorded, "began": outcome.log.began, "wire": outcome.log.entries(), "logs": dict(logs),
             "settings": job.case.settings_of(job.variant), "topology": job.case.topology,
             "command": f"brokerproof conformance --broker {product}={version} --case {job.id}"
@@ -242,6 +242,12 @@ class Conductor:
 
     def _left(self, jobs: Sequence[Job]) -> list[Job]:
         return [job for job in jobs if not self._results[job].done()]
+
+
+def _step(judged: Judged) -> dict[str, Any]:
+    """As the case's file has it."""
+    as_it_is = dataclasses.asdict(judged)
+    return {**as_it_is, "accepts": as_it_is.pop("says")}
 
 
 def admit(outcome: Outcome, says: Sequence[Says]) -> None:

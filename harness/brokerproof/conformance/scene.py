@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from brokerproof.conformance.case import AS_REQUIRED, Case, Seen, Verdict, worst
+from brokerproof.conformance.case import AS_REQUIRED, CUT, CUT_SHORT, Case, Seen, Table, Verdict, worst
 from brokerproof.conformance.link import OutOfTime
 from brokerproof.conformance.wirelog import WireLog
 from brokerproof.errors import HarnessError
 
 _T = TypeVar("_T")
+#: What some thousand segments of an octet each take: a proxy on a busy machine needs a millisecond or so for one.
+_SLICER_S = 10.0
+#: Where a frame of so many octets is cut: in its middle, before its last octet, behind its first.
+_CUTS: Sequence[Callable[[int], int]] = (lambda n: n // 2, lambda n: n - 1, lambda n: 1)
 #: The step that says how everything else fared after something forbidden was sent; no table needs to name it.
 AFTERWARDS = "afterwards"
 
@@ -32,13 +36,14 @@ class Inconclusive(Exception):
 
 @dataclass(slots=True)
 class Judged:
-    """One step: what was seen, the verdict of its table, and why where it is no PASS."""
+    """One step: what was seen, the verdict of its table, why where it is no PASS, and what the table says."""
 
     step: str
     seen: Seen
     verdict: Verdict
     why: str
     t: float
+    says: str = ""
 
 
 @dataclass(slots=True)
@@ -67,31 +72,31 @@ class Scene:
         self.case, self.variant, self.condition = case, variant, condition
         self.product, self.version, self.name = product, version, name
         self.log, self.scale, self.stop = log, scale, stop
-        self.deadline = time.monotonic() + case.limit_s * max(scale, 0.25)
+        more_s = _SLICER_S if condition == "slicer" else 0.0
+        #: How long a reaction is waited for, in seconds of the broker's.
+        self.window_s = case.window_s + more_s
+        self.deadline = time.monotonic() + (case.limit_s + 6 * more_s) * max(scale, 0.25)
         self.steps: list[Judged] = []
         self.recorded: dict[str, Any] = {}
+        #: Step -> its table.
+        self.tables = case.tables(condition)
+        self._cut_at = 0
         self._cleaning = contextlib.ExitStack()
 
     # -- what the script says ------------------------------------------------------------------------------------------
 
     def saw(self, step: str, seen: Seen) -> Verdict:
         """A step's observation, judged by its table. Raises HarnessError for a step that the case does not declare."""
-        table = self.case.accepts.get(step)
-        if table is None:
-            raise HarnessError(
-                f"case {self.case.id} has no table for a step {step!r}; it has {sorted(self.case.accepts)}"
-            )
-        verdict, why = table.judge(seen, self.case.protocol)
-        self._judged(step, seen, verdict, why)
-        return verdict
+        table = self._table(step)
+        return self._judge(step, seen, CUT_SHORT if self.condition == CUT else table)
 
     def require(self, step: str, good: bool, otherwise: str, detail: str = "") -> bool:
         """A step that is done as required or not; otherwise: what was seen instead, in a few words."""
-        self.saw(step, Seen(behaviour=AS_REQUIRED if good else otherwise, detail=detail))
+        self._judge(step, Seen(behaviour=AS_REQUIRED if good else otherwise, detail=detail), self._table(step))
         return good
 
     def afterwards(self, wrong: str) -> None:
-        """After a negative case: everything else is as before, or (wrong) what is not."""
+        """Everything else is as before, or (wrong) what is not."""
         seen = Seen(behaviour=wrong or AS_REQUIRED)
         self._judged(AFTERWARDS, seen, "FAIL" if wrong else "PASS", wrong)
 
@@ -115,11 +120,23 @@ class Scene:
 
     def window(self, seconds: float | None = None) -> float:
         """The end, on the monotonic clock, of a time to wait for a reaction: the case's window if none is given."""
-        return time.monotonic() + self.seconds(self.case.window_s if seconds is None else seconds)
+        return time.monotonic() + self.seconds(self.window_s if seconds is None else seconds)
 
     def measured(self, ours_s: float) -> float:
         """Seconds of ours, in seconds of the broker's."""
         return ours_s / self.scale
+
+    # -- conditions ----------------------------------------------------------------------------------------------------
+
+    def passes(self) -> Iterator[None]:
+        """How often the script is played: once; where frames are cut short, once for each place to cut."""
+        for at in range(len(_CUTS) if self.condition == CUT else 1):
+            self._cut_at = at
+            yield
+
+    def cut_short(self, octets: bytes) -> bytes:
+        """How much of a frame comes through where frames are cut short: at least an octet, and never all."""
+        return octets[: max(_CUTS[self._cut_at](len(octets)), 1)]
 
     # -- what is put back ----------------------------------------------------------------------------------------------
 
@@ -137,7 +154,7 @@ class Scene:
     def verdict(self) -> tuple[Verdict, str]:
         """The case's verdict, and what was observed: the worst step's, or what was recorded."""
         verdicts = {j.verdict for j in self.steps}
-        missing = [s for s in self.case.accepts if s not in {j.step for j in self.steps}]
+        missing = [s for s in self.tables if s not in {j.step for j in self.steps}]
         if missing and "FAIL" not in verdicts:
             return "INCONCLUSIVE", f"step {', '.join(repr(s) for s in missing)} was not reached"
         found = worst(verdicts)
@@ -150,9 +167,20 @@ class Scene:
         shown = [f"{j.step + ': ' if j.step else ''}{j.why or j.seen}" for j in of_it]
         return found, "; ".join(dict.fromkeys(shown))
 
-    def _judged(self, step: str, seen: Seen, verdict: Verdict, why: str) -> None:
+    def _table(self, step: str) -> Table:
+        table = self.tables.get(step)
+        if table is None:
+            raise HarnessError(f"case {self.case.id} has no table for a step {step!r}; it has {sorted(self.tables)}")
+        return table
+
+    def _judge(self, step: str, seen: Seen, table: Table) -> Verdict:
+        verdict, why = table.judge(seen, self.case.protocol)
+        self._judged(step, seen, verdict, why, table.says)
+        return verdict
+
+    def _judged(self, step: str, seen: Seen, verdict: Verdict, why: str, says: str = "") -> None:
         t = self.log.elapsed()
-        self.steps.append(Judged(step, seen, verdict, why, t))
+        self.steps.append(Judged(step, seen, verdict, why, t, says))
         self.log.note(f"{step or 'seen'}: {seen} -> {verdict}")
 
 
@@ -168,8 +196,8 @@ class Ground(Protocol):
         """A scene with fresh names on this ground; what it made is removed when the block ends."""
 
     def after(self, scene: Scene) -> str:
-        """After a negative case: what is not as before: a sibling channel, a second connection, the health probe, the
-        entities; empty when all is."""
+        """After a negative case, and after frames cut short: what is not as before: a sibling channel, a second connection, the
+        health probe, the entities, a connection that is still held; empty when all is."""
 
     def close(self) -> None:
         """Safe to call twice."""
@@ -184,8 +212,9 @@ def play(ground: Ground, case: Case, *, variant: str = "", condition: str = "", 
         with ground.scene(case, variant=variant, condition=condition, log=log, stop=stop) as scene:
             outcome.steps, outcome.recorded = scene.steps, scene.recorded
             try:
-                case.script(scene)
-                if case.negative:
+                for _ in scene.passes():
+                    case.script(scene)
+                if case.watched(condition):
                     scene.afterwards(ground.after(scene))
                 outcome.verdict, outcome.observed = scene.verdict()
             except Skip as exc:

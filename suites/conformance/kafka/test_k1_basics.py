@@ -58,6 +58,7 @@ def test_api_versions_before_auth(scene: KafkaScene) -> None:
         ),
         "then": must("a request in that range works"),
     },
+    conditions=("slicer",),
 )  # fmt: skip
 def test_api_versions_too_new(scene: KafkaScene) -> None:
     connection = scene.connect()
@@ -81,6 +82,7 @@ def test_api_versions_too_new(scene: KafkaScene) -> None:
     requirement="The header of an ApiVersions response of version 3 and newer has no tagged fields: header 0 and the body are "
     "exactly the frame.",
     reference="KIP-511; ApiVersionsResponse schema", level="MUST", accepts={"": must("header 0 and body are the frame")},
+    conditions=("slicer",),
 )  # fmt: skip
 def test_api_versions_header_v0(scene: KafkaScene) -> None:
     wrong = []
@@ -103,6 +105,7 @@ _NAMES = {
     "taken.",
     reference="KIP-511", level="MUST", negative=True,
     accepts={**dict.fromkeys(_NAMES, error(42)), "legal": error(0)},
+    conditions=("slicer", "cut"),
 )  # fmt: skip
 def test_client_software_name(scene: KafkaScene) -> None:
     for step, (name, version) in {**_NAMES, "legal": ("Ab-c.1", "1.0-x.Y2")}.items():
@@ -121,7 +124,7 @@ def test_unsupported_api(scene: KafkaScene) -> None:
         connection = scene.connect()
         connection.by_hand(key, version, b"\0" * 8, flexible=True)
         began = time.monotonic()
-        payload = connection.payload(scene.seconds(scene.case.window_s))
+        payload = connection.payload(scene.seconds(scene.window_s))
         answered = "" if payload is None else f"answered {payload.hex()[:64]}"
         how = answered or {"eof": "closed", "reset": "reset"}.get(connection.ended, "no answer, left open")
         scene.record(name, {"reaction": how, "seconds": round(scene.measured(time.monotonic() - began), 1)})
@@ -226,6 +229,7 @@ _UNKNOWN = {9999: b"unknown tag 9999"}
     requirement="A tagged field that the schema does not know, in the request's header and body, changes nothing.",
     reference="KIP-482", level="MUST",
     accepts={step: must("the same answer as without") for step in ("metadata", "produce", "fetch")},
+    conditions=("slicer",),
 )  # fmt: skip
 def test_unknown_tagged_fields(scene: KafkaScene) -> None:
     topic = scene.topic()
@@ -260,6 +264,7 @@ def test_unknown_tagged_fields(scene: KafkaScene) -> None:
     "reply; everything else lives.",
     reference="protocol guide; socket.request.max.bytes", level="MUST", negative=True,
     accepts=dict.fromkeys(("limit + 1", "negative", "cut short"), _CLOSED),
+    conditions=("slicer", "cut"),
 )  # fmt: skip
 def test_bad_length(scene: KafkaScene) -> None:
     limit = int(scene.config("socket.request.max.bytes"))
@@ -271,7 +276,7 @@ def test_bad_length(scene: KafkaScene) -> None:
     }.items():
         connection = scene.connect()
         connection.octets(data, step)
-        scene.saw(step, connection.quiet(scene.seconds(scene.case.window_s)))
+        scene.saw(step, connection.quiet(scene.seconds(scene.window_s)))
 
 
 @case(
@@ -315,11 +320,11 @@ def test_sasl_refusals(scene: KafkaScene) -> None:
     scene.saw("handshake", answer.seen())
     told = (answer.fields or {}).get("mechanisms")
     scene.require("mechanisms", told == list(scene.stage.mechanisms), f"{told}")
-    after = connection.quiet(scene.seconds(scene.case.window_s))
+    after = connection.quiet(scene.seconds(scene.window_s))
     scene.require("then", after.ending in _ENDED, f"{after}")
     early = scene.connect(address=scene.stage.sasl)
     early.send("metadata", answered=False, topics=None)
-    scene.saw("metadata", early.quiet(scene.seconds(scene.case.window_s)))
+    scene.saw("metadata", early.quiet(scene.seconds(scene.window_s)))
 
 
 @case(

@@ -36,6 +36,8 @@ from brokerproof.where import Where
 _PROBE_TOPIC = "brokerproof-probe"
 #: Group of the link to the controller inside the name server.
 CONTROLLER = "controller"
+#: Links to the remoting ports of brokers and name servers, for protocol cases in TCP segments of one octet.
+SLICED = "sliced"
 _START_S = 120.0
 _NOT_YET = (OSError, remoting.RemotingError, remoting.ProtocolError, GatewayError)
 
@@ -74,7 +76,7 @@ class RocketmqCluster:
             if link.node == GATEWAY:
                 continue
             link.opening = remoting.OPENING
-            if link.group not in ("admin", CONTROLLER):
+            if link.group not in ("admin", CONTROLLER, SLICED):
                 # Carries oneway sends, which gRPC has not: one client link with the gateway's, broken with it.
                 link.node = GATEWAY
         #: Brokers and name servers. Not the gateway, which counts as a client.
@@ -147,9 +149,9 @@ class RocketmqCluster:
         }
 
     def _address(self, group: str, node: str) -> tuple[str, int]:
-        return self._link(group, node).address
+        return self.link(group, node).address
 
-    def _link(self, group: str, node: str) -> ProxyLink:
+    def link(self, group: str, node: str) -> ProxyLink:
         return self._links[f"{group}-{node}"]
 
     def _reading(self) -> list[str]:
@@ -465,7 +467,7 @@ class RocketmqCluster:
                 )
 
     def _answers(self) -> bool:
-        return self._link("admin", GATEWAY).greet(1.0).answered
+        return self.link("admin", GATEWAY).greet(1.0).answered
 
     def renew_gateway(self) -> None:
         """Ends the gRPC proxy and starts it again, once all brokers are registered: it would end itself without them."""
@@ -504,6 +506,8 @@ class Rocketmq:
         links += [LinkSpec(group, b, configuration.BROKER_PORT) for group in ("producer", "sham") for b in to]
         links += [LinkSpec("admin", broker, configuration.BROKER_PORT) for broker in layout.brokers]
         links += [LinkSpec("admin", name, configuration.NAME_SERVER_PORT) for name in layout.name_servers]
+        links += [LinkSpec(SLICED, broker, configuration.BROKER_PORT) for broker in layout.brokers]
+        links += [LinkSpec(SLICED, name, configuration.NAME_SERVER_PORT) for name in layout.name_servers]
         if layout.controller:
             links.append(LinkSpec(CONTROLLER, NAME_SERVER, configuration.CONTROLLER_PORT))
         ground = Ground.open(

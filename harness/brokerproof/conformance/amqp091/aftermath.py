@@ -3,10 +3,13 @@
 a sibling channel works, unless the connection had to go
 a connection that was open before works
 a fresh connection works: it publishes and gets
+a connection whose last frame was cut short is given up: its exclusive queue is gone
 queues and exchanges are those that the script made, and none that it made is gone
 """
 
 from __future__ import annotations
+
+import time
 
 from brokerproof.conformance.amqp091.scene import AmqpScene, Channel, Connection, Place
 from brokerproof.conformance.link import Link, OutOfTime
@@ -14,6 +17,8 @@ from brokerproof.conformance.scene import Inconclusive
 from brokerproof.errors import EnvironmentProblem
 
 _SENTRY, _SENTRY_QUEUE = "sentry", "sentry"
+#: A busy machine gives a peer in the same process no processor for a while.
+_GIVEN_UP_S = 1.0
 
 
 def sentry(scene: AmqpScene) -> None:
@@ -24,7 +29,7 @@ def sentry(scene: AmqpScene) -> None:
 def aftermath(scene: AmqpScene, probe: Place) -> str:
     """What is not as before, in a sentence; empty: all is. probe: a way that the case does not use."""
     try:
-        return _siblings(scene) or _sentry(scene) or _fresh(scene, probe) or _entities(scene)
+        return _siblings(scene) or _sentry(scene) or _fresh(scene, probe) or _held(scene) or _entities(scene)
     except (OutOfTime, EnvironmentProblem) as exc:
         return f"afterwards: {exc}"
 
@@ -52,6 +57,16 @@ def _sentry(scene: AmqpScene) -> str:
             except Inconclusive as exc:
                 return f"a second connection does not work any more: {exc}"
     return ""
+
+
+def _held(scene: AmqpScene) -> str:
+    """Within the window of a reaction: a broker hears of a link's end when it reads, and cleans up after that."""
+    left = {c.trace: c.link.name for c in scene.connections if c.trace and c.link.ended and c.link.name != _SENTRY}
+    until = max(scene.window(), time.monotonic() + _GIVEN_UP_S)
+    while left and time.monotonic() < until:
+        there = scene.admin.entities(scene.vhost).queues
+        left = {queue: name for queue, name in left.items() if queue in there}
+    return f"still held after their end: connections {', '.join(left.values())}" if left else ""
 
 
 def _fresh(scene: AmqpScene, probe: Place) -> str:

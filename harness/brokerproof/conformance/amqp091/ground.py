@@ -1,7 +1,8 @@
 """Where AMQP cases are run on a real RabbitMQ cluster: a vhost and a user for each case, connections through its proxy.
 
-Ordinary cases go by the ``consumer`` links. A condition, or a black hole that a script asks for, has the ``producer`` link for
-itself, one case at a time. What looks after a negative case goes by ``admin``.
+Ordinary cases go by the ``consumer`` links, those in one-octet segments by a ``sham`` link that is made so by the first of them. A
+black hole, and a case that sends so much that its segments must follow each other at once, has the ``producer`` link for itself, one
+case at a time. What looks after a negative case goes by ``admin``.
 """
 
 from __future__ import annotations
@@ -20,14 +21,12 @@ from brokerproof.conformance.amqp091.aftermath import aftermath, sentry
 from brokerproof.conformance.amqp091.rabbit import RabbitAdministration
 from brokerproof.conformance.amqp091.scene import AmqpScene, OwnLink, Place
 from brokerproof.conformance.case import Case
+from brokerproof.conformance.link import SLICER
 from brokerproof.conformance.scene import Scene
 from brokerproof.conformance.wirelog import WireLog
-from brokerproof.errors import HarnessError
 
-#: Toxiproxy's slicer with one octet at a time. Source: https://github.com/Shopify/toxiproxy#slicer
-_SLICER: Mapping[str, int] = {"average_size": 1, "size_variation": 0, "delay": 0}
-#: The connection is closed in the middle of what comes after so many octets, upstream: behind the handshake of every case.
-_CUT_AFTER = 2_500
+#: Cases that send megabytes: with a delay they would take a quarter of an hour.
+_WITHOUT_DELAY = ("A2.13",)
 _LOG_S = 20.0
 
 
@@ -44,6 +43,8 @@ class RabbitGround:
         self.product, self.version = cluster.product, cluster.version
         self.admin = RabbitAdministration(cluster)
         self._own = threading.Lock()
+        self._slicing = threading.Lock()
+        self._sliced = False
         self._numbers = itertools.count(1)
         self._prefix = f"bp-{time.time_ns() // 1_000_000 % 10**9}"
 
@@ -59,10 +60,10 @@ class RabbitGround:
                 own = _Own(self, name, held)
                 scene = AmqpScene(
                     case, variant=variant, condition=condition, product=self.product, version=self.version, name=name,
-                    log=log, place=own.troubled(condition) if condition else place, admin=self.admin, stop=stop,
+                    log=log, place=self._sliced_place(name, case, own) if condition == "slicer" else place, admin=self.admin, stop=stop,
                     own=own.leased,
                 )  # fmt: skip
-                if case.negative:
+                if case.watched(condition):
                     sentry(scene)
                 yield scene
         finally:
@@ -78,7 +79,21 @@ class RabbitGround:
             return {file.stem: file.read_text(errors="replace") for file in Path(folder).glob("*.log")}
 
     def close(self) -> None:
-        """The cluster is its owner's."""
+        """The cluster is its owner's; the link that was made to slice passes on what comes again."""
+        with self._slicing:
+            if self._sliced:
+                self._cluster.links("sham")[0].clear_toxics()
+                self._sliced = False
+
+    def _sliced_place(self, name: str, case: Case, own: _Own) -> Place:
+        if case.id in _WITHOUT_DELAY:
+            return Place([own.sliced()], name, name, name)
+        link: ProxyLink = self._cluster.links("sham")[0]
+        with self._slicing:
+            if not self._sliced:
+                _slice(link, SLICER)
+                self._sliced = True
+        return Place([link.address], name, name, name)
 
     def _place(self, name: str, group: str) -> Place:
         return Place([link.address for link in self._cluster.links(group)], name, name, name)
@@ -96,16 +111,11 @@ class _Own:
 
         return OwnLink(link.address, link.silence)
 
-    def troubled(self, condition: str) -> Place:
+    def sliced(self) -> tuple[str, int]:
+        """Its address, as soon as it is: segments of one octet, as close to each other as they get."""
         link = self._take()
-        if condition == "slicer":
-            for stream in ("upstream", "downstream"):
-                link.add_toxic("slicer", stream, **_SLICER)
-        elif condition == "cut":
-            link.add_toxic("limit_data", "upstream", bytes=_CUT_AFTER)
-        else:
-            raise HarnessError(f"amqp091 has no condition {condition!r}")
-        return Place([link.address], self._name, self._name, self._name)
+        _slice(link, {**SLICER, "delay": 0})
+        return link.address
 
     def _take(self) -> ProxyLink:
         link: ProxyLink = self._ground._cluster.links("producer")[0]
@@ -115,3 +125,8 @@ class _Own:
             self._held.callback(link.clear_toxics)
             self._held.callback(link.unsilence)
         return link
+
+
+def _slice(link: ProxyLink, attributes: Mapping[str, int]) -> None:
+    for stream in ("upstream", "downstream"):
+        link.add_toxic("slicer", stream, **attributes)

@@ -9,22 +9,18 @@ next: publishes are confirmed, and what has no answer is followed by something t
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, precondition, rule
 
 from brokerproof.conformance.amqp091 import scene as wire_side
 from brokerproof.conformance.amqp091.channel import Channel
 from brokerproof.conformance.amqp091.entities import Delivery, Refused
 from brokerproof.conformance.amqp091.model import Broker
 from brokerproof.conformance.amqp091.scene import AmqpScene
-from brokerproof.conformance.case import Case, case, must
-from brokerproof.conformance.scene import Ground
-from brokerproof.conformance.wirelog import WireLog
+from brokerproof.conformance.modelled import Machine, stand_in
 
 _EXCHANGES: Mapping[str, str] = {"d": "direct", "f": "fanout", "t": "topic", "h": "headers"}
 _QUEUES = ("q0", "q1", "q2")
@@ -35,33 +31,8 @@ _MATCHES = st.builds(
     lambda mode, asked: {"x-match": mode, **asked}, st.sampled_from(("all", "any")), _HEADERS,
 )  # fmt: skip
 _SIDES = st.sampled_from((0, 1))
-
-
-@case(
-    "A0.00", "amqp091/model", requirement="Routing, queues and acknowledgements do as the model does.",
-    reference="sections 3.1, 4.7", level="MUST", accepts={"": must()}, limit_s=600.0,
-)  # fmt: skip
-def _as_the_model(scene: AmqpScene) -> None:
-    """Stands for the machine where a scene wants a case; its script is Hypothesis."""
-
-
-_CASE: Case = _as_the_model.brokerproof_case  # type: ignore[attr-defined]  # put there by ``case``
-
-
-def check(
-    ground: Ground, *, examples: int = 20, steps: int = 30, derandomize: bool = False, shrink: bool = True
-) -> None:
-    """Raises AssertionError where the broker does not do as the model does; shrink: with the shortest way that Hypothesis finds,
-    which takes minutes."""
-    machine = type("Machine", (_Machine,), {"ground": ground})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=derandomize, database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
-        ),
-    )  # fmt: skip
+#: Which of several, whose number the rule knows only when it is played.
+_WHICH = st.integers(0, 11)
 
 
 class _NoSink:
@@ -75,24 +46,18 @@ class _NoSink:
     def closed(self, refused: Refused) -> None: ...
 
 
-class _Machine(RuleBasedStateMachine):
+class Queues(Machine):
     """Two sides, each a connection with a channel, on the broker (``theirs``) and on the model (``ours``)."""
 
-    ground: ClassVar[Ground]
+    case = stand_in("A0.00", "amqp091/model", "Routing, queues and acknowledgements do as the model does.")
+    scene: AmqpScene
 
     def __init__(self) -> None:
         super().__init__()
-        self._held_open = contextlib.ExitStack()
-        entered = self._held_open.enter_context(
-            self.ground.scene(_CASE, variant="", condition="", log=WireLog(), stop=lambda: False)
-        )
-        assert isinstance(entered, AmqpScene)
-        self._scene = entered
-        self._held_open.callback(entered.close)
         self._model = Broker(lambda: 0.0)
         self._connections = [self._model.connect("guest", "/") for _ in range(2)]
         self.ours: list[Channel] = [c.channel(_NoSink()) for c in self._connections]
-        self.theirs: list[wire_side.Channel] = [self._scene.connect().channel() for _ in range(2)]
+        self.theirs: list[wire_side.Channel] = [self.scene.connect().channel() for _ in range(2)]
         for channel in self.theirs:
             channel.call("confirm.select")
         self._published = 0
@@ -131,10 +96,10 @@ class _Machine(RuleBasedStateMachine):
         self.ours[0].exchange_bind(destination, source, key)
 
     @precondition(lambda self: any(b.to == "queue" for b in self._model.vhosts["/"].bindings))
-    @rule(data=st.data())
-    def unbind(self, data: st.DataObject) -> None:
+    @rule(which=_WHICH)
+    def unbind(self, which: int) -> None:
         mine = [b for b in self._model.vhosts["/"].bindings if b.to == "queue"]
-        one = mine[data.draw(st.integers(0, len(mine) - 1))]
+        one = mine[which % len(mine)]
         self.theirs[0].call(
             "queue.unbind",
             queue=one.destination,
@@ -170,14 +135,20 @@ class _Machine(RuleBasedStateMachine):
         theirs = self.theirs[side].get(queue, no_ack=no_ack)
         assert _of_theirs(theirs) == _of_ours(ours), f"get from {queue}"
 
+    @rule(side=_SIDES, queue=st.sampled_from(_QUEUES), n=st.integers(2, 4))
+    def get_some(self, side: int, queue: str, n: int) -> None:
+        for _ in range(n):
+            self.get(side, queue, no_ack=False)
+
     @precondition(lambda self: any(c.held for c in self.ours))
     @rule(
-        data=st.data(), how=st.sampled_from(("ack", "requeue", "requeue", "discard", "reject")), multiple=st.booleans()
-    )
-    def settle(self, data: st.DataObject, how: str, multiple: bool) -> None:
-        side = next(n for n in (data.draw(_SIDES), 0, 1) if self.ours[n].held)
+        side=_SIDES, which=_WHICH, how=st.sampled_from(("ack", "requeue", "requeue", "discard", "reject")),
+        multiple=st.booleans(),
+    )  # fmt: skip
+    def settle(self, side: int, which: int, how: str, multiple: bool) -> None:
+        side = next(n for n in (side, 0, 1) if self.ours[n].held)
         ours, theirs = self.ours[side], self.theirs[side]
-        tag = data.draw(st.sampled_from(list(ours.held)))
+        tag = list(ours.held)[which % len(ours.held)]
         if how == "ack":
             theirs.ack(tag, multiple=multiple)
             ours.ack(tag, multiple=multiple)
@@ -203,19 +174,15 @@ class _Machine(RuleBasedStateMachine):
         self.theirs[side].call("confirm.select")
         self.ours[side] = self._connections[side].channel(_NoSink())
 
-    def teardown(self) -> None:
-        """What is left in the queues once all that is held is back, unless something went wrong before."""
-        try:
-            if all(channel.is_open for channel in self.theirs):
-                for side in (0, 1):
-                    self.close_channel(side)
-                for queue in _QUEUES:
-                    ours = []
-                    while (one := self.ours[0].get(queue, no_ack=True)) is not None:
-                        ours.append(_of_ours(one))
-                    assert [_of_theirs(e) for e in self.theirs[0].drain(queue)] == ours, f"left in {queue}"
-        finally:
-            self._held_open.close()
+    def ends(self) -> None:
+        """What is left in the queues once all that is held is back."""
+        for side in (0, 1):
+            self.close_channel(side)
+        for queue in _QUEUES:
+            ours = []
+            while (one := self.ours[0].get(queue, no_ack=True)) is not None:
+                ours.append(_of_ours(one))
+            assert [_of_theirs(e) for e in self.theirs[0].drain(queue)] == ours, f"left in {queue}"
 
 
 def _of_ours(one: Delivery | None) -> tuple[object, ...] | None:

@@ -52,6 +52,8 @@ MUTANTS: Mapping[str, str] = {
     "no-message-limit": "accepts messages of any size",
     "cuts-bodies": "drops the last octet of a body that came in several frames",
     "ignores-peer-frame-max": "sends frames longer than the client can take",
+    "fills-up-frames": "fills up with zeros what is missing of a frame when the connection ends, and acts on it",
+    "keeps-half-frames": "holds a connection that ended in the middle of a frame",
     "dies-of-garbage": "arguments that cannot be read end all connections",
     "garbage-ignored": "arguments that cannot be read are ignored",
     "reads-s-as-number": "reads field tags as most clients do, and not as the grammar says",
@@ -97,7 +99,7 @@ class Peer:
         self.slices = False
         self.swallows = threading.Event()
         self.lock = threading.Lock()
-        self._stopped = threading.Event()
+        self.stopped = threading.Event()
         self._listeners = [socket.create_server(("127.0.0.1", 0), backlog=64) for _ in range(2)]
         self.address, self.own_address = [listener.getsockname()[:2] for listener in self._listeners]
         for listener, own in zip(self._listeners, (False, True), strict=True):
@@ -124,7 +126,7 @@ class Peer:
             session.gone.wait(2)
 
     def close(self) -> None:
-        self._stopped.set()
+        self.stopped.set()
         for listener in self._listeners:
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
@@ -146,9 +148,9 @@ class Peer:
             session.begin()
 
     def _tick(self) -> None:
-        while not self._stopped.is_set():
+        while not self.stopped.is_set():
             left = (self.broker.due() - self.broker.clock()) * self.scale
-            self._stopped.wait(min(max(left, 0.0005), 0.005))
+            self.stopped.wait(min(max(left, 0.0005), 0.005))
             self.broker.tick()
 
 
@@ -171,6 +173,7 @@ class Session:
         self._capabilities: frozenset[str] = frozenset()
         self._is_told = False
         self._reads = 0
+        self._unpatched = bytearray()
         self._heard = time.monotonic()
         # Not shorter, whatever the scale: a handshake on a busy machine takes a while.
         handshake_s = max(self._seconds(_HANDSHAKE_S), _HANDSHAKE_LEAST_S)
@@ -238,6 +241,7 @@ class Session:
             while self.state != "gone":
                 data = self._receive()
                 if not data:
+                    self._cut_short(frames, len(frames.waiting) or len(first) * (self.state == "header"))
                     break
                 if self._swallows is not None and self._swallows.is_set():
                     continue
@@ -254,6 +258,15 @@ class Session:
         finally:
             self.end()
             self._leave()
+
+    def _cut_short(self, frames: wire.Frames, octets: int) -> None:
+        """The other side ended after so many octets of a frame, or of the header: nothing is made of them, but by two mutants."""
+        half = bytes(frames.waiting)
+        if half and self.is_mutant("fills-up-frames"):
+            size = int.from_bytes(half[3:7].ljust(4, b"\0"), "big")
+            self._frames(frames, half.ljust(7 + size, b"\0")[len(half) :] + bytes([wire.FRAME_END]))
+        if (octets and self.is_mutant("keeps-half-frames")) or self.state == "ignored":
+            self.peer.stopped.wait()
 
     def _receive(self) -> bytes:
         """Empty: the peer has gone, or must go."""
@@ -394,7 +407,7 @@ class Session:
 
     def _frames(self, frames: wire.Frames, data: bytes) -> None:
         try:
-            for frame in frames.feed(self._patched(frames, data)):
+            for frame in frames.feed(self._patched(data)):
                 if isinstance(frame, wire.ProtocolHeader):
                     raise _Quit
                 self._frame(frame)
@@ -411,23 +424,23 @@ class Session:
         except WireError:
             raise _Quit from None
 
-    def _patched(self, frames: wire.Frames, data: bytes) -> bytes:
-        """For the mutants that see nothing wrong with a frame: the octets as they should have been."""
+    def _patched(self, data: bytes) -> bytes:
+        """For the mutants that see nothing wrong with a frame: the octets as they should have been, frame by frame."""
         if not (self.is_mutant("any-frame-end") or self.is_mutant("any-frame-type")):
             return data
-        out, whole = bytearray(data), len(frames.waiting) == 0
-        at = 0
-        while whole and at + 7 < len(out):
-            kind, size = out[at], int.from_bytes(out[at + 3 : at + 7], "big")
-            if at + size + 7 >= len(out):
+        self._unpatched += data
+        out = b""
+        while len(self._unpatched) >= 8:
+            size = 8 + int.from_bytes(self._unpatched[3:7], "big")
+            if len(self._unpatched) < size:
                 break
+            frame = bytes(self._unpatched[:size])
+            del self._unpatched[:size]
             if self.is_mutant("any-frame-end"):
-                out[at + size + 7] = wire.FRAME_END
-            elif kind not in (wire.METHOD, wire.HEADER, wire.BODY, wire.HEARTBEAT):
-                out[at : at + size + 8] = Frame(wire.HEARTBEAT, 0).encode()
-                size = 0
-            at += size + 8
-        return bytes(out)
+                out += frame[:-1] + bytes([wire.FRAME_END])
+            elif frame[0] in (wire.METHOD, wire.HEADER, wire.BODY, wire.HEARTBEAT):
+                out += frame
+        return out
 
     def _skip(self) -> None:
         """After an error that leaves the stream behind: nothing is read but the other side's end."""

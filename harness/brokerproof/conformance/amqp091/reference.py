@@ -21,6 +21,8 @@ from brokerproof.errors import unknown
 MUTANTS: Mapping[str, str] = {**mutants.MUTANTS, **peer.MUTANTS}
 #: A second of the broker's in seconds of ours; more for cases that are about time, or a busy machine would be seen as a slow peer.
 SCALE, SCALE_SLOW, SCALE_TIMING = 0.02, 0.05, 0.2
+#: A condition makes the way longer, and not the clock.
+_SCALE_OF: Mapping[str, float] = {"slicer": 0.2, "black-hole": SCALE_TIMING}
 
 
 def on_reference(mutant: str = "") -> ReferenceGround:
@@ -36,20 +38,19 @@ class ReferenceGround:
     product, version = "reference", "1"
 
     def __init__(self, mutant: str = "") -> None:
-        self._mutant = mutant
+        self.mutant = mutant
         self._numbers = itertools.count(1)
 
     @contextlib.contextmanager
     def scene(
         self, case: Case, *, variant: str, condition: str, log: WireLog, stop: Callable[[], bool]
     ) -> Iterator[Scene]:
-        # A condition makes the way longer, and not the clock.
         shortened = SCALE_TIMING if case.timing else SCALE_SLOW if "slow" in case.tags else SCALE
-        scale = 1.0 if condition else shortened
+        scale = _SCALE_OF.get(condition, shortened)
         settings = case.settings_of(variant)
         timeout_ms = settings.get("consumer_timeout")
         broker = model.Broker(
-            lambda: time.monotonic() / scale, mutants=frozenset({self._mutant} - {""}),
+            lambda: time.monotonic() / scale, mutants=frozenset({self.mutant} - {""}),
             consumer_timeout_s=None if timeout_ms is None else timeout_ms / 1000,
             channel_consumers_max=settings.get("consumer_max_per_channel", 0),
         )  # fmt: skip
@@ -65,7 +66,7 @@ class ReferenceGround:
             stop=stop, own=lambda: OwnLink(served.own_address, served.swallows.set),
         )  # fmt: skip
         try:
-            if case.negative:
+            if case.watched(condition):
                 sentry(scene)
             yield scene
         finally:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from brokerproof.conformance.amqp091.administration import Administration
-from brokerproof.conformance.case import Case, Seen
+from brokerproof.conformance.case import CUT, Case, Seen
 from brokerproof.conformance.link import Link
 from brokerproof.conformance.scene import Inconclusive, Scene
 from brokerproof.conformance.wirelog import WireLog
@@ -136,6 +136,8 @@ class AmqpScene(Scene):
         connection.tune_ok(channel_max=channel_max, frame_max=frame_max, heartbeat=heartbeat)
         connection.open(vhost)
         connection.must("connection.open-ok")
+        if self.condition == CUT:
+            connection.leave_a_trace()
         return connection
 
     def own_link(self) -> OwnLink:
@@ -184,6 +186,10 @@ class Connection:
     closed: the Connection.Close that came.  closes: channel -> the Channel.Close that came.  answers: whether both are answered at once.
     headers: protocol headers that came.  heard: when frames came.  heartbeats: how many of them were heartbeats.
     garbled: why what came is no AMQP; empty: it is.
+    trace: an exclusive queue of its own, by which others see that the peer still holds it; empty: none.
+
+    Where frames are cut short, what is sent waits until something else is sent or awaited. What waits when a reaction is asked for is
+    what the reaction is to: that one is cut, and ends the connection.
     """
 
     def __init__(self, scene: AmqpScene, link: Link) -> None:
@@ -198,6 +204,9 @@ class Connection:
         self.heard: list[float] = []
         self.heartbeats = 0
         self.garbled = ""
+        self.trace = ""
+        self._cuts = scene.condition == CUT
+        self._waiting: tuple[bytes, str, int | None] | None = None
         #: All octets that came, for peers that speak something else.
         self.octets = bytearray()
         self.channels: dict[int, Channel] = {}
@@ -209,6 +218,10 @@ class Connection:
 
     def send(self, octets: bytes, *, decoded: str = "", channel: int | None = None) -> bool:
         """Octets as they are. Whether the kernel took them; a link that was ended is nothing to stumble over."""
+        self._pass_on()
+        if self._cuts:
+            self._waiting = (octets, decoded, channel)
+            return True
         return self.link.send(octets, decoded=decoded, chan=channel)
 
     def frame(self, frame: Frame) -> bool:
@@ -257,6 +270,7 @@ class Connection:
 
     def pump(self, until: float) -> bool:
         """Takes in what comes next; whether anything came until then (monotonic clock) and the link had not ended."""
+        self._pass_on()
         data = self.link.receive(until)
         if not data:
             return False
@@ -308,6 +322,7 @@ class Connection:
     def reaction(self, channel: int = 0, *, seconds: float | None = None, ignoring: Sequence[str] = ()) -> Seen:
         """What the peer does: the first that comes of a close, an end, an answer (a method on the channel, taken out, or a protocol
         header); open if nothing does in time. ignoring: methods that are no answer, and stay."""
+        self._cut_short()
         until = max(self.scene.window(seconds), time.monotonic() + (_REACTION_S if seconds is None else 0.0))
         while True:
             seen = self._seen(channel, ignoring)
@@ -318,6 +333,7 @@ class Connection:
 
     def end(self, *, seconds: float | None = None) -> Seen:
         """How the connection ends, whatever comes before that; open if it does not in time. A Connection.Close wins over what follows it."""
+        self._cut_short()
         until = max(self.scene.window(seconds), time.monotonic() + (_REACTION_S if seconds is None else 0.0))
         while not self.link.ended and time.monotonic() < until:
             self.pump(until)
@@ -350,6 +366,13 @@ class Connection:
         self.channels[number] = Channel(self, number)
         return self.channels[number]
 
+    def leave_a_trace(self) -> None:
+        """Declares an exclusive queue, on a channel that the script does not use: it is gone once the peer has given the
+        connection up."""
+        number = self.channel_max or 2047
+        self.trace = self.channel(number).queue(durable=False, exclusive=True)
+        self.channels.pop(number)
+
     def close(self) -> bool:
         """With a handshake; whether Close-Ok came."""
         self.method(0, "connection.close", reply_code=200, reply_text="bye")
@@ -369,6 +392,17 @@ class Connection:
         self.link.ended = self.link.ended or "eof"
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _pass_on(self) -> None:
+        """What waits, whole."""
+        if self._waiting is not None:
+            (octets, decoded, channel), self._waiting = self._waiting, None
+            self.link.send(octets, decoded=decoded, chan=channel)
+
+    def _cut_short(self) -> None:
+        if self._waiting is not None:
+            (octets, decoded, _), self._waiting = self._waiting, None
+            self.link.cut(self.scene.cut_short(octets), decoded=decoded)
 
     def _first(self, names: Sequence[str], channel: int) -> Event | None:
         inbox = self._inbox.get(channel, ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,10 +78,17 @@ def code_of(value: Any) -> int | None:
 
 
 class Connection:
-    """Answers come in the order of the requests. patience_s: how long one is waited for, in seconds of ours."""
+    """Answers come in the order of the requests. patience_s: how long one is waited for, in seconds of ours.
 
-    def __init__(self, link: Link, versions: Mapping[int, tuple[int, int]], patience_s: float) -> None:
+    cut: how much comes through of what is sent, which is then the last; None: everything does.
+    """
+
+    def __init__(
+        self, link: Link, versions: Mapping[int, tuple[int, int]], patience_s: float,
+        cut: Callable[[bytes], bytes] | None = None,
+    ) -> None:  # fmt: skip
         self.link, self.patience_s = link, patience_s
+        self._cut = cut
         self._versions = versions
         self._frames = frames.Frames()
         self._next = 1
@@ -114,19 +121,19 @@ class Connection:
         fitted = schema.fitting(schema.request(key, chosen), fields)
         correlation = self._take(key, chosen if answered else -1)
         data = frames.request(key, chosen, correlation, fitted, tags=header)
-        self.link.send(data, decoded=f"{api} v{chosen} #{correlation} {_short(fitted)}")
+        self._send(data, f"{api} v{chosen} #{correlation} {_short(fitted)}")
         return correlation
 
     def by_hand(self, key: int, version: int, body: bytes, *, flexible: bool = False, answer_version: int | None = None) -> int:  # fmt: skip
         """A request of any key, version and body. answer_version: which schema the answer is read by."""
         correlation = self._take(key, version if answer_version is None else answer_version)
         data = frames.by_hand(key, version, correlation, body, flexible=flexible)
-        self.link.send(data, decoded=f"{schema.NAMES.get(key, key)} v{version} #{correlation} by hand")
+        self._send(data, f"{schema.NAMES.get(key, key)} v{version} #{correlation} by hand")
         return correlation
 
     def octets(self, data: bytes, what: str) -> None:
         """Any octets; no answer is expected."""
-        self.link.send(data, decoded=what)
+        self._send(data, what)
 
     def ask(self, api: str, version: int | None = None, *, within: float | None = None, **fields: Any) -> Answer:
         """Sends, and waits for its answer so many seconds of ours."""
@@ -194,6 +201,12 @@ class Connection:
         self.link.close()
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _send(self, data: bytes, decoded: str) -> None:
+        if self._cut is None:
+            self.link.send(data, decoded=decoded)
+        else:
+            self.link.cut(self._cut(data), decoded=decoded)
 
     def _take(self, key: int, version: int) -> int:
         correlation, self._next = self._next, self._next + 1

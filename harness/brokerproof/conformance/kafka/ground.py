@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,15 +14,15 @@ from typing import Any
 
 from brokerproof.brokers.base import Cluster
 from brokerproof.brokers.kafka.config import node_ids
-from brokerproof.conformance.case import Case
+from brokerproof.conformance.case import CUT, Case
 from brokerproof.conformance.kafka.connection import Connection
 from brokerproof.conformance.kafka.scene import KafkaScene, Nodes, Versions
-from brokerproof.conformance.link import Link
+from brokerproof.conformance.link import SLICER, Link
 from brokerproof.conformance.scene import Inconclusive, Scene
 from brokerproof.conformance.wirelog import WireLog
 from brokerproof.errors import EnvironmentProblem, HarnessError
 
-_GROUP = "consumer"
+_GROUP, _SLICED_GROUP = "consumer", "sham"
 _VENDOR_S = 60
 #: The vendor's console producer, by major version.
 _CONSOLE = {True: "org.apache.kafka.tools.ConsoleProducer", False: "kafka.tools.ConsoleProducer"}
@@ -79,6 +80,8 @@ class KafkaGround:
         asking = list(cluster.links("sasl"))
         self.sasl: tuple[str, int] | None = asking[0].address if asking else None
         self._versions: Versions | None = None
+        self._slicing = threading.Lock()
+        self._slices = False
 
     # -- scene.Ground --------------------------------------------------------------------------------------------------
 
@@ -87,12 +90,12 @@ class KafkaGround:
         self, case: Case, *, variant: str, condition: str, log: WireLog, stop: Callable[[], bool]
     ) -> Iterator[Scene]:
         """A scene whose names begin with its own; it deletes what it made when it is closed."""
-        if condition:
+        if condition not in ("", "slicer", CUT):
             raise HarnessError(f"Kafka's cases have no condition {condition!r}")
         if self._versions is None:
             self._versions = self._ask_versions(log)
         made = KafkaScene(
-            case, self, self._versions, variant=variant, condition=condition, product=self.product, version=self.version,
+            case, self._sliced() if condition == "slicer" else self, self._versions, variant=variant, condition=condition, product=self.product, version=self.version,
             name=f"bpc-{case.id.lower()}-{os.getpid()}-{next(_numbers)}".replace(".", "-"), log=log, scale=1.0, stop=stop,
         )  # fmt: skip
         try:
@@ -110,7 +113,11 @@ class KafkaGround:
             return {f.stem: f.read_text() for f in sorted(Path(folder).glob("*.log"))}
 
     def close(self) -> None:
-        """The cluster is not ours."""
+        """The cluster is not ours; the links that were made to slice pass on what comes again."""
+        with self._slicing:
+            for link in self._cluster.links(_SLICED_GROUP) if self._slices else ():
+                link.clear_toxics()
+            self._slices = False
 
     # -- scene.Stage ---------------------------------------------------------------------------------------------------
 
@@ -135,6 +142,17 @@ class KafkaGround:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
+    def _sliced(self) -> _Sliced:
+        """The same cluster, by links that the first who asks makes slice."""
+        links = self._cluster.links(_SLICED_GROUP)
+        with self._slicing:
+            if not self._slices:
+                for link, stream in itertools.product(links, ("upstream", "downstream")):
+                    link.add_toxic("slicer", stream, **SLICER)
+                self._slices = True
+        ids = node_ids(list(self._cluster.nodes))
+        return _Sliced(self, {ids[link.node]: link.address for link in links})
+
     def _ask_versions(self, log: WireLog) -> Versions:
         address = next(iter(self.addresses.values()))
         link = Link(address, log=log, name="versions", deadline=time.monotonic() + 20)
@@ -144,6 +162,23 @@ class KafkaGround:
             link.close()
 
 
+class _Sliced:
+    """``scene.Stage`` by other addresses; it has no listener that asks for authentication."""
+
+    def __init__(self, ground: KafkaGround, addresses: Mapping[int, tuple[str, int]]) -> None:
+        self._ground, self.addresses, self.mechanisms = ground, addresses, ground.mechanisms
+        self.sasl: tuple[str, int] | None = None
+
+    def nodes(self) -> Nodes:
+        return self._ground.nodes()
+
+    def vendor_writes(self, topic: str, keys: Sequence[str]) -> None:
+        self._ground.vendor_writes(topic, keys)
+
+    def bootstrap(self) -> str:
+        return ",".join(f"{host}:{port}" for host, port in self.addresses.values())
+
+
 def after(scene: KafkaScene) -> str:
     """After a negative case: a connection from before, a second one, the topics, and a record that goes through one."""
     try:
@@ -151,7 +186,7 @@ def after(scene: KafkaScene) -> str:
             return "the sibling connection gets errors"
         if scene.sibling is not None and scene.sibling.ended:
             return "the sibling connection was ended"
-        second = scene.connect(name="after")
+        second = scene.spared("after")
         if second.ask("api_versions", 0).code != 0:
             return "a second connection is not served"
         for topic in scene.topics:

@@ -8,7 +8,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from brokerproof.conformance.case import Case
+from brokerproof.conformance.case import CUT, Case
 from brokerproof.conformance.kafka.connection import Connection
 from brokerproof.conformance.kafka.ground import after, versions_of
 from brokerproof.conformance.kafka.peer.mutants import MUTANTS
@@ -104,21 +104,24 @@ class KafkaReference:
     def __init__(self, mutant: str = "") -> None:
         if mutant and mutant not in MUTANTS:
             raise unknown("mutant", mutant, MUTANTS)
-        self._mutant = mutant
+        self.mutant = mutant
 
     @contextlib.contextmanager
     def scene(
         self, case: Case, *, variant: str, condition: str, log: WireLog, stop: Callable[[], bool]
     ) -> Iterator[Scene]:
         """A scene on a peer of its own, of one node or three, with the case's settings."""
-        if condition:
+        if condition not in ("", "slicer", CUT):
             raise HarnessError(f"Kafka's cases have no condition {condition!r}")
         # Members of groups have sessions of 6 s; a busy machine is late by more than their share at the smaller scale.
         scale = _SCALES.get(case.id, TIMING_SCALE if case.timing or case.section == "K5" else SCALE)
         nodes = 3 if case.topology == "cluster" else 1
         with contextlib.closing(
-            Peer(nodes=nodes, settings=case.settings_of(variant), scale=scale, mutant=self._mutant)
-        ) as peer:
+            Peer(
+                nodes=nodes, settings=case.settings_of(variant), scale=scale, mutant=self.mutant,
+                slices=condition == "slicer",
+            )
+        ) as peer:  # fmt: skip
             stage = _Stage(peer, log)
             advertised = peer.advertised()
             made = KafkaScene(

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from brokerproof.conformance.case import Case, Line
+from brokerproof.conformance.case import CUT, Case, Line
 from brokerproof.conformance.kafka.connection import Answer, Connection
 from brokerproof.conformance.kafka.producers import Producer
 from brokerproof.conformance.kafka.topics import Topic
@@ -89,16 +89,26 @@ class KafkaScene(Scene):
         self._groups: list[str] = []
         #: A connection that nothing forbidden is sent on; with several nodes it could be to one that is taken down.
         self.sibling: Connection | None = None
-        if case.negative and case.topology == "single":
-            self.sibling = self.connect()
+        if case.watched(condition) and case.topology == "single":
+            self.sibling = self.spared("sibling")
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
-    def connect(self, node: int | None = None, *, address: tuple[str, int] | None = None, name: str = "") -> Connection:
-        """A fresh one, to a node (the first) or any address; closed when the case ends."""
+    def connect(self, node: int | None = None, *, address: tuple[str, int] | None = None) -> Connection:
+        """A fresh one, to a node (the first) or any address; closed when the case ends. Where frames are cut short, what is sent by
+        it is."""
+        return self._dial(node, address, "", self.cut_short if self.condition == CUT else None)
+
+    def spared(self, name: str, node: int | None = None) -> Connection:
+        """A fresh one on which no frame is cut short."""
+        return self._dial(node, None, name, None)
+
+    def _dial(
+        self, node: int | None, address: tuple[str, int] | None, name: str, cut: Callable[[bytes], bytes] | None
+    ) -> Connection:
         where = address or self.stage.addresses[min(self.stage.addresses) if node is None else node]
         link = Link(where, log=self.log, name=name or f"c{next(self._numbers)}", deadline=self.deadline, stop=self.stop)
-        made = Connection(link, self.advertised, self.patience_s)
+        made = Connection(link, self.advertised, self.patience_s, cut)
         self.finally_(made.close)
         return made
 
@@ -107,7 +117,7 @@ class KafkaScene(Scene):
         chosen = min(self.stage.addresses) if node is None else node
         kept = self._connected.get(chosen)
         if kept is None or kept.ended or kept.closed:
-            kept = self._connected[chosen] = self.connect(chosen, name=f"n{chosen}")
+            kept = self._connected[chosen] = self.spared(f"n{chosen}", chosen)
         return kept
 
     def ask(self, api: str, version: int | None = None, *, node: int | None = None, **fields: Any) -> Answer:

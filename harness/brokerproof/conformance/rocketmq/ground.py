@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import secrets
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from brokerproof.brokers.base import Cluster, both_ways
 from brokerproof.brokers.rocketmq import routes
-from brokerproof.brokers.rocketmq.cluster import RocketmqCluster
+from brokerproof.brokers.rocketmq.cluster import SLICED, RocketmqCluster
 from brokerproof.brokers.rocketmq.configuration import LAYOUTS
 from brokerproof.conformance.case import Case
+from brokerproof.conformance.link import SLICER
 from brokerproof.conformance.rocketmq.after import unlike_before
 from brokerproof.conformance.rocketmq.place import Address
 from brokerproof.conformance.rocketmq.scene import Remote, RocketmqScene
@@ -24,16 +27,16 @@ _HEALTHY_S = 180.0
 
 
 class ClusterPlace:
-    """``place.Place`` of a running cluster."""
+    """``place.Place`` of a running cluster. group: by whose links its nodes are reached."""
 
-    def __init__(self, cluster: RocketmqCluster) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: RocketmqCluster, group: str = "admin") -> None:
+        self._cluster, self._group = cluster, group
         self.brokers: Sequence[str] = cluster.brokers
         self.name_servers: Sequence[str] = cluster.name_servers
         self.broker_name = LAYOUTS[cluster.topology].sets[0][0]
 
     def address(self, node: str) -> Address:
-        return self._cluster.admin_address(node)
+        return self._cluster.link(self._group, node).address
 
     def proxy(self) -> Address:
         return self._cluster.gateway_address
@@ -96,18 +99,21 @@ class ClusterGround:
         self.version = cluster.version
         self._cluster = cluster
         self._bystanders: dict[int, Remote] = {}
+        self._slicing = threading.Lock()
+        self._slices = False
 
     @contextlib.contextmanager
     def scene(
         self, case: Case, *, variant: str, condition: str, log: WireLog, stop: Callable[[], bool]
     ) -> Iterator[Scene]:
         name = f"{case.id.replace('.', '')}{variant[:8]}-{secrets.token_hex(3)}"
+        place = self._sliced() if condition == "slicer" else ClusterPlace(self._cluster)
         scene = RocketmqScene(
-            case, place=ClusterPlace(self._cluster), variant=variant, condition=condition, product=self.product,
+            case, place=place, variant=variant, condition=condition, product=self.product,
             version=self.version, name=name, log=log, stop=stop,
         )  # fmt: skip
-        if case.negative:
-            self._bystanders[id(scene)] = scene.broker("bystander")
+        if case.watched(condition):
+            self._bystanders[id(scene)] = scene.spared("bystander")
         try:
             yield scene
         finally:
@@ -115,6 +121,15 @@ class ClusterGround:
             scene.close()
             if case.alone:
                 self._mend()
+
+    def _sliced(self) -> ClusterPlace:
+        """The same cluster, by links that the first who asks makes slice."""
+        with self._slicing:
+            if not self._slices:
+                for link, stream in itertools.product(self._cluster.links(SLICED), ("upstream", "downstream")):
+                    link.add_toxic("slicer", stream, **SLICER)
+                self._slices = True
+        return ClusterPlace(self._cluster, SLICED)
 
     def _mend(self) -> None:
         """After a case that broke something: everything runs, and everybody reaches everybody."""
@@ -130,7 +145,11 @@ class ClusterGround:
         return unlike_before(scene, self._bystanders.get(id(scene)))
 
     def close(self) -> None:
-        """The cluster is the caller's."""
+        """The cluster is the caller's; the links that were made to slice pass on what comes again."""
+        with self._slicing:
+            for link in self._cluster.links(SLICED) if self._slices else ():
+                link.clear_toxics()
+            self._slices = False
 
 
 def on_cluster(cluster: Cluster) -> ClusterGround:

@@ -125,7 +125,7 @@ class Broker:
         self._handlers: dict[int, Callable[[Connection, Frame], Frame | None]] = self._table()
         self.server = Server(
             self.handle, gone=self._gone, idle_s=idle_s,
-            keeps_broken=bug == "keeps_after_bad_frame",
+            bug=bug,
         )  # fmt: skip
 
     def is_bug(self, name: str) -> bool:

@@ -26,7 +26,7 @@ class NameServer:
         #: What its controller says, by name of the set.
         self.sync_state: Callable[[], dict[str, Any]] = dict
         self._known: dict[str, tuple[Broker, float]] = {}
-        self.server = Server(self._handle, idle_s=idle_s, keeps_broken=bug == "keeps_after_bad_frame")
+        self.server = Server(self._handle, idle_s=idle_s, bug=bug)
 
     def register(self, broker: Broker) -> None:
         self._known[broker.node] = (broker, time.monotonic())
@@ -41,7 +41,8 @@ class NameServer:
         """Those whose registration is not too old."""
         if self.bug == "keeps_dead_routes":
             return [broker for broker, _ in self._known.values()]
-        oldest = time.monotonic() - self.scale * EXPIRY_S
+        expiry_s = {"forgets_early": EXPIRY_S - 25, "forgets_late": EXPIRY_S + 40}.get(self.bug, EXPIRY_S)
+        oldest = time.monotonic() - self.scale * expiry_s
         return [broker for broker, at in self._known.values() if at >= oldest]
 
     def _handle(self, connection: Connection, frame: Frame) -> Frame | None:

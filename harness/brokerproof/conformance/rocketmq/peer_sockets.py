@@ -15,12 +15,15 @@ from typing import Any
 from brokerproof.wire import rocketmq as wire
 from brokerproof.wire.rocketmq import Frame
 
+#: How many octets come one by one before some come together: more would keep this process busy for long.
+_SLICED = 3000
+
 
 class Connection:
     """A client's connection as the server sees it. Frames go out whole, from whichever thread."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
+    def __init__(self, sock: socket.socket, slices: bool = False) -> None:
+        self._socket, self._slices = sock, slices
         self._lock = threading.Lock()
         self._opaques = itertools.count(1_000_000)
         self.open = True
@@ -28,7 +31,10 @@ class Connection:
     def send(self, frame: Frame | bytes) -> None:
         octets = frame if isinstance(frame, bytes) else frame.encode()
         with self._lock, contextlib.suppress(OSError, ValueError):
-            self._socket.sendall(octets)
+            singly = min(len(octets), _SLICED) if self._slices else 0
+            for at in range(singly):
+                self._socket.sendall(octets[at : at + 1])
+            self._socket.sendall(octets[singly:])
 
     def ask(self, code: int, fields: dict[str, Any], body: bytes = b"") -> None:
         """A request of the server's own."""
@@ -50,16 +56,19 @@ class Server:
     """Serves remoting on a port of its own, which it keeps over ``stop`` and ``start``.
 
     handle: the answer to a request, None for none (yet).  gone: told of every connection that ended.
-    idle_s: after so long without an octet a connection is ended.  keeps_broken: a mutant that reads on after a bad frame.
+    idle_s: after so long without an octet a connection is ended.  bug: the mutant's name; three concern frames.
+    slices: every octet comes and goes in a segment of its own, so far as ``_SLICED`` goes.
     """
 
     def __init__(
         self, handle: Handler, *, gone: Callable[[Connection], None] = lambda _: None, idle_s: float = 120.0,
-        keeps_broken: bool = False,
+        bug: str = "",
     ) -> None:  # fmt: skip
-        self._handle, self._gone, self._idle_s, self._keeps_broken = handle, gone, idle_s, keeps_broken
+        self._handle, self._gone, self._idle_s, self._bug = handle, gone, idle_s, bug
+        self.slices = False
         self._connections: set[Connection] = set()
         self._listening: socket.socket | None = None
+        self._stopped = threading.Event()
         self.port = 0
         self.start()
 
@@ -70,6 +79,7 @@ class Server:
     def start(self) -> None:
         if self._listening is not None:
             return
+        self._stopped.clear()
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", self.port))
@@ -80,6 +90,7 @@ class Server:
 
     def stop(self) -> None:
         """Ends the listening and every connection."""
+        self._stopped.set()
         listening, self._listening = self._listening, None
         if listening is not None:
             with contextlib.suppress(OSError):
@@ -98,17 +109,18 @@ class Server:
             threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
-        connection, decoder = Connection(sock), wire.Decoder()
+        connection, decoder, reads = Connection(sock, self.slices), wire.Decoder(), itertools.count(1)
         self._connections.add(connection)
         try:
             while connection.open and select.select([sock], [], [], self._idle_s)[0]:
-                data = sock.recv(1 << 18)
+                data = sock.recv(1 if self.slices and next(reads) % _SLICED else 1 << 18)
                 if not data:
+                    self._cut_short(connection, decoder.pending)
                     return
                 try:
                     frames = decoder.feed(data)
                 except wire.ProtocolError:
-                    if not self._keeps_broken:
+                    if self._bug != "keeps_after_bad_frame":
                         return
                     decoder = wire.Decoder()
                     continue
@@ -122,6 +134,13 @@ class Server:
             connection.close()
             self._connections.discard(connection)
             self._gone(connection)
+
+    def _cut_short(self, connection: Connection, octets: int) -> None:
+        """The other side ended after so many octets of a frame: nothing is made of them, but by two mutants."""
+        if octets and self._bug == "answers_half_frames":
+            connection.send(wire.answer(wire.request(0, 1, {}), 0))
+        if octets and self._bug == "keeps_half_frames":
+            self._stopped.wait()
 
 
 class Timers:

@@ -34,6 +34,8 @@ MUTANTS: Mapping[str, str] = {
     "trailing_octets": "two octets more than its length after the answer to a heartbeat",
     "json_only": "refuses the compact header",
     "keeps_after_bad_frame": "reads on after a frame that cannot be",
+    "keeps_half_frames": "holds a connection that ended in the middle of a frame",
+    "answers_half_frames": "answers what came of a frame when its connection ends",
     "unknown_wrong_code": "an unknown request code gets 1",
     "unknown_unanswered": "an unknown request code gets no answer",
     "wrong_opaque": "now and then an answer bears the opaque of another request",
@@ -48,6 +50,8 @@ MUTANTS: Mapping[str, str] = {
     "wrong_route_code": "an unknown topic's route gets 1",
     "empty_route": "an unknown topic's route is an empty success",
     "keeps_dead_routes": "keeps the routes of brokers that are gone",
+    "forgets_early": "forgets a broker 95 s after its last registration",
+    "forgets_late": "forgets a broker 160 s after its last registration",
     "slow_beat": "its broker registers every 90 s",
     "skips_offsets": "leaves out an offset",
     "batch_counts_one": "loses a message of a batch",
@@ -235,6 +239,11 @@ class ReferencePlace:
     def wait_healthy(self, timeout_s: float) -> None:
         """There is nothing to wait for: what is started is there."""
 
+    def slice(self) -> None:
+        """Every octet in a TCP segment of its own, from now on."""
+        for sockets in [*(b.server for b in self.nodes.values()), *(n.server for n in self.servers.values())]:
+            sockets.slices = True
+
     def close(self) -> None:
         self.timers.stop()
         for proxy in self._proxies:
@@ -259,15 +268,17 @@ class ReferenceGround:
     product, version = "rocketmq", VERSION
 
     def __init__(self, mutant: str) -> None:
-        self._mutant = mutant
+        self.mutant = mutant
         self._bystanders: dict[int, Remote] = {}
 
     @contextlib.contextmanager
     def scene(
         self, case: Case, *, variant: str, condition: str, log: WireLog, stop: Callable[[], bool]
     ) -> Iterator[Scene]:
-        idle_s = SCALE * (240 if self._mutant == "slow_idle" else 120) if case.id in _IDLE_CASES else 600.0
-        place = ReferencePlace(case.topology, case.settings_of(variant), self._mutant, SCALE, idle_s)
+        idle_s = SCALE * (240 if self.mutant == "slow_idle" else 120) if case.id in _IDLE_CASES else 600.0
+        place = ReferencePlace(case.topology, case.settings_of(variant), self.mutant, SCALE, idle_s)
+        if condition == "slicer":
+            place.slice()
         name = f"{case.id.replace('.', '')}{variant[:8]}-{secrets.token_hex(3)}"
         scene = RocketmqScene(
             case, place=place, variant=variant, condition=condition, product=self.product, version=self.version,
@@ -275,8 +286,8 @@ class ReferenceGround:
         )  # fmt: skip
         # Waiting for what does not come lasts a second of ours each time.
         scene.deadline = time.monotonic() + max(20.0, case.limit_s * SCALE * 5)
-        if case.negative:
-            self._bystanders[id(scene)] = scene.broker("bystander")
+        if case.watched(condition):
+            self._bystanders[id(scene)] = scene.spared("bystander")
         try:
             yield scene
         finally:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from brokerproof.conformance.case import Case, Seen
+from brokerproof.conformance.case import CUT, Case, Seen
 from brokerproof.conformance.link import Link, OutOfTime
 from brokerproof.conformance.rocketmq import codes
 from brokerproof.conformance.rocketmq.place import Address, Place
@@ -33,10 +33,12 @@ LEAST_S = 1.0
 
 
 class Remote:
-    """One remoting connection. came: (seconds on the monotonic clock, request) of what the peer has asked of us."""
+    """One remoting connection. came: (seconds on the monotonic clock, request) of what the peer has asked of us.
 
-    def __init__(self, scene: RocketmqScene, address: Address, name: str, codec: int) -> None:
-        self.scene, self.name, self.codec = scene, name, codec
+    cuts: whether what is sent comes through in part only, and is the last."""
+
+    def __init__(self, scene: RocketmqScene, address: Address, name: str, codec: int, cuts: bool = False) -> None:
+        self.scene, self.name, self.codec, self.cuts = scene, name, codec, cuts
         self.link = Link(address, log=scene.log, name=name, deadline=scene.deadline, stop=scene.stop)
         self.came: list[tuple[float, Frame]] = []
         #: Every response, also one that nobody waited for, or a second one to the same request.
@@ -53,11 +55,14 @@ class Remote:
     ) -> int:
         """Sends a request; its opaque, which ``wait`` takes."""
         frame = wire.request(code, next(self._opaques), fields or {}, body, oneway=oneway, codec=self.codec)
-        self.link.send(frame.encode(), decoded=str(frame))
+        self.raw(frame.encode(), str(frame))
         return frame.opaque
 
     def raw(self, octets: bytes, what: str) -> None:
-        self.link.send(octets, decoded=what)
+        if self.cuts:
+            self.link.cut(self.scene.cut_short(octets), decoded=what)
+        else:
+            self.link.send(octets, decoded=what)
 
     def reply(self, to: Frame, code: int = 0, fields: Mapping[str, Any] | None = None) -> None:
         """Answers what the peer asked of us."""
@@ -131,7 +136,7 @@ class Remote:
 
     def reaction(self, within_s: float | None = None) -> Seen:
         """After something forbidden: answered, or how the connection ended, within the case's window."""
-        until = self.scene.patience(self.scene.case.window_s if within_s is None else within_s)
+        until = self.scene.patience(self.scene.window_s if within_s is None else within_s)
         before = len(self.answers)
         while len(self.answers) == before and self.pump(until):
             pass
@@ -158,6 +163,9 @@ class RocketmqScene(Scene):
         self.spoilt = ""
         self.topics: list[str] = []
         self.groups: list[str] = []
+        #: As whom the connections on which frames are cut short are members of that group.
+        self.traces: list[str] = []
+        self.trace_group = ""
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
@@ -166,11 +174,26 @@ class RocketmqScene(Scene):
         return time.monotonic() + (max(self.seconds(seconds), LEAST_S if self.scale < 1 else 0.0) if seconds else 0.0)
 
     def broker(self, name: str = "", *, node: str = "", codec: int = wire.JSON) -> Remote:
-        """A fresh connection to the master, or to that node."""
-        return self._remote(name or f"broker-{next(self._numbers)}", node or self.place.master(), codec)
+        """A fresh connection to the master, or to that node. Where frames are cut short, what is sent by it is; before that it says
+        that it is a member of a group, by which others see whether the broker still holds it."""
+        made = self._remote(name or f"broker-{next(self._numbers)}", node or self.place.master(), codec)
+        if self.condition == CUT:
+            if not self.traces:
+                self.trace_group = self.group("held")
+            self.traces.append(self.fresh("trace"))
+            self.done(self.heartbeat(made, self.traces[-1], group=self.trace_group), "a heartbeat")
+            made.cuts = True
+        return made
 
     def name_server(self, name: str = "", *, node: str = "", codec: int = wire.JSON) -> Remote:
-        return self._remote(name or f"ns-{next(self._numbers)}", node or self.place.name_servers[0], codec)
+        """As ``broker``, but that a name server knows no members."""
+        made = self._remote(name or f"ns-{next(self._numbers)}", node or self.place.name_servers[0], codec)
+        made.cuts = self.condition == CUT
+        return made
+
+    def spared(self, name: str, node: str = "") -> Remote:
+        """A fresh connection to the master, or to that node, on which no frame is cut short."""
+        return self._remote(name, node or self.place.master(), wire.JSON)
 
     def controller(self) -> Remote:
         """A fresh connection to the controller."""

@@ -423,7 +423,7 @@ class Groups:
                 metadata = part["committed_metadata"]
                 too_large = len(metadata or "") > limit
                 own = code or (METADATA_TOO_LARGE if too_large else 0)
-                if not own or (too_large and self._c.wrong("commits-anyway")):
+                if not own or self._c.wrong("commits-anyway"):
                     name = topic.name if topic else asked.get("name", "")
                     offsets[name, part["partition_index"]] = (part["committed_offset"], metadata)
                 parts.append({"partition_index": part["partition_index"], "error_code": own})

@@ -88,7 +88,8 @@ class Log:
         self.end = end
 
     def delete_before(self, offset: int) -> None:
-        self.start = offset
+        """Where the log begins already behind that, nothing changes."""
+        self.start = max(self.start, offset)
         self.batches = [b for b in self.batches if b.last_offset >= offset]
 
     def compact(self, *, tombstones: bool) -> None:

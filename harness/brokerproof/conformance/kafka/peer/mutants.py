@@ -12,6 +12,8 @@ MUTANTS: Mapping[str, str] = {
     "empty-versions": "an unknown version of ApiVersions is answered without a list",
     "header-tags": "the header of an ApiVersions response has tagged fields",
     "left-open": "what cannot be served leaves the connection open, without an answer",
+    "half-frames-kept": "a connection that ends in the middle of a frame is held",
+    "half-frames-answered": "a connection that ends in the middle of a frame gets an answer first",
     "advertises-unserved": "ListOffsets v3 is advertised and ends the connection",
     "serves-removed": "versions and APIs that are not there are answered",
     "tags-refused": "a tagged field that is not known ends the connection",

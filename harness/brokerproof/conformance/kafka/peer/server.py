@@ -25,6 +25,8 @@ from brokerproof.wire.kafka.schema import Fields
 _UNSUPPORTED, _BAD_CLIENT, _NO_MECHANISM = 35, 42, 33
 _API_VERSIONS, _SASL_HANDSHAKE = 18, 17
 _TICK_S = 0.01
+#: How many octets come one by one before some come together: more would keep this process busy for long.
+_SLICED = 3000
 #: Versions that the peer serves: all that there are schemas for, but of APIs with newer ones it knows nothing of.
 _MOST = {"init_producer_id": 5}
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-")
@@ -32,9 +34,14 @@ Handler = Callable[[Request, int], "Fields | None"]
 
 
 class Peer:
-    """scale: seconds of ours for one of a broker's. Closed by ``close``."""
+    """scale: seconds of ours for one of a broker's. Closed by ``close``.
 
-    def __init__(self, *, nodes: int, settings: Mapping[str, Any], scale: float, mutant: str) -> None:
+    slices: every octet comes and goes in a segment of its own, so far as ``_SLICED`` goes."""
+
+    def __init__(
+        self, *, nodes: int, settings: Mapping[str, Any], scale: float, mutant: str, slices: bool = False
+    ) -> None:
+        self._slices = slices
         self.cluster = Cluster(nodes=nodes, settings=settings, scale=scale, mutant=mutant)
         groups = Groups(self.cluster)
         transactions = Transactions(self.cluster, groups.ended)
@@ -123,10 +130,15 @@ class Peer:
         sock.settimeout(idle_s * (2 if self.cluster.wrong("idle-twice") else 1))
         limit = int(self.cluster.config["socket.request.max.bytes"])
         reordered: bytes = b""
+        reads = itertools.count(1)
         for number in itertools.count():
             while (payload := incoming.next()) is None:
-                data = sock.recv(65536)
+                data = sock.recv(1 if self._slices and next(reads) % _SLICED else 65536)
                 if not data:
+                    if incoming.pending and self.cluster.wrong("half-frames-kept"):
+                        self._until_closed()
+                    if incoming.pending and self.cluster.wrong("half-frames-answered"):
+                        sock.sendall(frames.framed(octets.fixed("int32", 1) + b"\0" * 64))
                     return
                 incoming.feed(data)
                 head = incoming.announced()
@@ -139,15 +151,26 @@ class Peer:
             if self.cluster.wrong("out-of-order") and number % 10 == 3 and incoming.pending:
                 reordered = answer  # behind the next one
                 continue
-            sock.sendall(answer + reordered)
+            self._send(sock, answer + reordered)
             reordered = b""
             if asks and payload[:2] == b"\0\x11":
                 return  # after a refused mechanism
+
+    def _send(self, sock: socket.socket, data: bytes) -> None:
+        singly = min(len(data), _SLICED) if self._slices else 0
+        for at in range(singly):
+            sock.sendall(data[at : at + 1])
+        sock.sendall(data[singly:])
 
     def _linger(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while sock.recv(65536):
                 pass
+
+    def _until_closed(self) -> None:
+        with self.cluster.changed:
+            while not self.cluster.closed:
+                self.cluster.changed.wait(0.05)
 
     def _while_stopped(self, id: int) -> None:
         with self.cluster.changed:
