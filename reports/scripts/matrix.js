@@ -18,7 +18,8 @@ document.addEventListener("DOMContentLoaded", () => {
         label: cell.dataset.label,
         odd: Boolean(chip.querySelector(".flag")),
         changed: /V/.test((chip.querySelector(".spark path") || { getAttribute: () => "" }).getAttribute("d")),
-        verdict: (chip.querySelector(".word") || chip.querySelector(".case-verdict span:last-child")).textContent,
+        // By its class: the word itself may be said in another language.
+        verdict: /\b[vc]-([A-Z]+)/.exec((chip.querySelector(".case-verdict") || chip).className)[1],
       }))),
     };
   });
@@ -69,7 +70,7 @@ document.addEventListener("DOMContentLoaded", () => {
       for (const cell of cells) cell.hidden = hide;
     }
     for (const body of all("tbody[data-section]")) body.hidden = !all("tr.claim", body).some((row) => !row.hidden);
-    for (const part of all("section.part")) part.hidden = !all("tr.claim", part).some((row) => !row.hidden);
+    for (const part of all(".part")) part.hidden = !all("tr.claim", part).some((row) => !row.hidden);
     $("found").textContent = found === rows.length ? `${found}` : `${found} / ${rows.length}`;
     $("nothing").hidden = found > 0;
   }

@@ -19,7 +19,10 @@ def wilson(shows: int, n: int) -> list[float]:
         return [0.0, 1.0]
     z, p = 1.959964, shows / n
     middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return [round(max(0.0, (middle - half) / (1 + z * z / n)), 6), round(min(1.0, (middle + half) / (1 + z * z / n)), 6)]
+    return [
+        round(max(0.0, (middle - half) / (1 + z * z / n)), 6),
+        round(min(1.0, (middle + half) / (1 + z * z / n)), 6),
+    ]
 
 
 def arm(shows: int, n: int, trials: Sequence[str] = (), fault: str = "kill") -> dict[str, Any]:
@@ -125,7 +128,11 @@ def many(folder: Path, *, cells: int = 1000, runs: int = 50, trials_of: int = 20
             n = c // len(TARGETS)
             verdict = "VIOLATED" if rng.random() < 0.1 else "UNKNOWN" if rng.random() < 0.03 else "HOLDS"
             if c % 3 == 0:
-                cases_.append(case(f"K{n % 9}.{n:03d}", "FAIL" if verdict == "VIOLATED" else "PASS", broker=broker, version=version))
+                cases_.append(
+                    case(
+                        f"K{n % 9}.{n:03d}", "FAIL" if verdict == "VIOLATED" else "PASS", broker=broker, version=version
+                    )
+                )
                 continue
             trials = []
             if r == runs - 1 and len(claims) < trials_of:

@@ -27,7 +27,9 @@ def test_a_cell_keeps_every_run_and_shows_the_latest(tmp_path: Path) -> None:
             (2, "HOLDS", 3, 20),
         ]
         assert cell.latest.run == 2 and cell.changes == 2
-        assert [(f.value, f.low, f.high) for f in cell.latest.figures if f.name == "rate"] == [(0.15, 0.052369, 0.360419)]
+        assert [(f.value, f.low, f.high) for f in cell.latest.figures if f.name == "rate"] == [
+            (0.15, 0.052369, 0.360419)
+        ]
 
 
 def test_variant_version_product_and_durability_each_make_another_cell(tmp_path: Path) -> None:
@@ -37,7 +39,9 @@ def test_variant_version_product_and_durability_each_make_another_cell(tmp_path:
         claim(version="3.9.2"),
         claim(broker="memory", version="sound"),
         claim(settings={"acks": "1"}),
-        claim(settings={"linger.ms": "5"}, metrics={"rto_s": 9}),  # decides nothing about durability: the first cell again
+        claim(
+            settings={"linger.ms": "5"}, metrics={"rto_s": 9}
+        ),  # decides nothing about durability: the first cell again
     ]
     model = read([write_run(tmp_path / "r", claims=claims)])
     assert len(model.cells) == 5

@@ -92,7 +92,14 @@ def test_hostile_text_is_text(tmp_path: Path) -> None:
     findings["witnesses"][0]["lines"][0]["error"] = HOSTILE
     (run / "trials" / "t0" / "findings.json").write_text(json.dumps(findings))
     (run / "trials" / "t0" / "errors.jsonl").write_text(HOSTILE + "\n")
-    names = {"broker": HOSTILE, "version": HOSTILE, "variant": HOSTILE, "sentence": HOSTILE, "reason": HOSTILE, "profile": HOSTILE}
+    names = {
+        "broker": HOSTILE,
+        "version": HOSTILE,
+        "variant": HOSTILE,
+        "sentence": HOSTILE,
+        "reason": HOSTILE,
+        "profile": HOSTILE,
+    }
     write_run(
         run, suites=HOSTILE, command=HOSTILE, claims=[claim(HOSTILE, settings={HOSTILE: HOSTILE}, fault=HOSTILE, trials=[trial], **names)],
         cases=[case(HOSTILE, broker=HOSTILE, version=HOSTILE, observed=HOSTILE, slug=HOSTILE, condition=HOSTILE)],
@@ -124,7 +131,14 @@ def _elements(page: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def test_names_of_files_are_apart_and_plain() -> None:
-    names = [file_name("a", "b"), file_name("a-b"), file_name("A", "B"), file_name("../../etc/passwd"), file_name("队列"), file_name("x" * 500)]
+    names = [
+        file_name("a", "b"),
+        file_name("a-b"),
+        file_name("A", "B"),
+        file_name("../../etc/passwd"),
+        file_name("队列"),
+        file_name("x" * 500),
+    ]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,95}", n) and not n.startswith(".") for n in names)
 
@@ -138,7 +152,13 @@ def test_timeline_levels_keep_sums_and_peaks() -> None:
     bins = 10_000
     p99 = [5.0] * bins
     p99[7_777] = 900.0
-    of = {"bin_s": 0.1, "sent_ok": [3] * bins, "received_ok": [2] * (bins - 5), "send_p50_ms": [None] * bins, "send_p99_ms": p99}
+    of = {
+        "bin_s": 0.1,
+        "sent_ok": [3] * bins,
+        "received_ok": [2] * (bins - 5),
+        "send_p50_ms": [None] * bins,
+        "send_p99_ms": p99,
+    }
     made = pyramid(of, [{"fault": "kill", "targets": ["n1"], "injected_s": 3.0, "healed_s": None}])
     assert made is not None
     top = made.overview["series"]
@@ -151,12 +171,22 @@ def test_timeline_levels_keep_sums_and_peaks() -> None:
 
 
 def test_badges_say_what_the_cells_say(tmp_path: Path) -> None:
-    claims = [claim("a/a"), claim("a/b", "VIOLATED"), claim("a/c", "UNSUPPORTED"), claim("a/d", "UNKNOWN", as_expected=False)]
+    claims = [
+        claim("a/a"),
+        claim("a/b", "VIOLATED"),
+        claim("a/c", "UNSUPPORTED"),
+        claim("a/d", "UNKNOWN", as_expected=False),
+    ]
     cells = read([write_run(tmp_path / "r", claims=claims)]).cells
     assert badge("x", cells).message == "1 of 3 hold, 1 unexpected"
     assert badge("x", cells[1:2]).message == "VIOLATED"
     assert badge("x", cells[2:3]).message == "not applicable"
-    assert json.loads(badge("<x>", cells[:1]).as_json()) == {"schemaVersion": 1, "label": "<x>", "message": "HOLDS", "color": "0f62a8"}
+    assert json.loads(badge("<x>", cells[:1]).as_json()) == {
+        "schemaVersion": 1,
+        "label": "<x>",
+        "message": "HOLDS",
+        "color": "0f62a8",
+    }
     assert "<x>" not in badge("<x>", cells[:1]).as_svg()
 
 
