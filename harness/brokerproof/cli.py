@@ -271,6 +271,32 @@ def _check_run(path: Path, *, as_json: bool, replace: bool) -> int:
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, in any order.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the site goes: new, empty, or an earlier site.")],
+) -> None:
+    """Makes a static site from many runs: every claim and case by broker, version and configuration, and what changed.
+
+    It opens from disk (`index.html`) and from any web server, and needs no network. The same runs give the same bytes.
+    Of each cell the latest run is shown, the others are its history; `differences.html` sets two runs or versions
+    beside each other. Examples:
+
+        brokerproof compare runs/* --out site/
+
+        brokerproof compare runs/monday runs/tuesday --out site/
+    """
+    from brokerproof.site import build
+
+    built = build(runs, out)
+    for note in built.notes:
+        print(f"note     {note}")
+    print(f"site     {built.index}")
+    print(
+        f"cells    {built.cells} of {built.runs} run{'' if built.runs == 1 else 's'}; {built.files} files, {built.octets / 1e6:.1f} MB"
+    )
+
+
+@app.command()
 def explain(
     path: Annotated[
         Path, typer.Argument(metavar="RUN|DIR", help="A run folder, a trial's, or one with history.arrow.")

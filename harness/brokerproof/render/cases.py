@@ -103,7 +103,7 @@ def matrix(run: Run) -> Matrix:
     sections: dict[str, list[Row]] = {}
     for (case, variant), by in sorted(grid.items(), key=lambda item: (_natural(item[0][0]), item[0][1])):
         one = next(iter(by.values()))
-        whole = _whole(run.path, one)
+        whole = case_file(run.path, one)
         row = Row(
             id=case, slug=text(one.get("slug")), variant=variant, section=text(one.get("section")) or case.partition(".")[0],
             level=text(one.get("level")), requirement=text(whole.get("requirement")),
@@ -135,7 +135,7 @@ def render(run: Path) -> list[Path]:
     folder = run / "report" / "cases"
     folder.mkdir(exist_ok=True)
     for entry in read.cases:
-        whole = _whole(run, entry)
+        whole = case_file(run, entry)
         if not whole:
             continue
         page = folder / _page(entry)
@@ -229,7 +229,7 @@ def _mark(run: Path, entry: Json) -> Mark:
     said = text(entry.get("verdict"))
     return Mark(
         verdict=said if said in SYMBOLS else "INCONCLUSIVE",
-        link=f"cases/{quote(_page(entry))}" if _whole(run, entry) else "",
+        link=f"cases/{quote(_page(entry))}" if case_file(run, entry) else "",
         as_expected=case_as_expected(entry),
         drift=bool(entry.get("drift")),
         observed=text(entry.get("observed"))[:300],
@@ -242,7 +242,7 @@ def _page(entry: Json) -> str:
     return re.sub(r"[^A-Za-z0-9.@_-]", "_", "-".join(p for p in parts if p)) + ".html"
 
 
-def _whole(run: Path, entry: Json) -> Json:
+def case_file(run: Path, entry: Json) -> Json:
     """What the case's own file says; nothing where it is missing, or its path leads elsewhere."""
     path = text(entry.get("path"))
     if not path or path.startswith(("/", "\\")) or ":" in path or ".." in path.split("/"):

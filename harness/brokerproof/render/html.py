@@ -49,9 +49,12 @@ def templated(template: str, script: str, **values: Any) -> str:
         f"default-src 'none'; style-src '{_sha256(style)}'; {scripts}img-src data:; base-uri 'none'; form-action 'none'"
     )
     # Markup: both are this package's own files, and the hash is of exactly these characters.
-    return (
-        _environment().get_template(template).render(policy=policy, style=Markup(style), script=Markup(code), **values)
-    )
+    return filled(template, policy=policy, style=Markup(style), script=Markup(code), **values)
+
+
+def filled(template: str, **values: Any) -> str:
+    """The template with these values, every one of them escaped unless it is Markup."""
+    return _environment().get_template(template).render(**values)
 
 
 def script_json(value: Any) -> Markup:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -191,6 +191,11 @@ def report(run: Run) -> ReportView:
     )
 
 
+def cell(run: Run, entry: Json) -> CellView:
+    """One entry of this run's results alone, for a page of its own; what is related to it is not looked for."""
+    return _guarded_cell(replace(run, claims=(entry,)), entry, "cell", ("cell",))
+
+
 def duration(seconds: Any) -> str:
     """Seconds as one says them."""
     n = number(seconds)
@@ -236,7 +241,7 @@ def _facts(run: Run) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str]
         value = facts.get(key)
         if key in _HIDDEN or value in (None, "", {}, []):
             continue
-        flat = list(_flat(value, ""))
+        flat = list(leaves(value, ""))
         if key in ("host", "engine", "tool") or not isinstance(value, Mapping | list):
             short.append(
                 (_label(key), ", ".join(_said(f"{key}.{k}" if k else key, v) for k, v in flat if not _long(v)))
@@ -282,14 +287,14 @@ def _between(started: Any, finished: Any) -> float | None:
         return None
 
 
-def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     """Leaves of a JSON value with their dotted names."""
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
-            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+            yield from leaves(item, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
         for i, item in enumerate(value):
-            yield from _flat(item, f"{prefix}[{i}]")
+            yield from leaves(item, f"{prefix}[{i}]")
     else:
         yield prefix, value
 
@@ -407,7 +412,7 @@ def _cell(run: Run, entry: Json, head: dict[str, Any], anchors: Sequence[str]) -
         configuration=configuration,
         configured=configured,
         broker_settings=tuple(
-            (k, text(v)) for k, v in _flat(mapping(mapping(entry.get("configuration")).get("broker")), "") if k
+            (k, text(v)) for k, v in leaves(mapping(mapping(entry.get("configuration")).get("broker")), "") if k
         ),
         ratio=svg.ratio(comparison),
         comparison=tuple((k, text(v)) for k, v in comparison.items()),
@@ -454,7 +459,7 @@ def _property(prop: Json) -> Json:
 def _configuration(configuration: Json) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """Settings by arm, those that differ first."""
     arms = tuple(name for name in ARMS if mapping(configuration.get(name)))
-    flat = {arm: {k: text(v) for k, v in _flat(mapping(configuration.get(arm)), "")} for arm in arms}
+    flat = {arm: {k: text(v) for k, v in leaves(mapping(configuration.get(arm)), "")} for arm in arms}
     names = dict.fromkeys(name for settings in flat.values() for name in settings)
     rows = []
     for name in names:

@@ -1,0 +1,295 @@
+"""Many runs as one table of cells: claim or protocol case × variant × product × version × configuration.
+
+A cell keeps what every run said of it, oldest first; its latest result is what the site shows. Nothing of it depends on
+the order in which the runs were named, on where they lie, or on the clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+from brokerproof.errors import UsageError
+from brokerproof.render.cases import SYMBOLS
+from brokerproof.render.folder import (
+    Json,
+    Run,
+    as_expected,
+    case_as_expected,
+    items,
+    mapping,
+    number,
+    read_run,
+    section,
+    text,
+    verdict,
+)  # fmt: skip
+from brokerproof.site.figures import Figure, figures
+from brokerproof.site.names import file_name, natural
+from brokerproof.site.settings import Pairs, durability, said
+
+What = Literal["claim", "case"]
+Standing = Literal["good", "open", "bad"]
+
+_BAD_CASES = ("FAIL", "CODE", "DEV", "UNIMPL")
+
+
+def standing(what: What, word: str) -> Standing:
+    """Where a verdict stands in a history or a difference: kept, not kept, or neither said."""
+    if what == "claim":
+        return "good" if word == "HOLDS" else "bad" if word == "VIOLATED" else "open"
+    return "bad" if word in _BAD_CASES else "good" if word in ("PASS", "NONSTRICT", "INFO") else "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What makes two results results of one cell. configuration: the durability settings, or a case's condition."""
+
+    what: What
+    id: str
+    variant: str
+    product: str
+    version: str
+    configuration: str
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.what, self.id, self.variant, self.product, self.version, self.configuration)
+
+    @property
+    def target(self) -> tuple[str, str]:
+        return self.product, self.version
+
+    def order(self) -> tuple[object, ...]:
+        names = (self.id, self.product, self.version, self.variant, self.configuration)
+        return (self.what != "claim", *map(natural, names))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What one run said. run: index into ``Model.runs``.  trials, shows: of the treatment; of a case its attempts and 0.
+    control: (trials, shows), None without one."""
+
+    run: int
+    verdict: str
+    expected: str
+    as_expected: bool
+    revision: str
+    profile: str
+    reason: str
+    trials: int
+    shows: int
+    control: tuple[int, int] | None
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """history: oldest first, at least one.  entry: the latest run's, whole.  group: the claim's or case's section."""
+
+    key: Key
+    file: str
+    group: str
+    sentence: str
+    kind: str
+    source: str
+    sharpens: str
+    settings: Pairs
+    history: tuple[Result, ...]
+    entry: Json
+
+    @property
+    def latest(self) -> Result:
+        return self.history[-1]
+
+    @property
+    def standing(self) -> Standing:
+        return standing(self.key.what, self.latest.verdict)
+
+    @property
+    def changes(self) -> int:
+        """How often the verdict changed from one run to the next."""
+        words = [r.verdict for r in self.history]
+        return sum(a != b for a, b in pairwise(words))
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """One run. suites: version of the suites that it ran.  read: its folder's own files."""
+
+    id: str
+    file: str
+    started: str
+    suites: str
+    facts: Json
+    read: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One claim or case with its cells by target: a line of the matrix, and a page."""
+
+    what: What
+    id: str
+    file: str
+    group: str
+    sentence: str
+    kind: str
+    source: str
+    sharpens: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def differs(self) -> bool:
+        """Whether targets, variants or configurations disagree; what does not apply somewhere is no disagreement."""
+        return len({c.latest.verdict for c in self.cells} - {"UNSUPPORTED", "SKIP"}) > 1
+
+    def at(self, target: tuple[str, str]) -> tuple[Cell, ...]:
+        return tuple(c for c in self.cells if c.key.target == target)
+
+
+@dataclass(frozen=True)
+class Model:
+    """runs: oldest first.  cells: in the order of ``Key.order``."""
+
+    runs: tuple[RunInfo, ...]
+    cells: tuple[Cell, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def targets(self) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted({c.key.target for c in self.cells}, key=lambda t: (t[0], natural(t[1]))))
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        by: dict[tuple[What, str], list[Cell]] = {}
+        for cell in self.cells:
+            by.setdefault((cell.key.what, cell.key.id), []).append(cell)
+        out = []
+        for (what, id_), cells in by.items():
+            newest = max(cells, key=lambda c: c.latest.run)
+            out.append(
+                Row(
+                    what=what, id=id_, file=file_name(what, id_), group=newest.group, sentence=newest.sentence, kind=newest.kind,
+                    source=newest.source, sharpens=newest.sharpens, cells=tuple(cells),
+                )
+            )  # fmt: skip
+        return tuple(sorted(out, key=lambda r: (r.what != "claim", natural(r.group), natural(r.id))))
+
+    def of(self, what: What) -> tuple[Row, ...]:
+        return tuple(r for r in self.rows if r.what == what)
+
+
+def read(paths: Sequence[Path]) -> Model:
+    """The table of these run folders. Raises UsageError where one is no run folder, or none decided anything."""
+    if not paths:
+        raise UsageError("compare: no run folder was named; try `brokerproof compare runs/* --out site/`")
+    runs, notes = _runs(paths)
+    gathered: dict[Key, list[tuple[Result, Json]]] = {}
+    for index, run in enumerate(runs):
+        for key, result, entry in _results(index, run.read):
+            past = gathered.setdefault(key, [])
+            if past and past[-1][0].run == index:
+                notes.append(
+                    f"run {run.id}: {' '.join(filter(None, key.parts[1:5]))} stands there twice; the last one counts"
+                )
+                past.pop()
+            past.append((result, entry))
+    if not gathered:
+        raise UsageError(
+            f"compare: {len(paths)} run folder{'s hold' if len(paths) > 1 else ' holds'} no decided cell; "
+            "finish one with `brokerproof run` or `brokerproof conformance`, or fold a killed one with `brokerproof check RUN`"
+        )
+    cells = tuple(_cell(key, past) for key, past in sorted(gathered.items(), key=lambda item: item[0].order()))
+    return Model(tuple(runs), cells, tuple(notes))
+
+
+def _runs(paths: Sequence[Path]) -> tuple[list[RunInfo], list[str]]:
+    """Runs by their start, each once, and what there is to say of those that were left out."""
+    found: dict[str, RunInfo] = {}
+    notes: list[str] = []
+    for path in paths:
+        if not (path / "run.json").is_file():
+            what = "does not exist" if not path.exists() else "holds no run.json"
+            raise UsageError(f"compare: {str(path)!r} {what}; a run folder is what `brokerproof run` names at its end")
+        run = read_run(path)
+        if run.missing:
+            notes.append(f"run {run.name} is left out: {'; '.join(run.missing)}")
+            continue
+        facts = json.dumps([run.facts, run.results], sort_keys=True)
+        digest = hashlib.sha256(facts.encode("utf-8", "backslashreplace")).hexdigest()
+        if digest in found:
+            notes.append(f"run {run.name} was named twice, or is a copy; it counts once")
+            continue
+        started = text(run.facts.get("started"))
+        found[digest] = RunInfo(
+            run.name, file_name(run.name, digest), started, text(run.facts.get("suites")), run.facts, run
+        )
+    ordered = sorted(found.items(), key=lambda item: (item[1].started, item[1].id, item[0]))
+    return [info for _, info in ordered], sorted(notes)
+
+
+def _results(index: int, run: Run) -> Iterator[tuple[Key, Result, Json]]:
+    for entry in run.claims:
+        if not text(entry.get("claim")):
+            continue
+        treatment, control = mapping(entry.get("treatment")), mapping(entry.get("control"))
+        key = _key("claim", text(entry["claim"]), entry, said(durability(entry)))
+        yield key, Result(
+            run=index, verdict=verdict(entry), expected=text(entry.get("expected")), as_expected=as_expected(entry),
+            revision=text(entry.get("revision")), profile=text(entry.get("profile")), reason=text(entry.get("reason")),
+            trials=_count(treatment.get("trials")) or _pairs(entry), shows=_count(treatment.get("violated")),
+            control=(_count(control.get("trials")), _count(control.get("violated"))) if control else None,
+            figures=figures(entry),
+        ), entry  # fmt: skip
+    for entry in run.cases:
+        if not text(entry.get("case")):
+            continue
+        word = text(entry.get("verdict"))
+        key = _key("case", text(entry["case"]), entry, text(entry.get("condition")))
+        yield key, Result(
+            run=index, verdict=word if word in SYMBOLS else "INCONCLUSIVE", expected=text(entry.get("expected")),
+            as_expected=case_as_expected(entry), revision=text(entry.get("revision")), profile="",
+            reason=text(entry.get("observed")), trials=_count(entry.get("attempts")) or 1, shows=0, control=None, figures=(),
+        ), entry  # fmt: skip
+
+
+def _key(what: What, id_: str, entry: Json, configuration: str) -> Key:
+    variant, product, version = (text(entry.get(name)) for name in ("variant", "broker", "version"))
+    return Key(what, id_, variant, product, version, configuration)
+
+
+def _cell(key: Key, past: Sequence[tuple[Result, Json]]) -> Cell:
+    entry = past[-1][1]
+    is_claim = key.what == "claim"
+    return Cell(
+        key=key, file=file_name(*key.parts), history=tuple(result for result, _ in past), entry=entry,
+        group=section(entry) if is_claim else text(entry.get("section")) or key.id.partition(".")[0],
+        sentence=text(entry.get("sentence")) if is_claim else text(entry.get("slug")),
+        kind=text(entry.get("kind")) if is_claim else text(entry.get("level")),
+        source=text(entry.get("source")), sharpens=text(entry.get("sharpens")),
+        settings=durability(entry) if is_claim else tuple((("through", key.configuration),) if key.configuration else ()),
+    )  # fmt: skip
+
+
+def _count(value: object) -> int:
+    n = number(value)
+    return int(n) if n is not None else 0
+
+
+def _pairs(entry: Json) -> int:
+    """n of a comparison or a property, which have no trials."""
+    return _count(mapping(entry.get("comparison")).get("pairs")) or _count(mapping(entry.get("property")).get("cases"))
+
+
+def injections(cell: Cell) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """(arm, injection with its figures) of the latest entry's recovery."""
+    for arm, found in mapping(cell.entry.get("recovery")).items():
+        for injection in map(mapping, items(found)):
+            yield text(arm), injection

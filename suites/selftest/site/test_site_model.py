@@ -1,0 +1,106 @@
+"""Many runs as one table: what is one cell, what is its latest result, what is left out, in whatever order runs are named."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+from site_sample import case, claim, write, write_run
+
+from brokerproof.errors import UsageError
+from brokerproof.site.model import read, standing
+
+
+def test_a_cell_keeps_every_run_and_shows_the_latest(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / f"r{i}", started=f"2026-01-0{i}T00:00:00Z", claims=[claim(verdict=word, shows=i)])
+        for i, word in ((1, "HOLDS"), (2, "VIOLATED"), (3, "HOLDS"))
+    ]
+    for order in permutations(runs):
+        model = read(order)
+        (cell,) = model.cells
+        assert [r.id for r in model.runs] == ["r1", "r2", "r3"]
+        assert [(r.run, r.verdict, r.shows, r.trials) for r in cell.history] == [
+            (0, "HOLDS", 1, 20),
+            (1, "VIOLATED", 2, 20),
+            (2, "HOLDS", 3, 20),
+        ]
+        assert cell.latest.run == 2 and cell.changes == 2
+        assert [(f.value, f.low, f.high) for f in cell.latest.figures if f.name == "rate"] == [
+            (0.15, 0.052369, 0.360419)
+        ]
+
+
+def test_variant_version_product_and_durability_each_make_another_cell(tmp_path: Path) -> None:
+    claims = [
+        claim(),
+        claim(variant="one node"),
+        claim(version="3.9.2"),
+        claim(broker="memory", version="sound"),
+        claim(settings={"acks": "1"}),
+        claim(
+            settings={"linger.ms": "5"}, metrics={"rto_s": 9}
+        ),  # decides nothing about durability: the first cell again
+    ]
+    model = read([write_run(tmp_path / "r", claims=claims)])
+    assert len(model.cells) == 5
+    assert [("acks", "1") in c.settings for c in model.cells if c.key.target == ("kafka", "4.3.1")].count(True) == 1
+    assert len(model.notes) == 1 and "stands there twice" in model.notes[0]
+
+
+def test_rows_differ_where_verdicts_do_and_not_where_nothing_applies(tmp_path: Path) -> None:
+    claims = [
+        claim("a/same"), claim("a/same", version="3.9.2"), claim("a/same", "UNSUPPORTED", broker="rocketmq"),
+        claim("a/other"), claim("a/other", "VIOLATED", version="3.9.2"),
+    ]  # fmt: skip
+    model = read([write_run(tmp_path / "r", claims=claims, cases=[case("K1.10"), case("K1.9")])])
+    assert {r.id: r.differs for r in model.of("claim")} == {"a/same": False, "a/other": True}
+    assert [r.id for r in model.of("case")] == ["K1.9", "K1.10"]
+    assert model.targets == (("kafka", "3.9.2"), ("kafka", "4.3.1"), ("rocketmq", "4.3.1"))
+
+
+def test_a_run_named_twice_counts_once_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    good = write_run(tmp_path / "good", claims=[claim()])
+    broken = write_run(tmp_path / "broken", claims=[claim()])
+    (broken / "results.json").write_text('{"claims": [')
+    model = read([good, good, broken])
+    assert [r.id for r in model.runs] == ["good"]
+    assert model.notes == (
+        "run broken is left out: results.json cannot be read: JSONDecodeError",
+        "run good was named twice, or is a copy; it counts once",
+    )
+
+
+def test_nothing_to_compare_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run folder was named"):
+        read([])
+    with pytest.raises(UsageError, match="does not exist"):
+        read([tmp_path / "nowhere"])
+    with pytest.raises(UsageError, match="no decided cell"):
+        read([write_run(tmp_path / "empty")])
+
+
+def test_damaged_entries_are_cells_all_the_same(tmp_path: Path) -> None:
+    odd = [
+        {"claim": "a/b", "verdict": "PERHAPS", "treatment": "none", "recovery": [1], "configuration": {"treatment": {"senders": "x"}}},
+        "no object",
+        {"verdict": "HOLDS"},
+    ]  # fmt: skip
+    model = read([write_run(tmp_path / "r", claims=odd, cases=[{"case": "A1.01", "verdict": 7}])])
+    assert [(c.key.id, c.latest.verdict) for c in model.cells] == [("a/b", "UNKNOWN"), ("A1.01", "INCONCLUSIVE")]
+
+
+@pytest.mark.parametrize(
+    ("what", "word", "is_"),
+    [("claim", "HOLDS", "good"), ("claim", "VIOLATED", "bad"), ("claim", "UNSUPPORTED", "open"), ("case", "NONSTRICT", "good"), ("case", "UNIMPL", "bad"), ("case", "SKIP", "open")],
+)  # fmt: skip
+def test_standing(what: str, word: str, is_: str) -> None:
+    assert standing("claim" if what == "claim" else "case", word) == is_
+
+
+def test_a_run_without_start_is_first(tmp_path: Path) -> None:
+    late = write_run(tmp_path / "a", claims=[claim()])
+    early = write_run(tmp_path / "z", claims=[claim(verdict="VIOLATED")])
+    write(early / "run.json", {"schema": 1})
+    assert read([late, early]).cells[0].latest.verdict == "HOLDS"
