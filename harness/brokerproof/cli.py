@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from brokerproof import __version__
+from brokerproof import __version__, completing
 from brokerproof.errors import HarnessError, HistoryError, UsageError, unknown
+from brokerproof.manual import page
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
     help="""Which delivery promises does a message broker keep? Breaks real brokers and says, with evidence.
 
 Start here:
@@ -35,7 +36,12 @@ app.add_typer(images_app, name="images")
 
 Broker = Annotated[
     list[str],
-    typer.Option("--broker", metavar="PRODUCT[=VERSION]", help="Broker to test, repeatable, e.g. kafka=4.3.1."),
+    typer.Option(
+        "--broker",
+        metavar="PRODUCT[=VERSION]",
+        help="Broker to test, repeatable, e.g. kafka=4.3.1.",
+        autocompletion=completing.brokers,
+    ),
 ]
 
 
@@ -61,30 +67,41 @@ def main() -> None:
 
 @app.callback(invoke_without_command=True)
 def _version(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version, what answers depend on, and exit.")] = False
 ) -> None:  # fmt: skip
     if version:
-        print(f"brokerproof {__version__}")
+        from brokerproof.manual import version as told
+
+        print(told())
         raise typer.Exit(0)
     if context.invoked_subcommand is None:
         print(context.get_help())
 
 
-@app.command()
+@app.command(epilog=page("run"))
 def run(
     broker: Broker = [],
-    select: Annotated[list[str], typer.Option(help="Claim or section to decide, repeatable; see `list claims`.")] = [],
-    profile: Annotated[str, typer.Option(help="quick (deterministic, once), standard or thorough.")] = "quick",
+    select: Annotated[
+        list[str],
+        typer.Option(
+            help="Claim or section to decide, repeatable; see `list claims`.", autocompletion=completing.claims
+        ),
+    ] = [],
+    profile: Annotated[
+        str, typer.Option(help="quick (deterministic, once), standard or thorough.", autocompletion=completing.profiles)
+    ] = "quick",
     variant: Annotated[list[str], typer.Option(help="Only this variant of a cell, repeatable.")] = [],
     schedule: Annotated[
-        list[str], typer.Option(help="Promises under this schedule instead of their own, see `list schedules`.")
+        list[str],
+        typer.Option(
+            help="Promises under this schedule instead of their own, see `list schedules`.",
+            autocompletion=completing.schedules,
+        ),
     ] = [],
     seed: Annotated[
         int | None, typer.Option(help="Seed of the plans. Default: random, and named in the report.")
     ] = None,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="Run folder; must not exist. Default: runs/<utc>-<seed>.")
-    ] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Run folder; must not exist. Default: runs/UTC-SEED.")] = None,
     expected: Annotated[Path | None, typer.Option(help="Folder of expected results. Default: the suite's own.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that decide cells. Default: one per broker.")] = None,
     resume: Annotated[
@@ -101,13 +118,7 @@ def run(
 ) -> None:
     """Decides claims on real brokers: breaks them, checks the history, prints verdicts, writes the report.
 
-    Without --broker: kafka, rabbitmq and rocketmq, side by side. Examples:
-
-        brokerproof run --broker memory=doubles
-
-        brokerproof run --broker rabbitmq=4.0.5 --select order --profile standard --seed 7
-
-        brokerproof run --resume runs/20261122T101500Z-7
+    Without --broker: kafka, rabbitmq and rocketmq, side by side.
     """
     from brokerproof.claims import declared
     from brokerproof.experiment import PROFILES
@@ -146,10 +157,13 @@ def run(
     )  # fmt: skip
 
 
-@app.command()
+@app.command(epilog=page("conformance"))
 def conformance(
     broker: Broker = [],
-    case: Annotated[list[str], typer.Option(metavar="ID", help="Only this case, e.g. A2.03, repeatable.")] = [],
+    case: Annotated[
+        list[str],
+        typer.Option(metavar="ID", help="Only this case, e.g. A2.03, repeatable.", autocompletion=completing.cases),
+    ] = [],
     section: Annotated[list[str], typer.Option(metavar="ID", help="Only this section, e.g. A2, repeatable.")] = [],
     level: Annotated[
         list[str], typer.Option(help="Only this level: must, should, may, extension, unspecified; repeatable.")
@@ -160,21 +174,13 @@ def conformance(
     variant: Annotated[list[str], typer.Option(help="Only this variant of a case, repeatable.")] = [],
     strict: Annotated[bool, typer.Option("--strict", help="NONSTRICT is not as expected either.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the order of cases. Default: random.")] = None,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="Run folder; must not exist. Default: runs/<utc>-<seed>.")
-    ] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Run folder; must not exist. Default: runs/UTC-SEED.")] = None,
     expected: Annotated[Path | None, typer.Option(help="Folder of expected results. Default: the suite's own.")] = None,
     list_only: Annotated[bool, typer.Option("--list", help="List the cases and end.")] = False,
 ) -> None:
     """Sends what the protocols allow and what they forbid, and judges the answers, octet by octet.
 
-    RabbitMQ by AMQP 0-9-1, Kafka by its protocol, RocketMQ by remoting and gRPC. Without --broker: all three. Examples:
-
-        brokerproof conformance --broker rabbitmq=4.0.5
-
-        brokerproof conformance --broker kafka --section K2 --level must --strict
-
-        brokerproof conformance --list --section A2
+    RabbitMQ by AMQP 0-9-1, Kafka by its protocol, RocketMQ by remoting and gRPC. Without --broker: all three.
     """
     from brokerproof.conformance.protocols import PROTOCOLS
     from brokerproof.listing import cases
@@ -215,10 +221,15 @@ def conformance(
     )  # fmt: skip
 
 
-@app.command()
+@app.command(epilog=page("check"))
 def check(
     path: Annotated[
-        Path, typer.Argument(metavar="RUN|DIR", help="A run folder, or a folder that holds history.arrow.")
+        Path,
+        typer.Argument(
+            metavar="RUN|DIR",
+            autocompletion=completing.runs,
+            help="A run folder, or a folder that holds history.arrow.",
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     replace: Annotated[bool, typer.Option(help="Write a run's new verdicts into its results.json and report.")] = False,
@@ -270,7 +281,7 @@ def _check_run(path: Path, *, as_json: bool, replace: bool) -> int:
     return exit_code(results)
 
 
-@app.command()
+@app.command(epilog=page("compare"))
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, in any order.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the site goes: new, empty, or an earlier site.")],
@@ -279,11 +290,7 @@ def compare(
 
     It opens from disk (`index.html`) and from any web server, and needs no network. The same runs give the same bytes.
     Of each cell the latest run is shown, the others are its history; `differences.html` sets two runs or versions
-    beside each other. Examples:
-
-        brokerproof compare runs/* --out site/
-
-        brokerproof compare runs/monday runs/tuesday --out site/
+    beside each other.
     """
     from brokerproof.site import build
 
@@ -296,10 +303,56 @@ def compare(
     )
 
 
-@app.command()
+@app.command(epilog=page("bundle"))
+def bundle(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", autocompletion=completing.runs)],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Ends with .tar.zst or .tar.gz. Default: ./<run>.tar.zst.")
+    ] = None,
+) -> None:
+    """Packs a run into one file to hand on: the same octets each time, a SHA-256 for every file, credentials redacted.
+
+    What is redacted where stands in its bundle.json. The histories stay, so that whoever gets it can judge them again.
+    """
+    from brokerproof.bundling import show
+
+    raise typer.Exit(show(path, out))
+
+
+@app.command(epilog=page("verify"))
+def verify(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="BUNDLE|RUN", help="What `bundle` made, or a folder.", autocompletion=completing.runs),
+    ],
+    recheck: Annotated[
+        bool, typer.Option("--recheck", help="Judge histories and cases again: do the verdicts follow from them?")
+    ] = False,
+    unpack: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Leave the run there, if everything agrees.")
+    ] = None,
+    max_size: Annotated[str, typer.Option(metavar="SIZE", help="Refuse a bundle that unpacks to more.")] = "64GiB",
+) -> None:
+    """Whether a run is whole and unchanged, and with --recheck: whether its verdicts follow from its histories.
+
+    A bundle with links, paths that lead out of it, more octets than it says, or a torn end is refused. Hashes show that files
+    are those of the list; who wrote the list, they do not show.
+    """
+    from brokerproof.checking import memory_bytes
+    from brokerproof.verifying import show
+
+    raise typer.Exit(show(path, recheck=recheck, unpack_to=unpack, octets_max=memory_bytes(max_size)))
+
+
+@app.command(epilog=page("explain"))
 def explain(
     path: Annotated[
-        Path, typer.Argument(metavar="RUN|DIR", help="A run folder, a trial's, or one with history.arrow.")
+        Path,
+        typer.Argument(
+            metavar="RUN|DIR",
+            autocompletion=completing.runs,
+            help="A run folder, a trial's, or one with history.arrow.",
+        ),
     ],
     message: Annotated[str, typer.Argument(metavar="MESSAGE", help="The number, as reports and findings name it.")],
     trial: Annotated[str, typer.Option(help="The trial, where the number exists in several.")] = "",
@@ -311,14 +364,17 @@ def explain(
     raise typer.Exit(show(path, message, trial, as_json=as_json))
 
 
-@app.command()
+@app.command(epilog=page("replay"))
 def replay(
-    path: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder whose trials are repeated.")],
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", autocompletion=completing.runs, help="The run folder whose trials are repeated."),
+    ],
     trial: Annotated[list[str], typer.Option(help="Trial to repeat, repeatable. Default: all.")] = [],
     targets: Annotated[
         str, typer.Option(help="resolve: find leaders anew; recorded: the nodes of the old run.")
     ] = "resolve",
-    run_dir: Annotated[Path | None, typer.Option(help="Folder of the new run. Default: runs/<utc>-<seed>.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Folder of the new run. Default: runs/UTC-SEED.")] = None,
 ) -> None:
     """Runs the recorded plans again: same seed, same messages, same faults at the same offsets.
 
@@ -331,15 +387,18 @@ def replay(
     raise typer.Exit(replay_run(path, trial, recorded_targets=targets == "recorded", run_dir=run_dir))
 
 
-@app.command()
+@app.command(epilog=page("shrink"))
 def shrink(
-    path: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder that shows a violation.")],
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", autocompletion=completing.runs, help="The run folder that shows a violation."),
+    ],
     cell: Annotated[str, typer.Argument(metavar="[CELL]", help="Its cell or claim, where several show one.")] = "",
     trials: Annotated[int, typer.Option(help="Trials of every smaller plan.")] = 3,
     rate: Annotated[float, typer.Option(help="Share of them that has to show it still.")] = 1.0,
     tries: Annotated[int, typer.Option(help="Smaller plans to try at most.")] = 100,
     out: Annotated[Path | None, typer.Option(help="The plan's file. Default: RUN/shrunk/<cell>.json.")] = None,
-    run_dir: Annotated[Path | None, typer.Option(help="Folder of the trials. Default: runs/<utc>-<seed>.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Folder of the trials. Default: runs/UTC-SEED.")] = None,
 ) -> None:
     """Makes the plan of a violation as small as it goes: fewer faults, shorter windows, less load; writes it as JSON."""
     from brokerproof.shrinking import shrink_run
@@ -347,29 +406,30 @@ def shrink(
     raise typer.Exit(shrink_run(path, cell, trials=trials, rate=rate, tries=tries, out=out, run_dir=run_dir))
 
 
-@app.command()
+@app.command(epilog=page("search"))
 def search(
     broker: Annotated[str, typer.Option("--broker", metavar="PRODUCT[=VERSION]", help="Broker to search, e.g. kafka.")],
-    select: Annotated[list[str], typer.Option(help="Promise or section to break, repeatable. Default: all.")] = [],
+    select: Annotated[
+        list[str],
+        typer.Option(help="Promise or section to break, repeatable. Default: all.", autocompletion=completing.claims),
+    ] = [],
     arm: Annotated[
         str, typer.Option(help="treatment: what promises; control: the setting that takes the guarantee away.")
     ] = "treatment",
     fault: Annotated[
-        list[str], typer.Option(help="Only these faults, repeatable. Default: all that need no equipment.")
+        list[str],
+        typer.Option(
+            help="Only these faults, repeatable. Default: all that need no equipment.", autocompletion=completing.faults
+        ),
     ] = [],
     budget: Annotated[str, typer.Option(metavar="TIME", help="Ends after 90s, 10m or 1h; shrinking included.")] = "10m",
     schedules: Annotated[int, typer.Option(help="Ends after so many schedules.")] = 500,
     seed: Annotated[int | None, typer.Option(help="Seed of what is drawn. Default: random, and printed.")] = None,
-    run_dir: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/<utc>-<seed>.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/UTC-SEED.")] = None,
 ) -> None:
     """Looks for a schedule of faults that breaks a promise, and makes it small enough to read.
 
-    Exit 1: found, and the run folder holds the plan that `replay` takes. 0: nothing within the budget. 3: nothing could
-    be said of any schedule. Examples:
-
-        brokerproof search --broker memory=acks-early --budget 30s
-
-        brokerproof search --broker kafka --select producer/kafka-acks-all --arm control --budget 5m
+    What it finds is a run folder that holds the plan which `replay` takes.
     """
     from brokerproof.faults.base import faults
     from brokerproof.searching import search_run
@@ -393,9 +453,14 @@ def search(
     )
 
 
-@app.command("list")
+@app.command("list", epilog=page("list"))
 def list_(
-    what: Annotated[str, typer.Argument(help="claims, cases, faults, schedules, effects, checkers or brokers.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="claims, cases, faults, schedules, effects, checkers or brokers.", autocompletion=completing.lists
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Lists what there is: claims, protocol cases, faults, schedules, guards of effects, checkers, brokers."""
@@ -445,7 +510,7 @@ def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
     console.print(table)
 
 
-@app.command()
+@app.command(epilog=page("doctor"))
 def doctor() -> None:
     """Says what is there, what is missing, and the next step."""
     from rich.console import Console
@@ -465,7 +530,7 @@ def doctor() -> None:
     raise typer.Exit(4 if any(one.status == "missing" for one in checks) else 0)
 
 
-@app.command()
+@app.command(epilog=page("clean"))
 def clean(
     run: Annotated[
         str | None, typer.Argument(help="Only this run, even if it still lives. Default: all dead runs.")
@@ -494,7 +559,17 @@ def clean(
     print(f"removed {len(gone)} thing{'' if len(gone) == 1 else 's'}" if gone else "nothing to clean")
 
 
-@images_app.command("list")
+@app.command(epilog=page("completion"))
+def completion(
+    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.", autocompletion=completing.shells)],
+) -> None:
+    """Prints the completion script of a shell: commands, options, and the names of brokers, claims and cases."""
+    from brokerproof.completing import script
+
+    print(script(shell), end="")
+
+
+@images_app.command("list", epilog=page("images list"))
 def images_list() -> None:
     """Lists every image: version, where it comes from, whether it is here."""
     from brokerproof.runtime import images
@@ -502,7 +577,7 @@ def images_list() -> None:
     _print_rows([dict(row) for row in images.list_images()])
 
 
-@images_app.command("build")
+@images_app.command("build", epilog=page("images build"))
 def images_build(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[PRODUCT[=VERSION]]...", help="Default: all defaults.")
@@ -514,7 +589,7 @@ def images_build(
     images.build(names or [], progress=print)
 
 
-@images_app.command("pull")
+@images_app.command("pull", epilog=page("images pull"))
 def images_pull(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[PRODUCT[=VERSION]]...", help="Default: all defaults.")

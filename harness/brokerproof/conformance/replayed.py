@@ -1,0 +1,43 @@
+"""The verdict of a case again, from its page alone: what each step showed, by the table that was in force and the vendor's
+statements that stand beside it. No broker, no script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from brokerproof.conformance.case import Line, Seen, Table, Verdict, worst
+from brokerproof.conformance.ledger import Says, admitted
+from brokerproof.conformance.scene import AFTERWARDS, Judged
+
+
+def verdict_again(page: Mapping[str, Any]) -> Verdict:
+    """The worst of its steps, judged again. A step without a table (how everything else fared) keeps what it was.
+    Raises KeyError, TypeError or ValueError for what is no page of a case."""
+    tables = {step: _table(table) for step, table in page["accepts"].items()}
+    says = [Says(**said) for said in page["says"]]
+    protocol = str(page["slug"]).partition("/")[0]
+    verdicts: list[Verdict] = []
+    for step in page["steps"]:
+        seen = Seen(**step["seen"])
+        verdict: Verdict = step["verdict"]
+        if step["step"] in tables:
+            verdict, _ = tables[step["step"]].judge(seen, protocol)
+        judged = Judged(step["step"], seen, verdict, "", 0.0)
+        if verdict == "FAIL" and judged.step != AFTERWARDS and admitted(says, judged):
+            verdict = "DEV"
+        verdicts.append(verdict)
+    return worst(verdicts)
+
+
+def _table(data: Mapping[str, Any]) -> Table:
+    return Table(
+        data["says"],
+        tuple(
+            Line(
+                line["verdict"],
+                *(None if line[k] is None else tuple(line[k]) for k in ("behaviour", "endings", "scopes", "codes")),
+            )
+            for line in data["lines"]
+        ),
+    )
