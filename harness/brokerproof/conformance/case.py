@@ -230,7 +230,8 @@ class Case:
     negative: something forbidden is sent: afterwards everything else must be as it was.
     timing: a FAIL is tried again, three times in all.
     window_s: how long a reaction is waited for.  limit_s: for the case as a whole.
-    topology, settings, variant_settings: of the cluster it is run on, in the vendor's words.
+    topology, settings, variant_settings: of the cluster it is run on, in the vendor's words.  equipment: of its nodes, where this
+    machine has it (``runtime.equipment``); without, the script does what it can and says so.
     """
 
     id: str
@@ -251,6 +252,7 @@ class Case:
     topology: str
     settings: Mapping[str, Any]
     variant_settings: Mapping[str, Mapping[str, Any]]
+    equipment: Sequence[str]
     revision: int
     script: Callable[[Any], None] = field(repr=False)
     file: str = ""
@@ -300,7 +302,7 @@ def case(
     records: Sequence[str] = (), tags: Collection[Tag] = (), variants: Sequence[str] | Mapping[str, str] = ("",),
     conditions: Sequence[str] | Mapping[str, Mapping[str, Table]] = (), needs: str = "", negative: bool = False, timing: bool = False, window_s: float = 5.0,
     limit_s: float = 60.0, topology: str = "single", settings: Mapping[str, Any] | None = None,
-    variant_settings: Mapping[str, Mapping[str, Any]] | None = None, revision: int = 1,
+    variant_settings: Mapping[str, Mapping[str, Any]] | None = None, equipment: Sequence[str] = (), revision: int = 1,
 ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:  # fmt: skip
     """Marks a function as the script of a case; the arguments are ``Case``'s. Raises HarnessError for data that cannot be."""
     if not re.fullmatch(r"[AKR]\d\.\d\d[a-z]?", id) or "/" not in slug:
@@ -317,7 +319,7 @@ def case(
             variants=dict(variants) if isinstance(variants, Mapping) else dict.fromkeys(variants, ""),
             conditions=dict(conditions) if isinstance(conditions, Mapping) else {c: {} for c in conditions}, needs=needs, negative=negative, timing=timing, window_s=window_s,
             limit_s=limit_s, topology=topology, settings=dict(settings or {}),
-            variant_settings=dict(variant_settings or {}), revision=revision, script=script,
+            variant_settings=dict(variant_settings or {}), equipment=tuple(equipment), revision=revision, script=script,
             file=Path(script.__code__.co_filename).name,
         )  # fmt: skip
         return script
