@@ -15,15 +15,14 @@ the table is FAIL, shown against the nearest line.
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from brokerproof.errors import HarnessError
+from brokerproof.marked import marked
 
 Verdict = Literal[
     "PASS", "NONSTRICT", "CODE", "DEV", "UNIMPL", "INFO", "FAIL", "SKIP", "INCONCLUSIVE", "HARNESS"
@@ -329,22 +328,7 @@ def case(
 
 def cases_of(folder: Path) -> list[Case]:
     """All cases of the ``test_*.py`` files below a folder, by id. Raises HarnessError when two have one id."""
-    found: dict[str, Case] = {}
-    for file in sorted(folder.rglob("test_*.py")):
-        name = f"brokerproof_cases_{file.parent.name}_{file.stem}"
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        for thing in vars(module).values():
-            one = getattr(thing, "brokerproof_case", None)
-            if not isinstance(one, Case):
-                continue
-            if one.id in found and found[one.id].slug != one.slug:
-                raise HarnessError(f"two cases have the id {one.id}: {found[one.id].slug} and {one.slug}")
-            found[one.id] = one
-    return [found[id] for id in sorted(found)]
+    return marked(folder.rglob("test_*.py"), "brokerproof_case", Case, lambda one: one.id, "case")
 
 
 def applies(needs: str, product: str, version: str) -> bool:

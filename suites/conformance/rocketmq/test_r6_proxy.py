@@ -397,7 +397,9 @@ def test_grpc_store_timeouts(scene: RocketmqScene) -> None:
             "master's flush too late", f"{fate(b'slow')} (no disk here that can be slowed: syncFlushTimeout=0)"
         )
         scene.configure({"syncFlushTimeout": int(scene.seconds(5) * 1000)}, master)
-    scene.until(lambda: proxy.send(proxy.message(topic, b"as before"), within_s=20).ok, 60, "the disk as quick as before")
+    scene.until(
+        lambda: proxy.send(proxy.message(topic, b"as before"), within_s=20).ok, 60, "the disk as quick as before"
+    )
     scene.finally_(scene.place.heal)
     scene.place.cut([master], [slave])
     scene.record("slave too late", fate(b"stalled"))
