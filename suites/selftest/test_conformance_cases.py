@@ -10,7 +10,7 @@ import pytest
 
 from brokerproof.conformance import protocols
 from brokerproof.conformance.case import cases_of
-from brokerproof.conformance.rocketmq.peer_broker import java_hash, matcher
+from brokerproof.conformance.rocketmq.peer_filters import java_hash, matcher
 from brokerproof.conformance.running import Job, jobs_of
 from brokerproof.conformance.scene import Outcome, play
 from brokerproof.errors import UsageError
