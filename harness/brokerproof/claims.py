@@ -9,15 +9,13 @@ The function is pure: it says how the claim is decided in a cell, and does nothi
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from brokerproof.claim import Claim, Kind
-from brokerproof.errors import HarnessError
 from brokerproof.experiment import PROFILES, Cell, ComparisonExperiment, Experiment, PropertyExperiment
+from brokerproof.marked import marked
 
 Decides = Callable[[Cell], Experiment | PropertyExperiment | ComparisonExperiment]
 
@@ -69,21 +67,4 @@ def claim(
 
 def declared(folder: Path) -> list[Declared]:
     """All claims of the ``test_*.py`` files of a folder, by id. Raises HarnessError when two have one id."""
-    found: dict[str, tuple[Declared, Path]] = {}
-    for file in sorted(folder.glob("test_*.py")):
-        name = f"brokerproof_claims_{file.stem}"
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        for thing in vars(module).values():
-            one = getattr(thing, "brokerproof", None)
-            if isinstance(one, Declared):
-                other = found.get(one.claim.id)
-                if other is not None:
-                    raise HarnessError(
-                        f"claim {one.claim.id} stands in {other[1].name} and in {file.name}; ids are unique"
-                    )
-                found[one.claim.id] = (one, file)
-    return [one for _, (one, _) in sorted(found.items())]
+    return marked(folder.glob("test_*.py"), "brokerproof", Declared, lambda one: one.claim.id, "claim")

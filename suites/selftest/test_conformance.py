@@ -257,6 +257,14 @@ def test_skip_and_inconclusive_say_why() -> None:
     assert (o := _played(lambda s: s.inconclusive("garbage"))).verdict == "INCONCLUSIVE" and o.observed == "garbage"
 
 
+def test_after_a_failure_a_skip_is_still_a_failure() -> None:
+    def script(s: Scene) -> None:
+        s.require("", False, "lost")
+        s.skip("the rest does not apply")
+
+    assert _played(script).verdict == "FAIL"
+
+
 def test_after_a_failure_a_hang_is_still_a_failure() -> None:
     def script(s: Scene) -> None:
         s.require("", False, "lost")

@@ -15,15 +15,14 @@ the table is FAIL, shown against the nearest line.
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from brokerproof.errors import HarnessError
+from brokerproof.marked import marked
 
 Verdict = Literal[
     "PASS", "NONSTRICT", "CODE", "DEV", "UNIMPL", "INFO", "FAIL", "SKIP", "INCONCLUSIVE", "HARNESS"
@@ -230,7 +229,8 @@ class Case:
     negative: something forbidden is sent: afterwards everything else must be as it was.
     timing: a FAIL is tried again, three times in all.
     window_s: how long a reaction is waited for.  limit_s: for the case as a whole.
-    topology, settings, variant_settings: of the cluster it is run on, in the vendor's words.
+    topology, settings, variant_settings: of the cluster it is run on, in the vendor's words.  equipment: of its nodes, where this
+    machine has it (``runtime.equipment``); without, the script does what it can and says so.
     """
 
     id: str
@@ -251,6 +251,7 @@ class Case:
     topology: str
     settings: Mapping[str, Any]
     variant_settings: Mapping[str, Mapping[str, Any]]
+    equipment: Sequence[str]
     revision: int
     script: Callable[[Any], None] = field(repr=False)
     file: str = ""
@@ -300,7 +301,7 @@ def case(
     records: Sequence[str] = (), tags: Collection[Tag] = (), variants: Sequence[str] | Mapping[str, str] = ("",),
     conditions: Sequence[str] | Mapping[str, Mapping[str, Table]] = (), needs: str = "", negative: bool = False, timing: bool = False, window_s: float = 5.0,
     limit_s: float = 60.0, topology: str = "single", settings: Mapping[str, Any] | None = None,
-    variant_settings: Mapping[str, Mapping[str, Any]] | None = None, revision: int = 1,
+    variant_settings: Mapping[str, Mapping[str, Any]] | None = None, equipment: Sequence[str] = (), revision: int = 1,
 ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:  # fmt: skip
     """Marks a function as the script of a case; the arguments are ``Case``'s. Raises HarnessError for data that cannot be."""
     if not re.fullmatch(r"[AKR]\d\.\d\d[a-z]?", id) or "/" not in slug:
@@ -317,7 +318,7 @@ def case(
             variants=dict(variants) if isinstance(variants, Mapping) else dict.fromkeys(variants, ""),
             conditions=dict(conditions) if isinstance(conditions, Mapping) else {c: {} for c in conditions}, needs=needs, negative=negative, timing=timing, window_s=window_s,
             limit_s=limit_s, topology=topology, settings=dict(settings or {}),
-            variant_settings=dict(variant_settings or {}), revision=revision, script=script,
+            variant_settings=dict(variant_settings or {}), equipment=tuple(equipment), revision=revision, script=script,
             file=Path(script.__code__.co_filename).name,
         )  # fmt: skip
         return script
@@ -327,22 +328,7 @@ def case(
 
 def cases_of(folder: Path) -> list[Case]:
     """All cases of the ``test_*.py`` files below a folder, by id. Raises HarnessError when two have one id."""
-    found: dict[str, Case] = {}
-    for file in sorted(folder.rglob("test_*.py")):
-        name = f"brokerproof_cases_{file.parent.name}_{file.stem}"
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        for thing in vars(module).values():
-            one = getattr(thing, "brokerproof_case", None)
-            if not isinstance(one, Case):
-                continue
-            if one.id in found and found[one.id].slug != one.slug:
-                raise HarnessError(f"two cases have the id {one.id}: {found[one.id].slug} and {one.slug}")
-            found[one.id] = one
-    return [found[id] for id in sorted(found)]
+    return marked(folder.rglob("test_*.py"), "brokerproof_case", Case, lambda one: one.id, "case")
 
 
 def applies(needs: str, product: str, version: str) -> bool:

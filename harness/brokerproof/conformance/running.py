@@ -26,6 +26,7 @@ from brokerproof.conformance.protocols import CONDITIONS, on_cluster
 from brokerproof.conformance.scene import AFTERWARDS, Ground, Judged, Outcome, play
 from brokerproof.errors import HarnessError
 from brokerproof.results import RunFolder, write_json
+from brokerproof.runtime import equipment
 from brokerproof.runtime.pool import ClusterKey, Pool
 
 #: Cases at a time on one cluster: most of them wait, for a reaction or for a window to end.
@@ -129,7 +130,8 @@ class Conductor:
                 self._done(job, Outcome("SKIP", absent), {})
                 continue
             settings = job.case.settings_of(job.variant)
-            key = ClusterKey.of(product, version, job.case.topology, settings)
+            had = [name for name in job.case.equipment if not equipment.kind(name).missing()]
+            key = ClusterKey.of(product, version, job.case.topology, settings, had)
             groups.setdefault(key, []).append(job)
         return sorted(
             groups.items(), key=lambda item: (item[0].topology != "single", item[0].settings != "{}", item[0].settings)

@@ -217,12 +217,11 @@ def play(ground: Ground, case: Case, *, variant: str = "", condition: str = "", 
                 if case.watched(condition):
                     scene.afterwards(ground.after(scene))
                 outcome.verdict, outcome.observed = scene.verdict()
-            except Skip as exc:
-                outcome.verdict, outcome.observed = "SKIP", str(exc)
-            except (Inconclusive, OutOfTime) as exc:
+            except (Skip, Inconclusive, OutOfTime) as exc:
                 # What was judged until then stands, if it is bad enough: a peer that hangs after a FAIL has failed.
+                word: Verdict = "SKIP" if isinstance(exc, Skip) else "INCONCLUSIVE"
                 failed = any(j.verdict == "FAIL" for j in scene.steps)
-                outcome.verdict, outcome.observed = scene.verdict() if failed else ("INCONCLUSIVE", str(exc))
+                outcome.verdict, outcome.observed = scene.verdict() if failed else (word, str(exc))
             finally:
                 scene.close()
     except HarnessError as exc:

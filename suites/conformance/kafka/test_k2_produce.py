@@ -234,12 +234,12 @@ def test_future_timestamp(scene: KafkaScene) -> None:
 @case(
     "K2.10", "kafka/zstd-old-version",
     requirement="A zstd batch by Produce v6, and Fetch v9 from a partition that holds zstd, are refused with 76 each.",
-    reference="KIP-110", level="MUST", negative=True, accepts={"produce v6": error(76), "fetch v9": error(76), "fetch v9, topic's own": error(76)},
+    reference="KIP-110", level="MUST", needs="kafka>=2.1", negative=True, accepts={"produce v6": error(76), "fetch v9": error(76), "fetch v9, topic's own": error(76)},
 )  # fmt: skip
 def test_zstd_old_version(scene: KafkaScene) -> None:
     topic = scene.topic()
     if not (scene.serves("produce", 6) and scene.serves("fetch", 9)):
-        scene.skip("Produce v6 or Fetch v9 is not served")
+        scene.inconclusive("Produce v6 or Fetch v9 is not served by a version that should")
     data = batch(_made(scene, "x" * 200), compression="zstd")
     scene.saw("produce v6", topic.produce(data, version=6).seen())
     for step, found in (("fetch v9", topic), ("fetch v9, topic's own", scene.topic(compression_type="zstd"))):
@@ -293,7 +293,7 @@ def test_log_append_time(scene: KafkaScene) -> None:
     "K2.13", "kafka/not-leader",
     requirement="Produce to a follower is refused with 6 and nothing appended; from v10 on the answer names the leader and its "
     "address.",
-    reference="KIP-951; Produce", level="MUST", topology="cluster", tags=("cluster",), negative=True,
+    reference="KIP-951; Produce", level="MUST", needs="kafka>=3.7", topology="cluster", tags=("cluster",), negative=True,
     accepts={"": error(6), **_NOTHING, "hint": should("the leader, with its address")},
 )  # fmt: skip
 def test_not_leader(scene: KafkaScene) -> None:
@@ -305,7 +305,7 @@ def test_not_leader(scene: KafkaScene) -> None:
     scene.saw("", done.seen())
     _unchanged(scene, topic)
     if done.answer.version < 10:
-        scene.skip("Produce v10 is not served")
+        scene.inconclusive("Produce v10 is not served by a version that should")
     ends = {e["node_id"]: (e["host"], e["port"]) for e in (done.answer.fields or {}).get("node_endpoints", [])}
     good = done.leader == leader and ends.get(leader) == scene.stage.addresses[leader]
     scene.require("hint", good, f"leader {done.leader}, end points {ends}")

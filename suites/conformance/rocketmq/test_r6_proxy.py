@@ -375,7 +375,7 @@ def test_grpc_unknown_rpc(scene: RocketmqScene) -> None:
     requirement="The status that a client gets when the master's flush, or the slave, is too late, or there is no slave; and "
     "whether the message is readable.",
     reference="Code", level="unspecified", tags=("cluster", "destructive"), topology="master-slave",
-    settings={"brokerRole": "SYNC_MASTER", "totalReplicas": 2, "inSyncReplicas": 2, "flushDiskType": "SYNC_FLUSH"}, limit_s=200,
+    settings={"brokerRole": "SYNC_MASTER", "totalReplicas": 2, "inSyncReplicas": 2, "flushDiskType": "SYNC_FLUSH"}, limit_s=200, equipment=("disk",),
     records=("master's flush too late", "slave too late", "no slave"),
 )  # fmt: skip
 def test_grpc_store_timeouts(scene: RocketmqScene) -> None:
@@ -393,8 +393,13 @@ def test_grpc_store_timeouts(scene: RocketmqScene) -> None:
         scene.place.quick_disk(master)
     else:
         scene.configure({"syncFlushTimeout": 0}, master)
-        scene.record("master's flush too late", f"{fate(b'slow')} (syncFlushTimeout=0)")
+        scene.record(
+            "master's flush too late", f"{fate(b'slow')} (no disk here that can be slowed: syncFlushTimeout=0)"
+        )
         scene.configure({"syncFlushTimeout": int(scene.seconds(5) * 1000)}, master)
+    scene.until(
+        lambda: proxy.send(proxy.message(topic, b"as before"), within_s=20).ok, 60, "the disk as quick as before"
+    )
     scene.finally_(scene.place.heal)
     scene.place.cut([master], [slave])
     scene.record("slave too late", fate(b"stalled"))

@@ -61,6 +61,9 @@ class Administration(Protocol):
     def default(self, name: str) -> Any:
         """What the setting is on an untouched configuration; None: not set."""
 
+    def memory(self) -> int:
+        """Octets that the first node uses now."""
+
     def raise_alarm(self) -> None:
         """A memory alarm on the first node; raising one that is there says so again."""
 

@@ -55,6 +55,7 @@ MUTANTS: Mapping[str, str] = {
     "fills-up-frames": "fills up with zeros what is missing of a frame when the connection ends, and acts on it",
     "keeps-half-frames": "holds a connection that ended in the middle of a frame",
     "dies-of-garbage": "arguments that cannot be read end all connections",
+    "garbage-kept": "keeps memory for arguments that cannot be read",
     "garbage-ignored": "arguments that cannot be read are ignored",
     "reads-s-as-number": "reads field tags as most clients do, and not as the grammar says",
     "any-field-name": "accepts any field name",
@@ -79,6 +80,7 @@ _HANDSHAKE_S, _HANDSHAKE_LEAST_S = 10.0, 2.0
 #: How long a Close-Ok is awaited.
 _CLOSE_S = 15.0
 MESSAGE_MAX = 1 << 20
+_KEPT = 16 << 20
 #: How many octets are sent, and read, one by one before some come together: all of a MiB would keep this process busy for long.
 _SLICED = 3000
 _CAPABILITIES = (
@@ -95,6 +97,8 @@ class Peer:
         self.sessions: list[Session] = []
         self.is_alarmed = False
         self.message_max = MESSAGE_MAX
+        #: Octets that it would not give back: nothing but a mutant's.
+        self.kept = 0
         #: One octet in each TCP segment, both ways, so far as ``_SLICED`` goes.
         self.slices = False
         self.swallows = threading.Event()
@@ -523,6 +527,7 @@ class Session:
         except wire.UnknownMethod as exc:
             self.wrong(503, str(exc), frame.channel)
         except WireError as exc:
+            self.peer.kept += _KEPT if self.is_mutant("garbage-kept") else 0
             if self.is_mutant("dies-of-garbage"):
                 self.peer.end_sessions()
             if not self.is_mutant("garbage-ignored"):

@@ -152,6 +152,10 @@ class RabbitAdministration:
         said = self._ask(_DEFAULT.format(name=name))
         return None if said == "undefined" else int(said) if said.lstrip("-").isdigit() else said
 
+    def memory(self) -> int:
+        """As the virtual machine counts it; what the operating system has lent it is more, and comes back late."""
+        return int(self._ask('io_lib:format("~b", [erlang:memory(total)])'))
+
     def raise_alarm(self) -> None:
         self._cluster.raise_memory_alarm(self.nodes()[0])
 

@@ -137,6 +137,9 @@ class ReferenceAdministration:
     def default(self, name: str) -> Any:
         return self.setting(name)
 
+    def memory(self) -> int:
+        return self._peer.kept
+
     def raise_alarm(self) -> None:
         self._peer.alarm(True)
 

@@ -541,6 +541,9 @@ class Channel:
         for tag in tags:
             if self.is_open:
                 self.call("basic.cancel", consumer_tag=tag)
+        # What came behind its marker, before it was cancelled, was taken from the queue as well.
+        while (one := self.connection._first(("basic.deliver",), self.number)) is not None:
+            found[tags[one["consumer_tag"]]].append(one)
         return found
 
     def consume(self, queue: str, *, tag: str = "", no_ack: bool = False, **arguments: Any) -> str:

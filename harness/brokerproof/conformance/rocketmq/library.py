@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from brokerproof.brokers.rocketmq import library
-from brokerproof.conformance.rocketmq.peer_broker import Broker, Topic
+from brokerproof.conformance.rocketmq.peer_broker import Broker
+from brokerproof.conformance.rocketmq.peer_entities import Topic
 from brokerproof.conformance.rocketmq.peer_proxy import ReferenceProxy
 from brokerproof.conformance.rocketmq.peer_sockets import Timers
 from brokerproof.conformance.rocketmq.place import Address

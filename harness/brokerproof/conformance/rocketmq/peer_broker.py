@@ -11,19 +11,23 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from brokerproof.conformance.rocketmq import codes
+from brokerproof.conformance.rocketmq.peer_entities import Refused, Topic
+from brokerproof.conformance.rocketmq.peer_filters import matcher
+from brokerproof.conformance.rocketmq.peer_members import Members
+from brokerproof.conformance.rocketmq.peer_pops import Pops
 from brokerproof.conformance.rocketmq.peer_sockets import Connection, Server, Timers
+from brokerproof.conformance.rocketmq.peer_transactions import DEAD_HALF, HALF, Transactions
 from brokerproof.wire import rocketmq as wire
 from brokerproof.wire.rocketmq import Frame, Stored
 
 #: Source: MessageStoreConfig.java, ``messageDelayLevel``.
 LEVELS_S = (1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200)
-SCHEDULE, HALF, DEAD_HALF = "SCHEDULE_TOPIC_XXXX", "RMQ_SYS_TRANS_HALF_TOPIC", "TRANS_CHECK_MAX_TIME_TOPIC"
+SCHEDULE = "SCHEDULE_TOPIC_XXXX"
 _CEILING_S = 3 * 86400
-_LEASE_S, _EXPIRY_S = 60.0, 120.0
 _NAME = re.compile(r"[%|a-zA-Z0-9_-]+")
 _DEFAULTS: Mapping[str, Any] = {
     "brokerRole": "ASYNC_MASTER", "flushDiskType": "ASYNC_FLUSH", "flushIntervalCommitLog": 500,
@@ -31,57 +35,6 @@ _DEFAULTS: Mapping[str, Any] = {
     "autoCreateTopicEnable": False, "autoCreateSubscriptionGroup": True, "transactionCheckMax": 15,
     "syncFlushTimeout": 5000,
 }  # fmt: skip
-
-
-@dataclass(slots=True)
-class Topic:
-    queues: list[list[Stored]]
-    perm: int = 6
-    kind: str = "NORMAL"
-
-
-@dataclass(slots=True)
-class Held:
-    """A popped message: whose handle is good until when, and how often it was delivered. until: monotonic; 0: to redeliver."""
-
-    message: Stored
-    token: str
-    until: float
-    attempts: int
-
-
-@dataclass(slots=True)
-class Popping:
-    """What a group has popped of a topic. next: the first offset of each queue that nobody had."""
-
-    next: dict[int, int] = field(default_factory=dict)
-    held: dict[tuple[int, int], Held] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Half:
-    message: Stored
-    group: str
-    topic: str
-    queue: int
-    decided: bool = False
-    checks: int = 0
-
-
-class Refused(Exception):
-    """A request that is answered with an error code."""
-
-    def __init__(self, code: int, remark: str) -> None:
-        super().__init__(remark)
-        self.code, self.remark = code, remark
-
-
-def java_hash(text: str) -> int:
-    """String.hashCode."""
-    value = 0
-    for char in text:
-        value = (31 * value + ord(char)) & 0xFFFFFFFF
-    return value
 
 
 class Broker:
@@ -106,13 +59,7 @@ class Broker:
         }  # fmt: skip
         self.groups: dict[str, dict[str, Any]] = {}
         self.offsets: dict[tuple[str, str, int], int] = {}
-        self.members: dict[str, dict[str, tuple[Connection, float]]] = {}
-        self.producers: dict[str, dict[str, Connection]] = {}
-        #: Called for an undecided transaction of a group before its remoting members: true where somebody was asked.
-        self.ask_others: Callable[[Half], bool] = lambda _: False
-        self.locks: dict[tuple[str, str, int], tuple[str, float]] = {}
-        self.popping: dict[tuple[str, str], Popping] = {}
-        self.halves: dict[int, Half] = {}
+        self.members, self.pops, self.transactions = Members(self), Pops(self), Transactions(self)
         self.recalled: set[str] = set()
         self.slave = False
         #: Before a message is stored: raises Refused where it must not be.
@@ -124,7 +71,7 @@ class Broker:
         self._busy = 0
         self._handlers: dict[int, Callable[[Connection, Frame], Frame | None]] = self._table()
         self.server = Server(
-            self.handle, gone=self._gone, idle_s=idle_s,
+            self.handle, gone=self.members.gone, idle_s=idle_s,
             bug=bug,
         )  # fmt: skip
 
@@ -145,15 +92,15 @@ class Broker:
             codes.GET_ALL_TOPIC_CONFIG: self._all_topics, codes.UPDATE_BROKER_CONFIG: self._configure,
             codes.GET_BROKER_CONFIG: self._get_config, codes.SEARCH_OFFSET_BY_TIMESTAMP: self._search,
             codes.GET_MAX_OFFSET: self._max_offset, codes.GET_MIN_OFFSET: lambda c, f: wire.answer(f, 0, {"offset": 0}),
-            codes.HEART_BEAT: self._heartbeat, codes.UNREGISTER_CLIENT: self._unregister,
-            codes.CONSUMER_SEND_MSG_BACK: self._send_back, codes.END_TRANSACTION: self._end_transaction,
-            codes.GET_CONSUMER_LIST_BY_GROUP: self._list_members, codes.LOCK_BATCH_MQ: self._lock,
-            codes.UNLOCK_BATCH_MQ: self._unlock, codes.UPDATE_AND_CREATE_SUBSCRIPTIONGROUP: self._make_group,
+            codes.HEART_BEAT: self.members.heartbeat, codes.UNREGISTER_CLIENT: self.members.unregister,
+            codes.CONSUMER_SEND_MSG_BACK: self._send_back, codes.END_TRANSACTION: self.transactions.end,
+            codes.GET_CONSUMER_LIST_BY_GROUP: self.members.listed, codes.LOCK_BATCH_MQ: self.members.lock,
+            codes.UNLOCK_BATCH_MQ: self.members.unlock, codes.UPDATE_AND_CREATE_SUBSCRIPTIONGROUP: self._make_group,
             codes.DELETE_SUBSCRIPTIONGROUP: self._delete_group, codes.DELETE_TOPIC_IN_BROKER: self._delete_topic,
             codes.INVOKE_BROKER_TO_RESET_OFFSET: self._reset, codes.GET_TOPIC_CONFIG: self._get_topic,
             codes.GET_SUBSCRIPTIONGROUP_CONFIG: self._get_group, codes.RECALL_MESSAGE: self._recall,
-            codes.QUERY_ASSIGNMENT: self._assign, codes.POP_MESSAGE: self._pop_request, codes.ACK_MESSAGE: self._ack_request,
-            codes.CHANGE_MESSAGE_INVISIBLETIME: self._change_request, codes.GET_BROKER_EPOCH_CACHE: self._epoch_cache,
+            codes.QUERY_ASSIGNMENT: self.members.assign, codes.POP_MESSAGE: self.pops.pop_request, codes.ACK_MESSAGE: self.pops.ack_request,
+            codes.CHANGE_MESSAGE_INVISIBLETIME: self.pops.change_request, codes.GET_BROKER_EPOCH_CACHE: self._epoch_cache,
         }  # fmt: skip
 
     def handle(self, connection: Connection, frame: Frame) -> Frame | None:
@@ -297,7 +244,7 @@ class Broker:
         """Stores a message of whichever kind; what else its answer says. Raises Refused."""
         id = words.setdefault("UNIQ_KEY", uuid.uuid4().hex.upper())
         if words.get("TRAN_MSG") == "true" and not self.is_bug("half_visible"):
-            return self._take_half(topic, queue, body, words), {"transactionId": id}
+            return self.transactions.take_half(topic, queue, body, words), {"transactionId": id}
         level = min(int(words.get("DELAY", 0)), 99 if self.is_bug("level_not_capped") else len(LEVELS_S))
         if level > 0:
             kept = self.store(SCHEDULE, min(level, 18) - 1 if level <= 18 else 0, body, {**words, "REAL_TOPIC": topic})
@@ -333,73 +280,6 @@ class Broker:
         if not self.is_bug("recall_does_nothing"):
             self.recalled.add(frame.fields["recallHandle"])
         return wire.answer(frame, codes.SUCCESS, {"msgId": frame.fields["recallHandle"]})
-
-    # -- transactions --------------------------------------------------------------------------------------------------
-
-    def _take_half(self, topic: str, queue: int, body: bytes, words: dict[str, str]) -> Stored:
-        message = self.store(HALF, 0, body, {**words, "REAL_TOPIC": topic})
-        half = Half(message, words.get("PGROUP", ""), topic, queue)
-        self.halves[message.position] = half
-        first = int(self.config["transactionTimeOut"]) / 1000
-        if self.is_bug("checks_too_soon"):
-            first /= 3
-        self.timers.after(first + 0.002, lambda: self._check(half))
-        return message
-
-    def _check(self, half: Half) -> None:
-        """Asks a living member of the producer group, until it was asked often enough."""
-        if half.decided or self.is_bug("never_checks"):
-            return
-        most = int(self.config["transactionCheckMax"]) + (2 if self.is_bug("checks_too_often") else 0)
-        if half.checks >= most:
-            half.decided = True
-            if self.is_bug("keeps_undecided"):
-                self.topics.setdefault(DEAD_HALF, Topic([[]]))
-                self.store(DEAD_HALF, 0, half.message.body, half.message.properties)
-            if self.is_bug("commits_undecided"):
-                self._commit(half)
-            return
-        if self._asked(half):
-            half.checks += 1
-        interval = int(self.config["transactionCheckInterval"]) / 1000
-        self.timers.after(interval * (0.4 if self.is_bug("uneven_checks") else 1), lambda: self._check(half))
-
-    def _asked(self, half: Half) -> bool:
-        if self.ask_others(half):
-            return True
-        alive = [c for c in self.producers.get(half.group, {}).values() if c.open]
-        if not alive:
-            return False
-        id = half.message.properties["UNIQ_KEY"]
-        alive[0].ask(codes.CHECK_TRANSACTION_STATE, {
-            "topic": half.topic, "tranStateTableOffset": half.message.offset, "commitLogOffset": half.message.position,
-            "msgId": id, "transactionId": id,
-        })  # fmt: skip
-        return True
-
-    def _commit(self, half: Half) -> None:
-        self.store(half.topic, half.queue, half.message.body, half.message.properties)
-        if self.is_bug("commits_twice"):
-            self.store(half.topic, half.queue, half.message.body, half.message.properties)
-
-    def _end_transaction(self, connection: Connection, frame: Frame) -> Frame:
-        words = frame.fields
-        if self.slave and not self.is_bug("slave_commits"):
-            raise Refused(codes.SLAVE_NOT_AVAILABLE, "a slave ends no transaction")
-        half = self.halves.get(int(words["commitLogOffset"]))
-        wrong = half is None or half.message.offset != int(words["tranStateTableOffset"])
-        wrong = wrong or (half is not None and half.group != words["producerGroup"])
-        if half is None or (wrong and not self.is_bug("commits_for_anybody")):
-            raise Refused(codes.SYSTEM_ERROR, "the producer group or the offset is wrong")
-        self.decide(half, commit=int(words["commitOrRollback"]) == 8)
-        return wire.answer(frame, codes.SUCCESS)
-
-    def decide(self, half: Half, *, commit: bool) -> None:
-        if half.decided:
-            return
-        half.decided = True
-        if commit or self.is_bug("rollback_commits"):
-            self._commit(half)
 
     # -- pulling -------------------------------------------------------------------------------------------------------
 
@@ -512,7 +392,7 @@ class Broker:
             table[json.dumps(key)] = offset
         body = json.dumps({"offsetTable": table}).encode()
         if not self.is_bug("reset_forgotten"):
-            for member, _ in self.members.get(words["group"], {}).values():
+            for member, _ in self.members.of.get(words["group"], {}).values():
                 member.ask(codes.RESET_CONSUMER_CLIENT_OFFSET, {"topic": words["topic"], "group": words["group"]}, body)
         return wire.answer(frame, codes.SUCCESS, {}, body)
 
@@ -537,212 +417,6 @@ class Broker:
         if not self.is_bug("no_dead_letters"):
             self.topics.setdefault(f"%DLQ%{group}", Topic([[]]))
             self.store(f"%DLQ%{group}", 0, message.body, message.properties, reconsumed=message.reconsumed)
-
-    # -- members -------------------------------------------------------------------------------------------------------
-
-    def _heartbeat(self, connection: Connection, frame: Frame) -> Frame:
-        data = wire.loads(frame.body)
-        client = str(data["clientID"])
-        for producer in data.get("producerDataSet") or ():
-            self.producers.setdefault(str(producer["groupName"]), {})[client] = connection
-        for consumer in data.get("consumerDataSet") or ():
-            group = str(consumer["groupName"])
-            members = self.members.setdefault(group, {})
-            new = client not in members
-            beat = time.monotonic()
-            members[client] = (connection, beat)
-            if new:
-                self._tell(group)
-            expiry = self.s(_EXPIRY_S * (2 if self.is_bug("slow_expiry") else 1))
-            self.timers.after(expiry, lambda g=group, b=beat: self._expire(g, client, b))  # type: ignore[misc]  # bound early
-        return wire.answer(frame, codes.SUCCESS)
-
-    def _expire(self, group: str, client: str, beat: float) -> None:
-        if self.members.get(group, {}).get(client, (None, 0.0))[1] == beat:
-            del self.members[group][client]
-            self._tell(group)
-
-    def _tell(self, group: str) -> None:
-        if not self.is_bug("nobody_told"):
-            for connection, _ in list(self.members.get(group, {}).values()):
-                connection.ask(codes.NOTIFY_CONSUMER_IDS_CHANGED, {"consumerGroup": group})
-
-    def _unregister(self, connection: Connection, frame: Frame) -> Frame:
-        group = frame.fields.get("consumerGroup", "")
-        if self.members.get(group, {}).pop(frame.fields["clientID"], None):
-            self._tell(group)
-        return wire.answer(frame, codes.SUCCESS)
-
-    def _gone(self, connection: Connection) -> None:
-        for group, members in list(self.members.items()):
-            lost = [client for client, (theirs, _) in list(members.items()) if theirs is connection]
-            for client in lost:
-                members.pop(client, None)
-            if lost:
-                self._tell(group)
-
-    def _list_members(self, connection: Connection, frame: Frame) -> Frame:
-        ids = sorted(self.members.get(frame.fields["consumerGroup"], {}))
-        if not ids:
-            raise Refused(codes.SYSTEM_ERROR, "no consumer of this group")
-        return wire.answer(frame, codes.SUCCESS, {}, json.dumps({"consumerIdList": ids}).encode())
-
-    def _assign(self, connection: Connection, frame: Frame) -> Frame:
-        asked = wire.loads(frame.body)
-        queues = list(range(len(self.topics[asked["topic"]].queues)))
-        members = sorted(self.members.get(asked["consumerGroup"], {}))
-        if asked["messageModel"] == "CLUSTERING" and not self.is_bug("shares_nothing"):
-            mine = members.index(asked["clientId"])
-            queues = queues[mine * len(queues) // len(members) : (mine + 1) * len(queues) // len(members)]
-        given = [
-            {"messageQueue": {"topic": asked["topic"], "brokerName": self.name, "queueId": q}, "mode": "PULL"}
-            for q in queues
-        ]
-        if self.is_bug("keeps_broadcast_offsets"):
-            self.offsets.update({(asked["consumerGroup"], asked["topic"], q): 0 for q in queues})
-        return wire.answer(frame, codes.SUCCESS, {}, json.dumps({"messageQueueAssignments": given}).encode())
-
-    def _lock(self, connection: Connection, frame: Frame) -> Frame:
-        asked = wire.loads(frame.body)
-        got = []
-        for queue in asked["mqSet"]:
-            key = (asked["consumerGroup"], queue["topic"], int(queue["queueId"]))
-            owner, until = self.locks.get(key, ("", 0.0))
-            free = owner in ("", asked["clientId"]) or until < time.monotonic()
-            if free or self.is_bug("locks_for_all"):
-                lease = self.s(_LEASE_S * (3 if self.is_bug("long_lease") else 1))
-                self.locks[key] = (asked["clientId"], time.monotonic() + lease)
-                got.append(queue)
-        return wire.answer(frame, codes.SUCCESS, {}, json.dumps({"lockOKMQSet": got}).encode())
-
-    def _unlock(self, connection: Connection, frame: Frame) -> Frame:
-        asked = wire.loads(frame.body)
-        for queue in asked["mqSet"]:
-            self.locks.pop((asked["consumerGroup"], queue["topic"], int(queue["queueId"])), None)
-        return wire.answer(frame, codes.SUCCESS)
-
-    # -- popping -------------------------------------------------------------------------------------------------------
-
-    def pop(
-        self, topic: str, group: str, n: int, invisible_s: float, *, order: bool, matches: Callable[[Stored], bool] = bool,
-        attempts_max: int | None = None,
-    ) -> list[tuple[Stored, Held]]:  # fmt: skip
-        """What a pop brings now, with handles good for so many of the broker's seconds.
-
-        order: a queue with a message that is out is passed over.  attempts_max: past it a message goes to the dead letters.
-        """
-        with self.lock:
-            log = self.readable(topic, group).queues
-            popping = self.popping.setdefault((topic, group), Popping())
-            got: list[tuple[Stored, Held]] = []
-            for queue in range(len(log)):
-                out = sorted(k for k in popping.held if k[0] == queue)
-                for key in out:
-                    held = popping.held[key]
-                    if len(got) < n and held.until <= time.monotonic():
-                        self._again(popping, key, group, got, invisible_s, attempts_max)
-                        if order:
-                            break
-                blocked = order and any(k[0] == queue for k in popping.held) and not self.is_bug("order_ignored")
-                at = popping.next.get(queue, 0)
-                while len(got) < n and at < len(log[queue]) and not blocked:
-                    message = log[queue][at]
-                    at += 1
-                    if matches(message):
-                        held = self._hold_popped(message, invisible_s, 1)
-                        popping.held[queue, message.offset] = held
-                        got.append((message, held))
-                        blocked = order and not self.is_bug("order_ignored")
-                popping.next[queue] = at
-            return got
-
-    def _again(
-        self, popping: Popping, key: tuple[int, int], group: str, got: list[tuple[Stored, Held]], invisible_s: float,
-        attempts_max: int | None,
-    ) -> None:  # fmt: skip
-        held = popping.held[key]
-        if self.is_bug("never_again"):
-            return
-        if attempts_max is not None and held.attempts >= attempts_max:
-            del popping.held[key]
-            self.dead(group, held.message)
-            return
-        again = self._hold_popped(held.message, invisible_s, held.attempts + (0 if self.is_bug("attempts_stay") else 1))
-        popping.held[key] = again
-        got.append((replace(held.message, reconsumed=again.attempts - 1), again))
-
-    def _hold_popped(self, message: Stored, invisible_s: float, attempts: int) -> Held:
-        ours = 0.0 if self.is_bug("stays_visible") else self.s(invisible_s)
-        return Held(message, uuid.uuid4().hex, time.monotonic() + ours, attempts)
-
-    def out(self, topic: str, group: str, queue: int, offset: int, token: str) -> Held | None:
-        """The popped message of a handle that is good; None for any other."""
-        held = self.popping.get((topic, group), Popping()).held.get((queue, offset))
-        if held is None or (held.token != token and not self.is_bug("any_handle")):
-            return None
-        return held if held.until > time.monotonic() or self.is_bug("any_handle") else None
-
-    def ack(self, topic: str, group: str, queue: int, offset: int, token: str) -> bool:
-        with self.lock:
-            if self.out(topic, group, queue, offset, token) is None:
-                return self.is_bug("any_handle")
-            if not self.is_bug("acks_nothing"):
-                del self.popping[topic, group].held[queue, offset]
-            return True
-
-    def change(self, topic: str, group: str, queue: int, offset: int, token: str, invisible_s: float) -> Held | None:
-        """The held message under its new handle; None for a handle that is not good."""
-        with self.lock:
-            held = self.out(topic, group, queue, offset, token)
-            if held is None:
-                return None
-            if not self.is_bug("handle_stays"):
-                held.token = uuid.uuid4().hex
-            held.until = time.monotonic() + self.s(invisible_s)
-            return held
-
-    def _pop_request(self, connection: Connection, frame: Frame) -> Frame:
-        words = frame.fields
-        if int(words["maxMsgNums"]) > 32 and not self.is_bug("pops_many"):
-            raise Refused(codes.INVALID_PARAMETER, "more than 32")
-        invisible_s = int(words["invisibleTime"]) / 1000 / self.scale
-        matches = matcher(words.get("exp", "*"), words.get("expType", "TAG"), bug=self.bug)
-        got = self.pop(
-            words["topic"], words["consumerGroup"], int(words["maxMsgNums"]), invisible_s, order=words["order"] == "true",
-            matches=matches,
-        )  # fmt: skip
-        if not got:
-            return wire.answer(frame, codes.POLLING_TIMEOUT, remark="nothing")
-        octets = b"".join(
-            wire.encode_stored(replace(m, properties={**m.properties, "POP_CK": handle(self.name, m, h)}))
-            for m, h in got
-        )
-        more = {
-            "popTime": int(time.time() * 1000),
-            "invisibleTime": words["invisibleTime"],
-            "reviveQid": 0,
-            "restNum": 0,
-        }
-        return wire.answer(frame, codes.SUCCESS, more, octets)
-
-    def _ack_request(self, connection: Connection, frame: Frame) -> Frame:
-        words = frame.fields
-        token = words["extraInfo"].rpartition(" ")[2]
-        if not self.ack(words["topic"], words["consumerGroup"], int(words["queueId"]), int(words["offset"]), token):
-            raise Refused(codes.NO_MESSAGE, "no message of this handle")
-        return wire.answer(frame, codes.SUCCESS)
-
-    def _change_request(self, connection: Connection, frame: Frame) -> Frame:
-        words = frame.fields
-        token, invisible_s = words["extraInfo"].rpartition(" ")[2], int(words["invisibleTime"]) / 1000 / self.scale
-        held = self.change(
-            words["topic"], words["consumerGroup"], int(words["queueId"]), int(words["offset"]), token, invisible_s
-        )
-        if held is None:
-            raise Refused(codes.NO_MESSAGE, "no message of this handle")
-        return wire.answer(
-            frame, codes.SUCCESS, {"popTime": 0, "invisibleTime": words["invisibleTime"], "reviveQid": 0}
-        )
 
     # -- administration ------------------------------------------------------------------------------------------------
 
@@ -847,31 +521,3 @@ class Broker:
         if self.is_bug("forgets_offsets"):
             self.offsets.clear()
         self.server.start()
-
-
-def handle(broker: str, message: Stored, held: Held) -> str:
-    """A receipt handle in the shape of the vendor's; its last word is what makes it good."""
-    return f"{message.offset} 0 0 0 0 {broker} {message.queue} {message.offset} {held.token}"
-
-
-def matcher(expression: str, kind: str, *, bug: str = "") -> Callable[[Stored], bool]:
-    """Raises Refused for an expression that cannot be read. Of SQL only ``x IS NOT NULL`` and ``x > n`` joined by AND."""
-    if kind == "TAG":
-        if expression in ("*", ""):
-            return lambda m: True
-        wanted = {t.strip() for t in expression.split("||")}
-        if bug == "exact_tags":
-            return lambda m: m.properties.get("TAGS", "") in wanted
-        hashes = {java_hash(t) for t in wanted}
-        return lambda m: java_hash(m.properties.get("TAGS", "")) in hashes
-    terms = []
-    for term in expression.split(" AND "):
-        found = re.fullmatch(r"(\w+) (?:IS NOT NULL|> (\d+))", term.strip())
-        if found is None and bug != "reads_any_expression":
-            raise Refused(codes.SUBSCRIPTION_PARSE_FAILED, "cannot be parsed")
-        terms.append(found.groups() if found else ("a", None))
-    if bug == "unfiltered":
-        return lambda m: True
-    return lambda m: all(
-        name in m.properties and (least is None or int(m.properties[name]) > int(least)) for name, least in terms
-    )

@@ -12,7 +12,11 @@ from typing import Any
 import grpc
 
 from brokerproof.conformance.rocketmq import codes
-from brokerproof.conformance.rocketmq.peer_broker import Broker, Half, Held, Refused, Topic, handle, matcher
+from brokerproof.conformance.rocketmq.peer_broker import Broker
+from brokerproof.conformance.rocketmq.peer_entities import Refused, Topic
+from brokerproof.conformance.rocketmq.peer_filters import matcher
+from brokerproof.conformance.rocketmq.peer_pops import Held, handle
+from brokerproof.conformance.rocketmq.peer_transactions import Half
 from brokerproof.conformance.rocketmq.proxy import OK, definition, service
 from brokerproof.wire.rocketmq import Stored
 
@@ -48,7 +52,7 @@ class ReferenceProxy:
         #: When routes were asked for, on the monotonic clock.
         self.asked_for_routes: list[float] = []
         for one in (broker,):
-            one.ask_others = self._ask_producer
+            one.transactions.ask_others = self._ask_producer
         names: dict[str, Any] = {
             "QueryRoute": self._query_route, "SendMessage": self._send, "AckMessage": self._ack,
             "ChangeInvisibleDuration": self._change, "EndTransaction": self._end, "Heartbeat": self._heartbeat,
@@ -197,10 +201,10 @@ class ReferenceProxy:
             entry.status.code, entry.status.message = _STATUS.get(code, 50001), f"code {code}"
 
     def _end(self, asked: Any, client: str) -> Any:
-        for half in self._broker().halves.values():
+        for half in self._broker().transactions.halves.values():
             if half.message.properties["UNIQ_KEY"] == asked.transaction_id and not half.decided:
                 commit = asked.resolution == definition.TransactionResolution.Value("COMMIT")
-                self._broker().decide(half, commit=commit)
+                self._broker().transactions.decide(half, commit=commit)
         return service.EndTransactionResponse()
 
     def _ask_producer(self, half: Half) -> bool:
@@ -290,7 +294,7 @@ class ReferenceProxy:
         most = int(config.get("retryMaxTimes", 16)) + (2 if self._is("retries_more") else 1)
         until = time.monotonic() + broker.s(polling_s)
         while True:
-            got = broker.pop(
+            got = broker.pops.pop(
                 topic, group, asked.batch_size, invisible_s, order=order, matches=matches, attempts_max=most
             )
             left = until - time.monotonic()
@@ -326,7 +330,7 @@ class ReferenceProxy:
             result = made.entries.add()
             result.message_id, result.receipt_handle = entry.message_id, entry.receipt_handle
             queue_, offset, token = _read(entry.receipt_handle, self._is("any_handle"))
-            good = self._broker().ack(asked.topic.name, asked.group.name, queue_, offset, token)
+            good = self._broker().pops.ack(asked.topic.name, asked.group.name, queue_, offset, token)
             result.status.code = OK if good else 40013
             made.status.code = result.status.code
         return made
@@ -334,7 +338,7 @@ class ReferenceProxy:
     def _change(self, asked: Any, client: str) -> Any:
         queue_, offset, token = _read(asked.receipt_handle)
         invisible_s = asked.invisible_duration.ToMilliseconds() / 1000
-        held = self._broker().change(asked.topic.name, asked.group.name, queue_, offset, token, invisible_s)
+        held = self._broker().pops.change(asked.topic.name, asked.group.name, queue_, offset, token, invisible_s)
         if held is None:
             raise Failed(40013, "no message of this handle")
         made = service.ChangeInvisibleDurationResponse()

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from brokerproof.conformance.rocketmq import codes
-from brokerproof.conformance.rocketmq.peer_broker import Broker, Refused
+from brokerproof.conformance.rocketmq.peer_broker import Broker
+from brokerproof.conformance.rocketmq.peer_entities import Refused
 from brokerproof.wire.rocketmq import Stored
 
 if TYPE_CHECKING:
