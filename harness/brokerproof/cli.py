@@ -49,7 +49,7 @@ def main() -> None:
     """Entry point: errors that are raised on purpose become one sentence and an exit code."""
     try:
         # Outside its standalone mode click hands an exit code back instead of raising it.
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(app(standalone_mode=False, prog_name="brokerproof") or 0)
     except HarnessError as exc:
         print(f"brokerproof: {exc}", file=sys.stderr)
         sys.exit(exc.exit_code)
@@ -300,6 +300,43 @@ def compare(
     print(f"site     {built.index}")
     print(
         f"cells    {built.cells} of {built.runs} run{'' if built.runs == 1 else 's'}; {built.files} files, {built.octets / 1e6:.1f} MB"
+    )
+
+
+@app.command(epilog=page("gate"))
+def gate(
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, or its results.json.", autocompletion=completing.runs)
+    ],
+    expected: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Expected verdicts, or a folder of them. Default: the run's own."),
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Instead: fail only on what got worse since this run.")
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Make the file of --expected from what this run showed; judges nothing.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="NONSTRICT is not as expected either.")] = False,
+    annotations: Annotated[
+        str, typer.Option(help="auto (by the environment), github, gitlab (a Code Quality report) or none.")
+    ] = "auto",
+    summary: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Summary in Markdown. Default: the job's own, on GitHub.")
+    ] = None,
+) -> None:
+    """Whether a pipeline may go on: stops at a new violation, an unexpected pass, a changed count.
+
+    With --baseline it stops only at what got worse: a verdict (HOLDS, UNKNOWN, VIOLATED, in this order), or a figure whose
+    interval lies beyond that of the baseline. UNKNOWN is missing evidence: exit 3, and the reason says which.
+    """
+    from brokerproof.annotating import show
+
+    raise typer.Exit(
+        show(
+            path, expected=expected, baseline=baseline, write=write, annotations=annotations, to=summary, strict=strict
+        )
     )
 
 

@@ -35,14 +35,20 @@ class Expected:
 
 def expected(folder: Path, *, broker: str, version: str, claim: str, variant: str, profile: str) -> Expected:
     """The line for this cell. Raises UsageError for a file that cannot be read as what it should be."""
-    for line in lines(folder / f"{broker}-{version}.toml"):
+    line = line_for(folder / f"{broker}-{version}.toml", claim=claim, variant=variant, profile=profile)
+    return Expected(line["verdict"], line["reason"], False) if line else Expected("HOLDS", "", True)
+
+
+def line_for(file: Path, *, claim: str, variant: str, profile: str) -> dict[str, str] | None:
+    """The first line of a file that is about this cell. Raises UsageError as ``lines``."""
+    for line in lines(file):
         if (
             line["claim"] == claim
             and (line["variant"] == variant or (line["variant"] == "*" and UNDER not in variant))
             and line["profile"] in ("*", profile)
         ):  # fmt: skip
-            return Expected(line["verdict"], line["reason"], False)
-    return Expected("HOLDS", "", True)
+            return line
+    return None
 
 
 @lru_cache(maxsize=32)

@@ -80,10 +80,14 @@ def stale(manifest: Manifest, known: Collection[tuple[str, str]], *, whole: bool
     return out
 
 
-@lru_cache(maxsize=32)
 def manifest(folder: Path, product: str, version: str) -> Manifest:
     """The target's manifest; no line where there is no file. Raises UsageError for one that cannot be read as such."""
-    file = folder / f"{product}-{version}.toml"
+    return manifest_in(folder / f"{product}-{version}.toml")
+
+
+@lru_cache(maxsize=32)
+def manifest_in(file: Path) -> Manifest:
+    """The same of a file by whatever name."""
     try:
         data = tomllib.loads(file.read_text())
     except FileNotFoundError:
