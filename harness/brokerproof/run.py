@@ -566,7 +566,9 @@ class _Hand:
         self._recorded = recorded
         self._seen: Look | None = None
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"inject {injection.fault}")
+        # A second Ctrl-C may come while the first one's end is waited for: nothing may keep the process then. What such an
+        # injection had broken goes with the cluster.
+        self._thread = threading.Thread(target=self._run, name=f"inject {injection.fault}", daemon=True)
         self.record = Applied(injection.fault, injection.target, dict(injection.options))
 
     @property
@@ -580,9 +582,13 @@ class _Hand:
         self._due_s = start_s + self.injection.at_s
         self._thread.start()
 
+    def is_over(self) -> None:
+        """Heals now, if it has not been healed; does not wait for it."""
+        self._over.set()
+
     def end(self) -> None:
         """Heals now, if it has not been healed."""
-        self._over.set()
+        self.is_over()
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -642,6 +648,8 @@ class _Hand:
 
 
 def _end(hands: Sequence[_Hand]) -> None:
+    for hand in hands:
+        hand.is_over()
     for hand in hands:
         hand.end()
     _failed(hands)

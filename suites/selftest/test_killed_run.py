@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -135,3 +136,27 @@ def test_a_cell_that_ends_with_an_error_is_not_taken_for_a_killed_one(
         run.decide(session, cell, claim.decide(cell))
     session.close()
     assert folder.cells() == []
+
+
+def test_a_second_interrupt_does_not_keep_the_process(tmp_path: Path, state: Path) -> None:
+    """Impatient people press Ctrl-C twice; the second one comes while the injections of the first are being ended."""
+    folder = tmp_path / "run"
+    harness = subprocess.Popen(
+        [sys.executable, "-m", "brokerproof", "run", "--broker", "memory", "--select", CLAIM, "--seed", "5",
+         "--run-dir", str(folder)],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        wait_until(
+            lambda: any(sent(trial) > 100 for trial in folder.glob("trials/*-treatment-0")), 60, "the load to be on its way",
+            interval_s=0.005,
+        )  # fmt: skip
+        harness.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            harness.wait(0.05)
+        harness.send_signal(signal.SIGINT)
+        assert harness.wait(30) != 0
+    finally:
+        if harness.poll() is None:
+            os.killpg(harness.pid, signal.SIGKILL)
+            harness.wait()
