@@ -94,21 +94,26 @@ def _sentence(note: Note) -> str:
     return f"{note.where}: {note.says}" + (f" (again: {note.again})" if note.again else "")
 
 
+def _line(said: str) -> str:
+    """In one line: a broker's words may hold more, and a line of its own may be a command to whoever reads the log."""
+    return " ".join(str(clean(said)).split())
+
+
 def told(gate: Gate, run: str, against: str) -> Iterator[str]:
     """For people, line by line."""
     code = gate.exit_code()
     yield f"gate of {run} against {against}: {_WORDS[code]}; {gate.decided} verdicts, {len(gate.notes)} of them stop it"
     for note in gate.notes[:_SHOWN_MAX]:
-        yield f"\n{note.what}: {clean(note.where)}"
-        yield f"  {clean(note.says)}"
+        yield f"\n{note.what}: {_line(note.where)}"
+        yield f"  {_line(note.says)}"
         if note.file and note.line:
             yield f"  its line: {note.file}:{note.line}"
         if note.again:
-            yield f"  again: {clean(note.again)}"
+            yield f"  again: {_line(note.again)}"
     if len(gate.notes) > _SHOWN_MAX:
         yield f"… and {len(gate.notes) - _SHOWN_MAX} more"
     for sentence in gate.beside:
-        yield f"besides: {clean(sentence)}"
+        yield f"besides: {_line(sentence)}"
     yield f"exit {code}"
 
 

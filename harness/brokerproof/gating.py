@@ -19,13 +19,14 @@ Nothing in the run is changed.
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from brokerproof.brokers.base import products
+from brokerproof.brokers.base import broker, products
 from brokerproof.conformance.manifest import manifest_in
 from brokerproof.errors import UsageError
 from brokerproof.expected import line_for, lines
@@ -55,7 +56,8 @@ FIGURES = {
     "rpo_s": "s of lost messages", "before_p99_ms": "ms", "during_p99_ms": "ms", "after_p99_ms": "ms", "duplicates_ratio": "of 1 twice",
 }  # fmt: skip
 #: Trials on either side from which on the least and the most say something of the spread.
-SPREAD_TRIALS_MIN = 2
+#: Chance that any figure of a whole comparison stops a pipeline though nothing has changed.
+ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ def _file_of(file: Path, target: tuple[str, str]) -> Path | None:
 
 def _named_after_a_target(file: Path) -> bool:
     product, dash, version = file.stem.partition("-")
-    return bool(dash and version and product in products())
+    return bool(dash and product in products() and version in broker(product).versions)
 
 
 def _compare(
@@ -221,7 +223,7 @@ def _difference(entry: Entry, word: str, file: str, line: int) -> Note:
     if verdict in _MISSING:
         return Note("evidence missing", name, f"{verdict}, expected {word}: {said}", _again(entry), file, line)
     order = CLAIM_ORDER if claim else CASE_ORDER
-    worse = verdict not in order or word not in order or order.index(verdict) > order.index(word)
+    worse = verdict not in order or (order.index(verdict) > order.index(word) if word in order else verdict != order[0])
     what: What = "new violation" if worse else "unexpected pass"
     return Note(what, name, f"{verdict}, expected {word}: {said}", _again(entry), file, line)
 
@@ -260,6 +262,7 @@ def against_baseline(results: Mapping[str, Any], baseline: Mapping[str, Any]) ->
     ]
     before = {_key(e, same): e for part in ("claims", "cases") for e in baseline[part]}
     after = {_key(e, same): e for part in ("claims", "cases") for e in results[part]}
+    figures = sum(len(FIGURES) * len(_injections(entry)) for key, entry in after.items() if key in before)
     for key, entry in after.items():
         old = before.get(key)
         name = _claim_name(entry) if "claim" in entry else _case_name(entry)
@@ -270,7 +273,7 @@ def against_baseline(results: Mapping[str, Any], baseline: Mapping[str, Any]) ->
                 f"{name}: revision {old.get('revision')} in the baseline, {entry.get('revision')} now: not the same experiment, not compared"
             )
         else:
-            gate.notes += _worse(entry, old, name, gate.beside)
+            gate.notes += _worse(entry, old, name, gate.beside, ALPHA / max(1, figures))
     for key in before.keys() - after.keys():
         old = before[key]
         name = _claim_name(old) if "claim" in old else _case_name(old)
@@ -296,12 +299,12 @@ def _key(entry: Entry, same: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
     return (*name, entry["broker"], version, entry["variant"])
 
 
-def _worse(entry: Entry, old: Entry, name: str, beside: list[str]) -> Iterator[Note]:
+def _worse(entry: Entry, old: Entry, name: str, beside: list[str], alpha: float = ALPHA) -> Iterator[Note]:
     claim = "claim" in entry
     order = CLAIM_ORDER if claim else CASE_ORDER
     now, then = ("PASS" if e["verdict"] == "INFO" else str(e["verdict"]) for e in (entry, old))
     said = str(entry["reason"] if claim else entry["observed"])
-    if now == then and not claim:
+    if now == then and (not claim or now in _APART):
         return
     if now in _MISSING and then not in _MISSING:
         yield Note(
@@ -311,7 +314,7 @@ def _worse(entry: Entry, old: Entry, name: str, beside: list[str]) -> Iterator[N
             _again(entry),
         )
         return
-    if then in _MISSING and now not in _APART:
+    if then in (*_MISSING, *_APART, "HARNESS") and now not in _APART:
         beside.append(f"{name}: was {then}, is {now}: the baseline has no verdict to compare with")
         if now == order[-1]:
             yield Note("worse", name, f"was {then}, is {now}: {said}", _again(entry))
@@ -326,10 +329,10 @@ def _worse(entry: Entry, old: Entry, name: str, beside: list[str]) -> Iterator[N
             beside.append(f"{name}: better, was {then}, is {now}")
         return
     if claim:
-        yield from (Note("worse", name, sentence, _again(entry)) for sentence in _figures(entry, old))
+        yield from (Note("worse", name, sentence, _again(entry)) for sentence in _figures(entry, old, alpha))
 
 
-def _figures(entry: Entry, old: Entry) -> Iterator[str]:
+def _figures(entry: Entry, old: Entry, alpha: float) -> Iterator[str]:
     """Figures of the treatment that got worse, beyond what their spread explains."""
     now, then = (e.get("treatment") or {} for e in (entry, old))
     # A hazard is to show: of it fewer trials are not better.
@@ -355,7 +358,7 @@ def _figures(entry: Entry, old: Entry) -> Iterator[str]:
             continue
         for figure, unit in FIGURES.items():
             a, b = fault_now["figures"].get(figure), fault_then["figures"].get(figure)
-            if not a or not b or min(a["n"], b["n"]) < SPREAD_TRIALS_MIN or a["least"] <= b["most"]:
+            if not a or not b or 1 / math.comb(a["n"] + b["n"], a["n"]) > alpha or a["least"] <= b["most"]:
                 continue
             yield (
                 f"{figure} after {fault_now['fault']}: {a['least']:.4g} to {a['most']:.4g} {unit} in {a['n']} trials, in the baseline "

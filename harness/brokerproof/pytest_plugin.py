@@ -270,6 +270,8 @@ class _Cells:
         self._session: Any = None
         self.folder = RunFolder(Path(config.option.run_dir))
         self.results: dict[str, Any] | None = None
+        #: Slug of each experiment of one's own -> the test that it is.
+        self.own_experiments: dict[str, str] = {}
 
     @classmethod
     def of(cls, config: pytest.Config) -> _Cells:

@@ -24,7 +24,7 @@ REPEATED_MIN = 8
 
 # update-secret is a method of AMQP.
 _WORD = (
-    r"pass(?:word|wd|phrase)|pwd|(?<!update-)secret|(?:access|secret|api|private)[_. -]?key(?:[_. -]?id)?"
+    r"pass(?:word|wd|phrase|code)(?:_hash)?|(?<=[_.-])pass(?![a-z])|pwd|(?<!update-)secret|(?:access|secret|api|private)[_. -]?key(?:[_. -]?id)?"
     r"|(?<![a-z])token|(?:auth|access|session|security|bearer|refresh)[_. -]?token|credentials?"
     r"|cookie(?: hash)?|jaas[_.]config|signature"
 )
@@ -34,6 +34,12 @@ _BARE = r"[^\s\x00-\x1f\"'<>&;,|)}\]\\]+"
 # What holds nothing: absent, hidden by whoever wrote it, or the name of a variable.
 _NOTHING = re.compile(
     rb"(?:|null|none|nil|true|false|undefined|\*+|<[^>]*>|&lt;.*|\[?hidden\]?|\[?redacted\]?|\$.*|\{.*|\[.*|\(.*)",
+    re.IGNORECASE,
+)
+
+#: The same between quotes, where a bracket or a dollar is a character like any other.
+_NOTHING_QUOTED = re.compile(
+    rb"(?:|null|none|nil|true|false|undefined|\*+|<[^>]*>|\[?hidden\]?|\[?redacted\]?|\$\{[^}]*\}|\$[A-Z_][A-Z0-9_]*)",
     re.IGNORECASE,
 )
 
@@ -52,15 +58,18 @@ _RULES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
         r"response(?:\s*[=:]\s*)(?:b?['\"]|&#39;|&#34;)?\\+(?:x00|0|u0000)(?P<user>[^\\\s'\"&]*)\\+(?:x00|0|u0000)"
         r"(?P<v>[^\\\s'\"&]+)")),
     ("credential setting", _rule(
-        rf"(?:{_WORD})(?:{_QUOTE})?\s*(?:[:=]|=>)\s*b?(?P<q>{_QUOTE})(?P<v>[^\n]*?)(?<!\\)(?P=q)")),
+        rf"(?:{_WORD})(?:{_QUOTE})?\s*(?:[:=]|=>)\s*b?(?P<q>[\"'])(?P<v>(?:[^\\\n]|\\.)*?)(?P=q)")),
+    ("credential setting", _rule(
+        rf"(?:{_WORD})(?:{_QUOTE})?\s*(?:[:=]|=>)\s*b?(?P<q>\\+[\"']|&quot;|&#34;|&#39;|&apos;)(?P<v>[^\n]*?)(?<!\\)(?P=q)")),
+    ("credential setting", _rule(rf"(?:{_WORD})\s*(?:,|=>)\s*<<\\*(?P<q>\")(?P<v>[^\"\\\n]*)\\*\">>")),
     # A number as the value of a JSON key: the mark needs quotes of its own.
     ("credential setting", _rule(rf"(?:{_WORD})(?P<bare>\")\s*:\s*(?P<v>-?[0-9][0-9.eE+-]*)")),
-    ("credential setting", _rule(r"jaas[_.]config\s*=\s*(?P<v>[^\n\"'<&]+)")),
-    ("credential setting", _rule(rf"(?:{_WORD})=(?P<v>{_BARE})")),
+    ("credential setting", _rule(r"jaas[_.]config\s*=\s*(?P<v>[^\n\"'<&\\]+)")),
+    ("credential setting", _rule(rf"(?:{_WORD}) *= *(?P<v>{_BARE})")),
     ("credential setting", _rule(
         rf"(?:pass(?:word|wd|phrase)|secret|(?:access|secret|api)[_.-]?key|cookie(?: hash)?) *: *(?P<v>{_BARE})")),
     ("credential setting", _rule(r"(?:pass(?:word|wd|phrase)|(?:access|secret|api)[_.-]?key|jaas[_.]config|[._](?:secret|token))</(?P<tag>th|td|dt)>\s*<(?:td|dd)[^>]*>(?P<v>[^<\n]+)<")),
-    ("credential argument", _rule(rf"(?<!\w)--?(?:[a-z-]*(?:{_WORD})) +(?P<v>[^\s\"'<>&-][^\s\"'<>&]*)")),
+    ("credential argument", _rule(rf"(?<!\w)--?(?:[a-z-]*(?:{_WORD})) +(?P<v>[^\s\"'<>&\\-][^\s\"'<>&\\]*)")),
     ("token", _rule(
         r"(?P<v>\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]+|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36,}"
         r"|\bglpat-[\w-]{20,})", 0)),
@@ -70,7 +79,7 @@ _PRIVATE_KEY = _rule(r"-----BEGIN (?P<kind>[A-Z ]*PRIVATE KEY)-----(?P<v>.*?)---
 #: In a rule's match is one of these words, in small letters: rules are tried around them only, for files are long.
 _HINTS = tuple(
     word.encode() for word in (
-        "password", "passwd", "passphrase", "pwd", "secret", "token", "credential", "cookie", "jaas", "signature", "://",
+        "password", "passwd", "passphrase", "passcode", "_pass", ".pass", "-pass", "pwd", "secret", "token", "credential", "cookie", "jaas", "signature", "://",
         "authorization", "bearer", "response=", "response:", "response =", "eyj", "akia", "asia", "glpat-",
         *(f"gh{kind}_" for kind in "pousr"),
         *(f"{what}{between}key" for what in ("access", "api", "private") for between in ("", "_", ".", "-", " ")),
@@ -164,12 +173,13 @@ def _windows(data: bytes) -> list[tuple[int, int]]:
 
 
 def _is_secret(match: re.Match[bytes]) -> bool:
-    return not _NOTHING.fullmatch(match["v"]) and match["v"] != match.groupdict().get("user")
+    nothing = _NOTHING_QUOTED if match.groupdict().get("q") else _NOTHING
+    return not nothing.fullmatch(match["v"]) and match["v"] != match.groupdict().get("user")
 
 
 def _repeats(value: bytes) -> bool:
     """Whether it is looked for elsewhere: long enough, and no sentence."""
-    return len(value) >= REPEATED_MIN and not re.search(rb"\s", value)
+    return len(value) >= REPEATED_MIN and not re.search(rb"\s", value) and not re.fullmatch(rb"[0-9.]+|[A-Z_]+", value)
 
 
 def _replaced(match: re.Match[bytes], name: str, counts: Counter[str]) -> bytes:
@@ -203,4 +213,4 @@ def _forms(value: bytes) -> set[bytes]:
 
 def _octets(value: bytes) -> bytes:
     """In hexadecimal, with or without something between octets."""
-    return b"(?i:" + b"[ :]?".join(value.hex(" ").encode().split()) + b")"
+    return b"(?i:" + b"(?:[ :]|<br>)?".join(value.hex(" ").encode().split()) + b")"

@@ -216,7 +216,7 @@ class _Tar:
             except (tarfile.HeaderError, UnicodeDecodeError) as exc:
                 raise BundleRefused(f"bundle {str(self.name)!r} is damaged: {exc}") from exc
             if info.type == tarfile.XHDTYPE:
-                if info.size > self._limits.extended_octets:
+                if not 0 <= info.size <= self._limits.extended_octets:  # binary sizes can be negative
                     raise BundleRefused(f"bundle {str(self.name)!r}: a member's name takes {info.size:,} octets")
                 extended = self._extended(b"".join(self.content(info.size)))
                 continue
@@ -263,7 +263,12 @@ class _Tar:
         found: dict[str, str] = {}
         while raw:
             length, _, _ = raw.partition(b" ")
-            if not length.isdigit() or not 0 < int(length) <= len(raw) or raw[int(length) - 1 : int(length)] != b"\n":
+            if (
+                not length.isdigit()
+                or len(length) > 6
+                or not 0 < int(length) <= len(raw)
+                or raw[int(length) - 1 : int(length)] != b"\n"
+            ):
                 raise BundleRefused(f"bundle {str(self.name)!r} is damaged: a pax header that is none")
             record, raw = raw[len(length) + 1 : int(length) - 1], raw[int(length) :]
             key, _, value = record.partition(b"=")
@@ -276,7 +281,7 @@ class _Tar:
         return found
 
     def _size(self, extended: str | None, plain: int) -> int:
-        if extended is not None and not extended.isdecimal():
+        if extended is not None and (not extended.isdecimal() or len(extended) > 20):
             raise BundleRefused(f"bundle {str(self.name)!r}: a size that is none: {extended[:40]!r}")
         octets = plain if extended is None else int(extended)
         if not 0 <= octets <= self._limits.octets:

@@ -105,6 +105,12 @@ def _results(folder: RunFolder, results: Mapping[str, Any], report: Report) -> N
         if not isinstance(results.get(part), list):
             report.wrong.append(f"results.json has no list of {part}")
             return
+    for what, on_disk, listed in (
+        ("cell", {cell.get("slug") for cell in folder.cells()}, {_slug(e, "slug") for e in results["claims"]}),
+        ("case", {_of_case(case) for case in folder.cases()}, {_of_case(e) for e in results["cases"]}),
+    ):
+        for name in sorted(map(str, on_disk ^ listed)):
+            report.wrong.append(f"{what} {name} stands in only one of {what}s/ and results.json")
     seen: set[str] = set()
     for entry in results["claims"]:
         name = _name(entry)
@@ -252,14 +258,25 @@ def _recheck(folder: RunFolder, results: Mapping[str, Any], report: Report) -> N
         _case_again(folder, entry, report)
 
 
+def _slug(entry: Any, name: str) -> str:
+    return str(entry.get(name)) if isinstance(entry, Mapping) else "?"
+
+
+def _of_case(entry: Any) -> str:
+    return " ".join(_slug(entry, name) for name in ("case", "variant", "broker", "version"))
+
+
 def _in_order(folder: RunFolder, results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     by_slug = {entry["slug"]: entry for entry in results["claims"]}
-    return [by_slug[cell["slug"]] for cell in folder.cells()]
+    return [by_slug[cell["slug"]] for cell in folder.cells() if cell["slug"] in by_slug]
 
 
 def _copied(source: Path, target: Path) -> Path:
     target.mkdir()
-    shutil.copytree(source / "cells", target / "cells")
+    if (source / "cells").is_dir():  # an archive has no empty folders
+        shutil.copytree(source / "cells", target / "cells")
+    else:
+        (target / "cells").mkdir()
     # Links where the disk has them: whoever writes here writes beside and renames.
     for trial in (source / "trials").iterdir() if (source / "trials").is_dir() else ():
         for file in trial.iterdir():

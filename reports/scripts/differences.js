@@ -79,7 +79,9 @@ document.addEventListener("DOMContentLoaded", async () => {
       suites.add(data.runs[run].suites);
       // Two versions are compared cell by cell; two products by claim and variant, their settings have other names.
       const otherProduct = other.startsWith("version:") && other.slice(8).split(" ")[0];
-      const key = kind === "run" ? [what, claim, variant, product, version, configuration]
+      // A run beside a version: what the run says of that product, in whatever version it ran.
+      if (kind === "run" && otherProduct && product !== otherProduct) continue;
+      const key = kind === "run" && !otherProduct ? [what, claim, variant, product, version, configuration]
         : [what, claim, variant, otherProduct === product || !otherProduct ? configuration : ""];
       found.set(JSON.stringify(key), { what, claim, variant, product, version, configuration, file, kind: kindOf, verdict, revision, figures });
     }

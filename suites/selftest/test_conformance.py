@@ -34,7 +34,7 @@ from brokerproof.conformance.case import (
 )  # fmt: skip
 from brokerproof.conformance.ledger import Says, admitted, drifts, ledger
 from brokerproof.conformance.link import Link, OutOfTime
-from brokerproof.conformance.manifest import Manifest, gate, manifest, stale
+from brokerproof.conformance.manifest import Manifest, gate, manifest, manifest_in, stale
 from brokerproof.conformance.running import Conductor, Target, admit, jobs_of
 from brokerproof.conformance.scene import AFTERWARDS, Judged, Outcome, Scene, play
 from brokerproof.conformance.wirelog import ENTRIES_MAX, HEX_OCTETS, WireLog
@@ -423,7 +423,7 @@ LINES = '[conformance]\ncases = 2\n\n[[case]]\ncase = "A1.01"\nverdict = "FAIL"\
 
 def _manifest(folder: Path, text: str = LINES) -> Manifest:
     (folder / "rabbitmq-4.0.5.toml").write_text(text)
-    manifest.cache_clear()
+    manifest_in.cache_clear()
     return manifest(folder, "rabbitmq", "4.0.5")
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from brokerproof.conformance.case import Line, Seen, Table, Verdict, worst
+from brokerproof.conformance.case import CUT, CUT_SHORT, Line, Seen, Table, Verdict, worst
 from brokerproof.conformance.ledger import Says, admitted
 from brokerproof.conformance.scene import AFTERWARDS, Judged
 
@@ -21,8 +21,10 @@ def verdict_again(page: Mapping[str, Any]) -> Verdict:
     for step in page["steps"]:
         seen = Seen(**step["seen"])
         verdict: Verdict = step["verdict"]
-        if step["step"] in tables:
-            verdict, _ = tables[step["step"]].judge(seen, protocol)
+        # Where frames are cut short one table judges what the script saw, and the page says which steps it was.
+        cut = page.get("condition") == CUT and step.get("accepts") == CUT_SHORT.says
+        if (table := CUT_SHORT if cut else tables.get(step["step"])) is not None:
+            verdict, _ = table.judge(seen, protocol)
         judged = Judged(step["step"], seen, verdict, "", 0.0)
         if verdict == "FAIL" and judged.step != AFTERWARDS and admitted(says, judged):
             verdict = "DEV"

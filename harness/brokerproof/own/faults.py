@@ -35,7 +35,7 @@ class Faults:
         self._threads: list[threading.Thread] = []
         self._failed: list[BaseException] = []
         self._over = threading.Event()
-        self.unrecovered = ""
+        self._looked, self.unrecovered = False, ""
 
     def __call__(self, fault: str, target: str = "all", **options: Any) -> AbstractContextManager[Applied]:
         """Raises UsageError for a fault or an option that does not exist, PlanError for a target that it does not take."""
@@ -48,8 +48,10 @@ class Faults:
         def run() -> None:
             try:
                 if not self._over.wait(max(0.0, at_s - self._history.now_s())):
-                    with self._on(fault, target, options):
-                        self._over.wait(for_s)
+                    with self._on(fault, target, options) as record:
+                        self._over.wait(for_s * 0.75)
+                        record.confirm()
+                        self._over.wait(for_s * 0.25)
             except BaseException as exc:
                 self._failed.append(exc)
 
@@ -64,7 +66,12 @@ class Faults:
         self._threads.clear()
         if self._failed:
             raise self._failed[0]
+        self._look()
+
+    def _look(self) -> None:
+        """Whether the cluster is whole again after what was injected."""
         if self._records and not self._sham and self._scene is not None:
+            self._looked = True
             try:
                 self._scene().cluster.wait_healthy(HEALTHY_S)
             except HarnessError as exc:
@@ -76,13 +83,17 @@ class Faults:
         self._scene, self._sham = scene, sham
         self._records, self._threads, self._failed = [], [], []
         self._over.clear()
-        self.unrecovered = ""
+        self._looked, self.unrecovered = False, ""
 
     def end(self) -> list[Applied]:
         """Heals what is still on; returns the records of the arm's faults."""
         self._over.set()
         for thread in self._threads:
             thread.join()
+        for record in self._records:
+            record.settle()
+        if not self._looked:
+            self._look()
         self._threads, self._scene = [], None
         if self._failed:
             raise self._failed[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,8 +33,12 @@ def brokerproof_stage(request: pytest.FixtureRequest) -> Stage:
         )
     plugin: Any = request.config.pluginmanager.get_plugin("brokerproof-cells")
     option = request.config.option
+    # A test with parameters is an experiment for each of them.
+    callspec = getattr(request.node, "callspec", None)
+    variant = re.sub(r"[^A-Za-z0-9.]+", "-", callspec.id).strip("-") if callspec is not None else ""
     cell = Cell(
-        claim=own.claim, broker="", version="", profile=option.profile, seed=option.seed, node_id=request.node.nodeid
+        claim=own.claim, broker="", version="", variant=variant, profile=option.profile, seed=option.seed,
+        node_id=request.node.nodeid,
     )  # fmt: skip
     return Stage(plugin.session(request.session), own, cell)
 
@@ -76,6 +81,11 @@ def _broker(product: str) -> Callable[..., Iterator[Target]]:
         with brokerproof_stage.on(
             product, version, asked.get("topology", "single"), dict(asked.get("settings", {}))
         ) as target:  # fmt: skip
+            plugin: Any = request.config.pluginmanager.get_plugin("brokerproof-cells")
+            slug = brokerproof_stage.cell.slug
+            other = plugin.own_experiments.setdefault(slug, request.node.nodeid)
+            if other != request.node.nodeid:
+                raise pytest.UsageError(f"{other} is the experiment {slug}, too; ids are unique on a broker")
             yield target
 
     fixture.__doc__ = (

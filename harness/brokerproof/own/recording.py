@@ -2,7 +2,6 @@
 
     with history.sending("order-7"):      asked for, and answered when the block ends
         shop.order("order-7")
-    history.received("order-7")           optional: a consumer was given it
     history.effect("order-7")             optional: it had its effect, now
     history.world({"order-7": 1})         how often the world shows it, in the end: the truth
 
@@ -41,7 +40,9 @@ class Recording:
         self._folder: Path | None = None
         self._tapes: dict[str, Tape] = {}
         self._numbers: dict[Hashable, int] = {}
-        self._effects: Counter[int] = Counter()
+        #: Number -> when it had its effect, as the test told, on the arm's clock.
+        self._effects: dict[int, list[int]] = {}
+        self._problems: list[str] = []
         self._zero_ns = 0
         self._told = False
 
@@ -62,35 +63,33 @@ class Recording:
             raise
         tape.close(row, OK)
 
-    def received(self, id: Hashable) -> None:
-        """A consumer was given it."""
-        self._row("consumer", "receive", id)
-
-    def settled(self, id: Hashable) -> None:
-        """The consumer's acknowledgement of it was sent."""
-        self._row("consumer", "settle", id)
-
     def effect(self, id: Hashable) -> None:
-        """It had its effect, just now. What is told here and not shown by the world is not counted twice."""
+        """It had its effect, just now. Whether it is there in the end, ``world`` tells."""
+        tape = self._tape("consumer")
         with self._lock:
-            self._effects[self._numbered(id)] += 1
-        self._row("consumer", "effect", id)
+            self._effects.setdefault(self._numbered(id), []).append(tape.now())
 
     def world(self, shown: Mapping[Hashable, int] | Iterable[Hashable]) -> None:
         """The truth, read from where the effects are once everything is over: id -> how often, or each as often as it
-        comes. Raises PlanError where it was told before."""
+        comes. What ``effect`` told is put down at its time, as far as the world shows it. Raises PlanError where it was told
+        before."""
         if self._told:
             raise PlanError("history.world was told twice in one arm; tell it once, at the end")
         times = Counter(dict(shown)) if isinstance(shown, Mapping) else Counter(shown)
-        for id, count in times.items():
-            if count <= 0:
-                continue
-            self._row("reader", "receive", id)
-            number = self._number(id)
-            for _ in range(count - self._effects[number]):
-                self._row("consumer", "effect", id)
-        tape = self._tape("reader")
-        tape.row("control", OK, start_ns=tape.now(), end_ns=tape.now(), lane=0, error="drained")
+        consumer, reader = self._tape("consumer"), self._tape("reader")
+        shows = {self._number(id): count for id, count in times.items() if count > 0}
+        for number, count in shows.items():
+            now = reader.now()
+            reader.row("receive", OK, start_ns=now, end_ns=now, msg=number, lane=0)
+            at = sorted(self._effects.get(number, []))[:count]
+            for ns in [*at, *[now] * (count - len(at))]:
+                consumer.row("effect", OK, start_ns=ns, end_ns=ns, msg=number, lane=0)
+        more = [n for n, told in self._effects.items() if len(told) > shows.get(n, 0)]
+        if more:
+            self._problems.append(
+                f"{len(more)} ids had more effects, as the test told, than the world shows, the first is {self.name(more[0])}"
+            )
+        reader.row("control", OK, start_ns=reader.now(), end_ns=reader.now(), lane=0, error="drained")
         self._told = True
 
     def name(self, number: int) -> str:
@@ -104,7 +103,7 @@ class Recording:
         """From now on it is about the trial in that folder."""
         (folder / TAPES).mkdir(parents=True, exist_ok=True)
         self._folder, self._told = folder, False
-        self._numbers, self._effects = {}, Counter()
+        self._numbers, self._effects, self._problems = {}, {}, []
         self._zero_ns = time.monotonic_ns()
         meta = Meta(
             trial=folder.name, seed=seed, broker=broker, version=version, lanes=({"name": "application", "kind": "queue"},),
@@ -120,15 +119,19 @@ class Recording:
     def end(self) -> None:
         """Closes what is open as ``info``, and ends the history."""
         assert self._folder is not None
-        problem = "" if self._told else _NO_WORLD
+        if not self._told:
+            self._problems.append(_NO_WORLD)
+            for number, told in self._effects.items():
+                for ns in told:
+                    self._tapes["consumer"].row("effect", OK, start_ns=ns, end_ns=ns, msg=number, lane=0)
         for tape in self._tapes.values():
             tape.finish()
         self._scribe.finish(self._folder)
         (self._folder / "messages.json").write_text(
             json.dumps({str(number): str(id) for id, number in self._numbers.items()}, ensure_ascii=False)
         )
-        if problem:
-            with (self._folder / "errors.jsonl").open("a") as file:
+        with (self._folder / "errors.jsonl").open("a") as file:
+            for problem in self._problems:
                 file.write(json.dumps({"trial": self._folder.name, "error": problem}) + "\n")
         self._folder, self._tapes = None, {}
 
@@ -161,8 +164,3 @@ class Recording:
 
     def _numbered(self, id: Hashable) -> int:
         return self._numbers.setdefault(id, len(self._numbers))
-
-    def _row(self, role: str, f: str, id: Hashable) -> None:
-        tape = self._tape(role)
-        now = tape.now()
-        tape.row(f, OK, start_ns=now, end_ns=now, msg=self._number(id), lane=0)

@@ -17,8 +17,9 @@ from brokerproof.effects.store import Store
 from brokerproof.errors import PlanError
 from brokerproof.experiment import Cell
 from brokerproof.faults.base import Scene
+from brokerproof.overlap import Ledger
 from brokerproof.own.experiment import Own
-from brokerproof.own.faults import Faults
+from brokerproof.own.faults import HEALTHY_S, Faults
 from brokerproof.own.recording import Recording
 from brokerproof.own.target import Target
 from brokerproof.results import write_json
@@ -98,6 +99,9 @@ class Stage:
         self._target: Target | None = None
         self._names: list[str] = []
         self._trial = ""
+        self._ledger = Ledger()
+        #: An arm was cut off, or left the cluster ill: nobody else gets it.
+        self._ill = False
         self._ends: list[Callable[[], None]] = []
 
     @contextmanager
@@ -110,9 +114,11 @@ class Stage:
         try:
             with self.session.cluster(key, self.cell.slug) as cluster:
                 self._target = Target(cluster, self._name)
-                yield self._target
-                if self.faults.unrecovered:
-                    self.session.pool.spoil(key)
+                try:
+                    yield self._target
+                finally:
+                    if self._ill:
+                        self.session.pool.spoil(key)
         finally:
             self.history.close()
 
@@ -151,13 +157,17 @@ class Stage:
         self._trial, self._names = f"{self.cell.slug}-{arm}-{n}", []
         self.arm.name = arm
         folder = self.session.folder.trial(self._trial)
+        self._target.cluster.wait_healthy(HEALTHY_S)  # an arm says nothing on what the one before has left ill
         self.history.begin(
             folder, seed=self.cell.seed, broker=self._target.product, version=self._target.version
         )  # fmt: skip
+        self._ledger = Ledger()
         self.faults.begin(self._scene, sham=arm == "sham")
         with ExitStack() as ends:
             ends.callback(self._end, folder)
+            self._ill = True
             call()
+        self._ill = bool(self.faults.unrecovered)
         return run.evaluate(folder, self.own.claim.deciding)
 
     def _end(self, folder: Any) -> None:
@@ -176,7 +186,7 @@ class Stage:
 
     def _scene(self) -> Scene:
         assert self._target is not None
-        return Scene(cluster=self._target.cluster, destinations=tuple(self._names[:1]))
+        return Scene(cluster=self._target.cluster, destinations=tuple(self._names[:1]), ledger=self._ledger)
 
     def _name(self, text: str) -> str:
         digest = hashlib.sha256(f"{self.session.folder.id}/{self._trial}".encode()).hexdigest()[:16]

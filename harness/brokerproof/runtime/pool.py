@@ -72,6 +72,8 @@ class Pool:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._attached: dict[ClusterKey, Cluster] = {}
+        #: Their names: another worker may have replaced one under its key since.
+        self._names: dict[ClusterKey, str] = {}
         #: Those that a thread of this process has at the moment.
         self._leased: set[ClusterKey] = set()
 
@@ -85,7 +87,7 @@ class Pool:
         now.  Raises ProvisionError where a running cluster does not take a live setting.
         """
         base = key.cluster
-        with (self._folder / f"{base.slug}.lock").open("w") as lock:
+        with self._lock(base).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self._leased.add(base)
             try:
@@ -108,22 +110,34 @@ class Pool:
     def _close_others(self, key: ClusterKey, needed: Container[ClusterKey]) -> None:
         """Two cores do not carry several clusters of each product."""
         for other in [k for k in self._attached if k.product == key.product and k != key]:
-            if other not in needed and other not in self._leased:
-                self.spoil(other)
+            if other not in needed:
+                self._retire(other)
 
     def close(self) -> None:
         for key in list(self._attached):
+            self._retire(key)
+
+    def _retire(self, key: ClusterKey) -> None:
+        """Removes the cluster, unless another worker of the run has it: that one removes it, or the run's sweep does."""
+        if key in self._leased:
+            return
+        with self._lock(key).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self._attached.pop(key, None)
+                return
             self.spoil(key)
 
     def _up(self, key: ClusterKey, progress: Callable[[str], None]) -> Cluster:
-        if key in self._attached and self._state(key).exists():
-            return self._attached[key]
         product = broker(key.product)
         settings = json.loads(key.settings)
         try:
             name = str(json.loads(self._state(key).read_text())["name"])
         except (OSError, ValueError, KeyError):
             name = ""
+        if key in self._attached and name and name == self._names.get(key):
+            return self._attached[key]
         if name:
             cluster = product.attach(
                 version=key.version,
@@ -144,8 +158,11 @@ class Pool:
                 raise HarnessError(f"{key.product}: start returned {type(cluster).__name__}, which is no Cluster")
             progress(f"{key.product} {key.version} {key.topology} up after {time.monotonic() - started:.1f} s")
             self._state(key).write_text(json.dumps({"name": name}))
-        self._attached[key] = cluster
+        self._attached[key], self._names[key] = cluster, name
         return cluster
+
+    def _lock(self, key: ClusterKey) -> Path:
+        return self._folder / f"{key.slug}.lock"
 
     def _state(self, key: ClusterKey) -> Path:
         return self._folder / f"{key.slug}.json"

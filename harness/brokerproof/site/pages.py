@@ -45,6 +45,8 @@ POLICY = (
 )
 #: Marks a folder as a site of ours, and lists its files: only what stands there is taken away by the next one.
 MANIFEST = "site.json"
+#: Says in it that the folder is ours to write over.
+WHAT = "brokerproof site"
 STYLES = ("styles/report.css", "styles/site.css")
 SCRIPTS = ("site.js", "matrix.js", "differences.js", "timeline.js")
 #: Frames and log lines of a case that its page shows; the run folder has all.
@@ -79,7 +81,7 @@ def write(model: Model, out: Path) -> dict[str, int]:
 
 def _list(out: Path, files: Iterable[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    (out / MANIFEST).write_text(json.dumps({"schema": 1, "files": sorted(files)}, indent=0) + "\n")
+    (out / MANIFEST).write_text(json.dumps({"schema": 1, "what": WHAT, "files": sorted(files)}, indent=0) + "\n")
 
 
 def _manifest(out: Path) -> set[str]:
@@ -87,7 +89,7 @@ def _manifest(out: Path) -> set[str]:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return set()
     listed = read_object(out / MANIFEST)[0] if out.is_dir() else None
-    if listed is None:
+    if listed is None or listed.get("what") != WHAT:
         raise UsageError(
             f"--out {str(out)!r} is there and is no site of `brokerproof compare`; name an empty or a new folder"
         )

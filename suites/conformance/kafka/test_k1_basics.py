@@ -54,7 +54,10 @@ def test_api_versions_before_auth(scene: KafkaScene) -> None:
     accepts={
         "": Table(
             "error 35 with the range of ApiVersions",
-            (Line("PASS", behaviour=("range",), codes=(35,)), Line("CODE", behaviour=("empty list",), codes=(35,))),
+            (
+                Line("PASS", behaviour=("range",), codes=(35,)), Line("CODE", behaviour=("empty list",), codes=(35,)),
+                Line("FAIL", behaviour=("no range",), codes=(35,)),
+            ),
         ),
         "then": must("a request in that range works"),
     },

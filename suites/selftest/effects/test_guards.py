@@ -80,7 +80,7 @@ def test_guards_are_found_by_the_folder() -> None:
     assert {name for name, _, _ in VARIANTS.values()} == set(guards())
     with pytest.raises(UsageError, match="did you mean 'redis_lock'"):
         make("redis_locks")
-    with pytest.raises(UsageError, match="known: after, life_ms"):
+    with pytest.raises(UsageError, match="known: after, holds_ms, life_ms"):
         make("redis_lock", {"befor": 1})
 
 

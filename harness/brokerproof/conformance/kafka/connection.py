@@ -93,6 +93,7 @@ class Connection:
         self._frames = frames.Frames()
         self._next = 1
         self._waiting: list[tuple[int, int, int]] = []  # (correlation, key, version) of what is unanswered
+        self._overdue: set[int] = set()  # correlations of what was given up
         self._broken = ""
         self.closed = False
 
@@ -146,8 +147,9 @@ class Connection:
             raise AssertionError("no request is unanswered")
         correlation, key, version = self._waiting.pop(0)
         api = schema.NAMES.get(key, str(key))
-        payload = self.payload(within)
+        payload = self._next_payload(within)
         if payload is None:
+            self._overdue.add(correlation)
             return Answer(api, version, ended=self.ended, correlation=correlation, wrong=self._broken)
         return self._read(api, key, version, correlation, payload)
 
@@ -156,7 +158,7 @@ class Connection:
         if not self._waiting:
             raise AssertionError("no request is unanswered")
         correlation, key, version = self._waiting[0]
-        payload = self.payload(within)
+        payload = self._next_payload(within)
         if payload is None and not self.ended:
             return None
         self._waiting.pop(0)
@@ -180,6 +182,17 @@ class Connection:
             if not data:
                 break
             self._frames.feed(data)
+        return None
+
+    def _next_payload(self, within: float | None) -> bytes | None:
+        """The next frame that is not the answer to a request which was given up: that one came late, and is nobody's."""
+        until = time.monotonic() + (self.patience_s if within is None else within)
+        while (found := self.payload(max(0.0, until - time.monotonic()))) is not None:
+            late = int.from_bytes(found[:4], "big", signed=True)
+            if late not in self._overdue:
+                return found
+            self._overdue.discard(late)
+            self.link.frame("<", f"#{late} came late")
         return None
 
     def quiet(self, within: float) -> Seen:
