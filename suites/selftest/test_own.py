@@ -169,3 +169,68 @@ def test_orders(arm, memory, history, faults):
     (injection,) = faults["injections"]
     assert 0.2 <= injection["injected_s"] < injection["healing_s"]
     assert injection["healing_s"] - injection["injected_s"] >= 0.5
+
+
+def test_only_the_world_says_what_is_there(tmp_path: Path, state: Path) -> None:
+    """Told by the consumer, and not there in the end: lost, whatever anybody saw happen."""
+    gone = EXPERIMENT.replace(
+        "    history.world(shop.orders())\n",
+        "    for number in shop.orders():\n        history.effect(number)\n    history.world(shop.orders()[1:])\n",
+    )
+    done, results = run(tmp_path, gone)
+    assert (done.returncode, results["claims"][0]["verdict"]) == (1, "UNKNOWN")  # the sham shows it, too
+    trial = next((tmp_path / "run" / "trials").glob("*treatment*"))
+    findings = json.loads((trial / "findings.json").read_text())
+    assert findings["anomalies"]["lost"]["messages"] == [0]
+    assert any("more effects, as the test told, than the world shows" in said for said in findings["missing"])
+
+
+def test_what_the_test_saw_happen_has_its_time(tmp_path: Path, state: Path) -> None:
+    seen = EXPERIMENT.replace(
+        "    history.world(shop.orders())\n",
+        "    for number in shop.orders():\n        history.effect(number)\n    history.world(shop.orders())\n",
+    )
+    done, results = run(tmp_path, seen)
+    assert (done.returncode, results["claims"][0]["verdict"]) == (0, "HOLDS"), done.stdout + done.stderr
+
+
+def test_parameters_make_an_experiment_each(tmp_path: Path, state: Path) -> None:
+    both = "import pytest\n@pytest.mark.parametrize('n', [1, 2])" + EXPERIMENT.replace("(arm, ", "(n, arm, ", 1)
+    done, results = run(tmp_path, both)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [(e["variant"], e["verdict"]) for e in results["claims"]] == [("1", "HOLDS"), ("2", "HOLDS")]
+
+
+def test_two_tests_are_not_one_experiment(tmp_path: Path, state: Path) -> None:
+    twin = EXPERIMENT + EXPERIMENT.replace("def test_orders", "def test_orders_again")
+    done, _ = run(tmp_path, twin)
+    assert done.returncode != 0
+    assert "ids are unique on a broker" in done.stdout + done.stderr
+
+
+def test_faults_at_once_do_not_heal_each_other(tmp_path: Path, state: Path) -> None:
+    nested = EXPERIMENT.replace(
+        "    take(shop, history, faults)\n",
+        """
+    for number in range(10):
+        with history.sending(number):
+            shop.order(number)
+    with faults("kill", target="all"):
+        with faults("link_down", target="all"):
+            pass
+        for number in range(10, 20):
+            try:
+                with history.sending(number, refused=(ConnectionError,)):
+                    shop.order(number)
+            except ConnectionError:
+                pass
+""",
+    )
+    done, results = run(tmp_path, nested)
+    (entry,) = results["claims"]
+    assert entry["verdict"] in ("HOLDS", "UNKNOWN"), done.stdout + done.stderr
+    faults = json.loads((tmp_path / "run" / "trials" / entry["control"]["trial_ids"][0] / "faults.json").read_text())
+    by_fault = {i["fault"]: i for i in faults["injections"]}
+    assert by_fault["kill"]["evidence"] == "took_effect"
+    assert by_fault["link_down"]["overlapped"]
+    assert entry["control"]["violated"] == 1  # the node stayed down though the link was healed
