@@ -285,10 +285,10 @@ class _Cells:
             from brokerproof.runtime import sweep
 
             self.folder.create(seed=self._config.option.seed, command=self._config.option.run_command)
-            sweep.register(self.folder.id, owner=self._config.option.run_owner, folder=self.folder.path)
+            sweep.register(self.folder.mark, owner=self._config.option.run_owner, folder=self.folder.path)
             if os.getpid() != self._config.option.run_owner:
                 # A worker goes on for a while when its controller is killed, and would start more.
-                sweep.register_process(self.folder.id, os.getpid())
+                sweep.register_process(self.folder.mark, os.getpid())
             sweep.clean()  # what killed runs left; a living one is never touched
             self._session = run.Session(
                 self.folder,
@@ -359,7 +359,7 @@ class _Cells:
         from brokerproof.render import render_all
         from brokerproof.runtime import sweep
 
-        sweep.clean(self.folder.id)
+        sweep.clean(self.folder.mark)
         if any(next(self.folder.path.joinpath(where).glob("*.json"), None) for where in ("cells", "cases")):
             self.results = self.folder.fold()
             render_all(self.folder.path)

@@ -26,7 +26,7 @@ def replay_run(path: Path, trials: list[str], *, recorded_targets: bool, run_dir
     if new.path.exists():
         raise UsageError(f"run folder {str(new.path)!r} exists; name another")
     new.create(seed=seed, command=f"brokerproof replay {path}")
-    sweep.register(new.id, folder=new.path)
+    sweep.register(new.mark, folder=new.path)
     console = Console()
     session = run.Session(
         new, expected_in=suites() / "expected",
@@ -55,7 +55,7 @@ def replay_run(path: Path, trials: list[str], *, recorded_targets: bool, run_dir
                 code = EXIT_UNEXPECTED
     finally:
         session.close()
-        sweep.clean(new.id)
+        sweep.clean(new.mark)
     console.print(table)
     console.print(f"histories of the replay: {new.path}", highlight=False, soft_wrap=True)
     return code

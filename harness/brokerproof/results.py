@@ -7,6 +7,7 @@ Each cell writes its own verdict file when it is decided, so a run that is kille
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -41,6 +42,12 @@ class RunFolder:
     @property
     def id(self) -> str:
         return self.path.name
+
+    @property
+    def mark(self) -> str:
+        """What its containers, networks and processes are known by: two runs may have folders of one name, in two places, and
+        an engine in common."""
+        return f"{self.id}-{hashlib.sha256(str(self.path.absolute()).encode()).hexdigest()[:6]}"
 
     @property
     def trials(self) -> Path:

@@ -39,10 +39,10 @@ def prepare(path: Path) -> tuple[RunFolder, Mapping[str, Any]]:
     """
     folder = open_run(path)
     asked = _asked(folder)
-    if sweep.alive(folder.id):
+    if sweep.alive(folder.mark):
         raise UsageError(f"run {folder.id} still goes on; `brokerproof run --resume` is for one that has ended")
-    sweep.clean(folder.id)
-    sweep.unregister(folder.id)
+    sweep.clean(folder.mark)
+    sweep.unregister(folder.mark)
     shutil.rmtree(folder.path / "pool", ignore_errors=True)
     for entry in folder.cells():
         if entry.get("undecided"):  # it stood for the cell that was being decided

@@ -87,7 +87,7 @@ class Session:
         #: Plans that are not of a cell, and that are likely to come: their lanes are made ahead as well.
         self.ahead: Sequence[Plan] = ()
         self._progress = progress
-        self.pool = Pool(run=folder.id, folder=folder.path / "pool")
+        self.pool = Pool(run=folder.mark, folder=folder.path / "pool")
         self._crew: Crew | None = None
         self._scribes: dict[bool, Scribe] = {}
         self._lanes: dict[tuple[str, str], _Made] = {}
@@ -98,7 +98,7 @@ class Session:
         self._progress(cell, what)
 
     def _registered(self, pid: int) -> None:
-        sweep.register_process(self.folder.id, pid)
+        sweep.register_process(self.folder.mark, pid)
 
     @property
     def crew(self) -> Crew:
@@ -124,7 +124,7 @@ class Session:
                     self._crew.retire(key.product)
             facts = self.folder.path / "clusters" / f"{key.slug}.json"
             if not facts.exists():
-                self.folder.note_cluster(key.slug, _cluster_facts(cluster, self.folder.id))
+                self.folder.note_cluster(key.slug, _cluster_facts(cluster, self.folder.mark))
             yield cluster
 
     def _coming(self, key: ClusterKey) -> list[tuple[Plan, int]]:
@@ -203,7 +203,7 @@ class Session:
         if name not in self._stands:
             self.say(cell, f"starting {name}")
             self._stands[name] = stores.start(
-                product, run=self.folder.id, name=f"bp-{self.folder.id}-{os.getpid()}" + ("-keeps" if keeps else ""),
+                product, run=self.folder.mark, name=f"bp-{self.folder.mark}-{os.getpid()}" + ("-keeps" if keeps else ""),
                 arguments=stores.KEEPS if keeps else (),
             )  # fmt: skip
         return self._stands[name]

@@ -75,7 +75,7 @@ def search_run(
     if folder.path.exists():
         raise UsageError(f"run folder {str(folder.path)!r} exists; name another")
     folder.create(seed=seed, command=f"brokerproof search --broker {product}={version} --seed {seed}")
-    sweep.register(folder.id, folder=folder.path)
+    sweep.register(folder.mark, folder=folder.path)
     sweep.clean()
     console = Console()
     console.print(
@@ -97,7 +97,7 @@ def search_run(
         try:
             hunt.close()
         finally:
-            sweep.clean(folder.id)
+            sweep.clean(folder.mark)
     return hunt.report()
 
 

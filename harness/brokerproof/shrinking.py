@@ -152,7 +152,7 @@ def shrink_run(
     if new.path.exists():
         raise UsageError(f"run folder {str(new.path)!r} exists; name another")
     new.create(seed=plan.seed, command=f"brokerproof shrink {path} {entry['slug']}")
-    sweep.register(new.id, folder=new.path)
+    sweep.register(new.mark, folder=new.path)
     console = Console()
     session = run.Session(new, expected_in=suites() / "expected", progress=lambda *_: None)
     need, deciding, steps = Rate(trials=trials, share=rate), tuple(entry["deciding"]), 0
@@ -186,7 +186,7 @@ def shrink_run(
                 break
     finally:
         session.close()
-        sweep.clean(new.id)
+        sweep.clean(new.mark)
     file = out or old.path / "shrunk" / f"{entry['slug']}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(least.dumps())

@@ -88,7 +88,7 @@ def test_halves_go_and_with_them_verdicts_that_rest_on_them(tmp_path: Path, stat
 
 def test_a_run_that_goes_on_is_left_alone(tmp_path: Path, state: Path) -> None:
     run = a_run(tmp_path / "run", {}, ["a-treatment-0"])
-    sweep.register(run.id, owner=os.getpid(), folder=run.path)
+    sweep.register(run.mark, owner=os.getpid(), folder=run.path)
     with pytest.raises(UsageError, match="still goes on"):
         prepare(run.path)
     assert run.trial("a-treatment-0").is_dir()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -160,18 +161,23 @@ def alive(run: str) -> bool:
         return False
 
 
+def _is(mark: str, run: str) -> bool:
+    """Whether that is the mark of the run that is meant: by its mark, or by its folder's name."""
+    return mark == run or re.fullmatch(rf"{re.escape(run)}-[0-9a-f]{{6}}", mark) is not None
+
+
 def leftovers(run: str | None = None) -> list[Leftover]:
     """What dead runs left (with ``run``: that one's, dead or alive). Needs no engine: without one, none is there."""
     found: list[Leftover] = []
     with contextlib.suppress(EnvironmentProblem):
         for kind, name, of_run, owner in _labelled():
-            if of_run == run if run is not None else _owner_gone(owner):
+            if _is(of_run, run) if run is not None else _owner_gone(owner):
                 found.append(Leftover(kind, name, of_run))
     for kind, name, of_run, gone in _disks():
-        if of_run == run if run is not None else gone:
+        if _is(of_run, run) if run is not None else gone:
             found.append(Leftover(kind, name, of_run))
     for file in sorted((state_folder() / "runs").glob("*.json")):
-        if file.stem == run if run is not None else not alive(file.stem):
+        if _is(file.stem, run) if run is not None else not alive(file.stem):
             found += [Leftover("process", str(pid), file.stem) for pid in _living(file.stem)]
             found.append(Leftover("file", file.name, file.stem))
     return found
@@ -180,7 +186,7 @@ def leftovers(run: str | None = None) -> list[Leftover]:
 def folders(run: str | None = None) -> list[Path]:
     """The folders of dead runs (with ``run``: that one's) that nobody has cleaned up after."""
     names = [file.stem for file in sorted((state_folder() / "runs").glob("*.json"))]
-    dead = [name for name in names if (name == run if run is not None else not alive(name))]
+    dead = [name for name in names if (_is(name, run) if run is not None else not alive(name))]
     said = [str(_registered(name).get("folder", "")) for name in dead]
     return [Path(folder) for folder in said if folder and Path(folder).is_dir()]
 

@@ -409,7 +409,7 @@ def test_a_load_process_kills_itself_right_after_its_step(
         block.start()
         # Whoever is killed at the first message has nothing settled that could come again.
         (live,) = block.trials
-        wait_until(lambda: live._come_to(F["settle"]) > 5, 30, "the consumer to settle some messages")
+        wait_until(lambda: live._come_to("settle") > 5, 30, "the consumer to settle some messages")
         with apply(make("client_kill", {"step": step}), scene, "consumer", now_s=block.now_s) as record:
             assert record.probes["during"]["seen"].endswith(f"last in the history: {last}")
         assert record.evidence == "took_effect", record.probes

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from brokerproof.errors import EnvironmentProblem
+from brokerproof.results import RunFolder
 from brokerproof.runtime import loopdisk, sweep
 from brokerproof.runtime.loopdisk import LoopDisk
 
@@ -167,3 +168,14 @@ def test_without_an_engine_there_is_nothing_of_it_to_find(state: Path, monkeypat
 
     monkeypatch.setattr(sweep, "client", none)
     assert sweep.leftovers() == []
+
+
+def test_two_runs_in_folders_of_one_name_are_told_apart(tmp_path: Path, state: Path) -> None:
+    """As two pipelines on one machine have them: the one that ends first must not take the other's containers along."""
+    one, other = (RunFolder(tmp_path / place / "runs" / "ci") for place in ("here", "there"))
+    assert (one.id, one.id) == (other.id, "ci")
+    sweep.register(one.mark, folder=one.path)
+    sweep.register(other.mark, folder=other.path)
+    sweep.clean(one.mark)
+    assert sweep.alive(other.mark) and not sweep.alive(one.mark)
+    assert [item.run for item in sweep.leftovers("ci") if item.kind == "file"] == [other.mark]  # by the folder's name
