@@ -21,7 +21,7 @@ _LEVEL_3, _LEVEL_4, _LEVEL_5 = 10, 30, 60
     "R4.01", "rocketmq/pull",
     requirement="Pulls answer 0 with what is there, 19 at the end, 20 when all is filtered away, 21 with the next offset below "
     "the minimum and far above the maximum; with suspend at the end they are held and answered at once when a message comes.",
-    reference="PULL_MESSAGE (11)", level="MUST",
+    reference="PULL_MESSAGE (11)", level="MUST", timing=True,
     accepts={
         "messages there": must("all of them"), "at the end": error(codes.PULL_NOT_FOUND),
         "filtered away": error(codes.PULL_RETRY_IMMEDIATELY), "below the minimum": error(codes.PULL_OFFSET_MOVED),
