@@ -36,19 +36,27 @@ def sent(trial: Path) -> int:
     return rows
 
 
+def started(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "brokerproof", "run", "--broker", "memory", "--select", CLAIM, "--seed", "5",
+         "--run-dir", str(folder)],
+        cwd=folder.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+
+
+def on_its_way(folder: Path) -> None:
+    wait_until(
+        lambda: any(sent(trial) > 100 for trial in folder.glob("trials/*-treatment-0")), 60, "the load to be on its way",
+        interval_s=0.005,
+    )  # fmt: skip
+
+
 def killed(tmp_path: Path) -> Path:
     """A run on the memory broker, where harness, load and recorder are one process, killed in the middle of its load."""
     folder = tmp_path / "run"
-    harness = subprocess.Popen(
-        [sys.executable, "-m", "brokerproof", "run", "--broker", "memory", "--select", CLAIM, "--seed", "5",
-         "--run-dir", str(folder)],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    harness = started(folder)
     try:
-        wait_until(
-            lambda: any(sent(trial) > 100 for trial in folder.glob("trials/*-treatment-0")), 60, "the load to be on its way",
-            interval_s=0.005,
-        )  # fmt: skip
+        on_its_way(folder)
         with pytest.raises(HistoryError, match=f"still being recorded by process {harness.pid}"):
             rescue(next(folder.glob("trials/*-treatment-0")))
     finally:
@@ -141,16 +149,9 @@ def test_a_cell_that_ends_with_an_error_is_not_taken_for_a_killed_one(
 def test_a_second_interrupt_does_not_keep_the_process(tmp_path: Path, state: Path) -> None:
     """Impatient people press Ctrl-C twice; the second one comes while the injections of the first are being ended."""
     folder = tmp_path / "run"
-    harness = subprocess.Popen(
-        [sys.executable, "-m", "brokerproof", "run", "--broker", "memory", "--select", CLAIM, "--seed", "5",
-         "--run-dir", str(folder)],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    harness = started(folder)
     try:
-        wait_until(
-            lambda: any(sent(trial) > 100 for trial in folder.glob("trials/*-treatment-0")), 60, "the load to be on its way",
-            interval_s=0.005,
-        )  # fmt: skip
+        on_its_way(folder)
         harness.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             harness.wait(0.05)
