@@ -63,11 +63,15 @@ class Stage:
 
 @pytest.mark.parametrize(("step", "last"), [("receive", "receive"), ("effect", "effect"), ("ack", "settle")])
 def test_a_consumer_dies_right_after_its_step(step: str, last: str, tmp_path: Path) -> None:
-    stage = Stage(tmp_path, plan())
+    of = plan()
+    one = replace(of.workload.receivers[0], prefetch=1)
+    stage = Stage(tmp_path, replace(of, workload=replace(of.workload, receivers=(one,))))
     try:
         stage.block.start()
         with apply(make("client_kill", {"step": step}), stage.scene, "consumer", now_s=stage.block.now_s) as record:
             assert record.probes["during"]["seen"].endswith(f"last in the history: {last}")
+            # Handed one at a time: only one that died before its effect still owes it.
+            assert stage.block.in_hand("consumer") == {"consumer 1 of t": int(step == "receive")}
         assert record.evidence == "took_effect", record.probes
         history = stage.end()
     finally:

@@ -47,6 +47,9 @@ class Clients:
     def last_steps(self, role: str) -> Mapping[str, str]:
         return dict.fromkeys(self.killed(role), self.last)
 
+    def in_hand(self, role: str) -> Mapping[str, int]:
+        return dict.fromkeys(self.killed(role), int(self.last.startswith("effect:")))
+
     def pause(self, role: str) -> Sequence[int]:
         self.paused.append(role)
         return [1]
@@ -661,6 +664,19 @@ def test_a_client_that_was_killed_at_another_step_is_unproven(scene: Scene, monk
     with apply(make("client_kill", {"step": "ack"}), scene, "consumer", now_s=lambda: 0.0) as record:
         pass
     assert record.evidence == "unproven"
+
+
+def test_a_client_that_owed_no_effect_did_not_die_within_one(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch, "client_kill")
+    # Handed several at once, it settles the one before: what its history has last is no ``receive``.
+    monkeypatch.setattr(Clients, "last_steps", lambda self, role: dict.fromkeys(self.killed(role), "settle"))
+    for owed, evidence in ((2, "took_effect"), (0, "unproven")):
+        monkeypatch.setattr(Clients, "in_hand", lambda self, role, n=owed: dict.fromkeys(self.killed(role), n))
+        fault = make("client_kill", {"step": "effect:stock acted"})
+        with apply(fault, scene, "consumer", now_s=lambda: 0.0) as record:
+            pass
+        assert record.evidence == evidence
+        assert record.probes["during"]["seen"].endswith(f"in hand without their effect: {owed}")
 
 
 def test_halves_grow_to_half_of_the_nodes(scene: Scene) -> None:

@@ -91,6 +91,9 @@ class Clients(Protocol):
     def last_steps(self, role: str) -> Mapping[str, str]:
         """Of those, the last function (``receive``, ``effect``, ``settle`` …) that the history has of each."""
 
+    def in_hand(self, role: str) -> Mapping[str, int]:
+        """Of those, how many messages each was handed whose effect the history does not have."""
+
     def pause(self, role: str) -> Sequence[int]:
         """SIGSTOP to the clients of that role; returns their process ids."""
 

@@ -12,6 +12,7 @@ import contextlib
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -276,16 +277,33 @@ class LiveTrial:
                 found[self._called(client)] = last[2]
         return found
 
+    def in_hand(self, role: str) -> dict[str, int]:
+        """Of each killed client how many messages it was handed oftener than it had their effect."""
+        found = {}
+        for client in self._clients:
+            if client.role == role and client.killed:
+                open_: Counter[int] = Counter()
+                for segment in self._segments(client):
+                    f, msg, outcome = (segment.columns[c][: segment.head] for c in ("f", "msg", "outcome"))
+                    open_.update(msg[(f == F["receive"]) & (outcome == OK)].tolist())
+                    open_.subtract(msg[f == F["effect"]].tolist())
+                found[self._called(client)] = sum(n > 0 for n in open_.values())
+        return found
+
     def _last_rows(self, client: _Client) -> Iterator[tuple[int, int, str]]:
         """(when, row, function) of the last row of each of the client's segments."""
+        for segment in self._segments(client):
+            if head := segment.head:
+                f, start, end = (segment.columns[c][:head] for c in ("f", "start_ns", "end_ns"))
+                at = np.maximum(start, end)
+                row = int(np.flatnonzero(at == at.max())[-1])
+                yield int(at[row]), segment.first + row, _FUNCTIONS[int(f[row])]
+
+    def _segments(self, client: _Client) -> Iterator[Segment]:
+        """What is left of the client's tape: the recorder removes what is worked off."""
         for path in (self.folder / TAPES).glob(f"{client.slot}g{client.generation}-*.seg"):
             with contextlib.suppress(FileNotFoundError, HarnessError):
-                segment = Segment.open(path)
-                if head := segment.head:
-                    f, start, end = (segment.columns[c][:head] for c in ("f", "start_ns", "end_ns"))
-                    at = np.maximum(start, end)
-                    row = int(np.flatnonzero(at == at.max())[-1])
-                    yield int(at[row]), segment.first + row, _FUNCTIONS[int(f[row])]
+                yield Segment.open(path)
 
     def _called(self, client: _Client) -> str:
         return f"{client.role} {client.slot} of {self.plan.trial}"
@@ -652,6 +670,9 @@ class Block:
 
     def last_steps(self, role: str) -> Mapping[str, str]:
         return {name: f for trial in self.trials for name, f in trial.last_steps(role).items()}
+
+    def in_hand(self, role: str) -> Mapping[str, int]:
+        return {name: n for trial in self.trials for name, n in trial.in_hand(role).items()}
 
     def replace(self, role: str) -> None:
         with self._replacing:

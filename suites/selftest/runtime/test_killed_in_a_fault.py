@@ -116,6 +116,9 @@ class Clients:
     def last_steps(self, role: str) -> Mapping[str, str]:
         return {}
 
+    def in_hand(self, role: str) -> Mapping[str, int]:
+        return {}
+
     def pause(self, role: str) -> Sequence[int]:
         os.kill(self._process.pid, signal.SIGSTOP)
         return [self._process.pid]
