@@ -285,6 +285,10 @@ def _check_run(path: Path, *, as_json: bool, replace: bool) -> int:
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, in any order.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the site goes: new, empty, or an earlier site.")],
+    expected: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Hold results against these lines, not against those of each run's day."),
+    ] = None,
 ) -> None:
     """Makes a static site from many runs: every claim and case by broker, version and configuration, and what changed.
 
@@ -294,7 +298,11 @@ def compare(
     """
     from brokerproof.site import build
 
-    built = build(runs, out)
+    if expected is not None and not expected.is_dir():
+        raise UsageError(
+            f"compare: --expected wants the folder of <product>-<version>.toml files; {str(expected)!r} is none"
+        )
+    built = build(runs, out, expected)
     for note in built.notes:
         print(f"note     {note}")
     print(f"site     {built.index}")

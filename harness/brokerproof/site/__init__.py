@@ -27,15 +27,15 @@ class Built:
     notes: tuple[str, ...]
 
 
-def build(runs: Sequence[Path], out: Path) -> Built:
-    """Writes the site of these run folders into ``out``.
+def build(runs: Sequence[Path], out: Path, expected: Path | None = None) -> Built:
+    """Writes the site of these run folders into ``out``. expected: see ``model.read``.
 
     Raises UsageError where nothing can be compared, or where ``out`` holds something that is not a site of ours.
     """
     # Imported here: the template engine is not needed to start the command line.
     from brokerproof.site import model, pages
 
-    table = model.read(runs)
+    table = model.read(runs, expected)
     files = pages.write(table, out)
     return Built(
         index=out / "index.html", runs=len(table.runs), cells=len(table.cells), files=len(files),

@@ -32,6 +32,7 @@ from brokerproof.render.folder import (
 )  # fmt: skip
 from brokerproof.site.figures import Figure, figures
 from brokerproof.site.names import file_name, natural
+from brokerproof.site.rejudged import rejudged_case, rejudged_claim
 from brokerproof.site.settings import Pairs, durability, said
 
 What = Literal["claim", "case"]
@@ -186,14 +187,15 @@ class Model:
         return tuple(r for r in self.rows if r.what == what)
 
 
-def read(paths: Sequence[Path]) -> Model:
-    """The table of these run folders. Raises UsageError where one is no run folder, or none decided anything."""
+def read(paths: Sequence[Path], expected: Path | None = None) -> Model:
+    """The table of these run folders. expected: the folder of lines to hold results against, instead of what each run was
+    expected to show on its day. Raises UsageError where one is no run folder, or none decided anything."""
     if not paths:
         raise UsageError("compare: no run folder was named; try `brokerproof compare runs/* --out site/`")
     runs, notes = _runs(paths)
     gathered: dict[Key, list[tuple[Result, Json]]] = {}
     for index, run in enumerate(runs):
-        for key, result, entry in _results(index, run.read):
+        for key, result, entry in _results(index, run.read, expected):
             past = gathered.setdefault(key, [])
             if past and past[-1][0].run == index:
                 notes.append(
@@ -235,10 +237,12 @@ def _runs(paths: Sequence[Path]) -> tuple[list[RunInfo], list[str]]:
     return [info for _, info in ordered], sorted(notes)
 
 
-def _results(index: int, run: Run) -> Iterator[tuple[Key, Result, Json]]:
+def _results(index: int, run: Run, expected: Path | None) -> Iterator[tuple[Key, Result, Json]]:
     for entry in run.claims:
         if not text(entry.get("claim")):
             continue
+        if expected is not None:
+            entry = rejudged_claim(entry, expected)
         treatment, control = mapping(entry.get("treatment")), mapping(entry.get("control"))
         key = _key("claim", text(entry["claim"]), entry, said(durability(entry)))
         yield key, Result(
@@ -251,6 +255,8 @@ def _results(index: int, run: Run) -> Iterator[tuple[Key, Result, Json]]:
     for entry in run.cases:
         if not text(entry.get("case")):
             continue
+        if expected is not None:
+            entry = rejudged_case(entry, expected)
         word = text(entry.get("verdict"))
         key = _key("case", text(entry["case"]), entry, text(entry.get("condition")))
         yield key, Result(

@@ -104,3 +104,31 @@ def test_a_run_without_start_is_first(tmp_path: Path) -> None:
     early = write_run(tmp_path / "z", claims=[claim(verdict="VIOLATED")])
     write(early / "run.json", {"schema": 1})
     assert read([late, early]).cells[0].latest.verdict == "HOLDS"
+
+
+def test_results_can_be_held_against_the_lines_of_today(tmp_path: Path) -> None:
+    known, surprising, unlisted = (
+        claim("a/known", "VIOLATED"),
+        claim("a/worse", "VIOLATED"),
+        claim("a/none", "VIOLATED"),
+    )
+    absent = claim("a/absent", "UNSUPPORTED", expected="HOLDS")
+    claims = [entry | {"expected": "HOLDS", "as_expected": False} for entry in (known, surprising, unlisted)]
+    broken = case("K1.02", "CODE", expected="PASS", as_expected=False)
+    run = write_run(tmp_path / "r", claims=[*claims, absent], cases=[case("K1.01"), broken, case("K1.03", "INFO")])
+    lines = tmp_path / "lines"
+    lines.mkdir()
+    (lines / "kafka-4.3.1.toml").write_text(
+        '[[cell]]\nclaim = "a/known"\nverdict = "VIOLATED"\nreason = "seen"\n'
+        '[[cell]]\nclaim = "a/worse"\nverdict = "HOLDS"\nreason = "seen"\n'
+        '[[case]]\ncase = "K1.01"\nverdict = "CODE"\nreason = "seen"\n'
+        '[[case]]\ncase = "K1.02"\nverdict = "CODE"\nreason = "seen"\n'
+    )
+    of_the_day = {c.key.id: (c.latest.verdict, c.latest.as_expected) for c in read([run]).cells}
+    today = {c.key.id: (c.latest.verdict, c.latest.expected, c.latest.as_expected) for c in read([run], lines).cells}
+    assert not any(of_the_day[id_][1] for id_ in ("a/known", "a/worse", "a/none", "K1.02"))
+    assert today == {
+        "a/known": ("VIOLATED", "VIOLATED", True), "a/worse": ("VIOLATED", "HOLDS", False),
+        "a/none": ("VIOLATED", "HOLDS", False), "a/absent": ("UNSUPPORTED", "HOLDS", True),
+        "K1.01": ("PASS", "CODE", False), "K1.02": ("CODE", "CODE", True), "K1.03": ("INFO", "INFO", True),
+    }  # fmt: skip
