@@ -192,7 +192,9 @@ def test_group_migration(scene: KafkaScene) -> None:
     crowd.read()
     crowd.look_for_offsets(range(6))
     if not all(crowd.offsets.values()):
-        scene.inconclusive(f"offsets that were committed, by partition: {crowd.offsets}; of those without nothing can be said")
+        scene.inconclusive(
+            f"offsets that were committed, by partition: {crowd.offsets}; of those without nothing can be said"
+        )
     scene.require("offsets", not crowd.lost, "; ".join(crowd.lost[:3]))
     scene.require("read", crowd.unread() == 0, f"{crowd.unread()} of {crowd.sent} records unread")
 
