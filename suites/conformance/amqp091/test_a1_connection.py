@@ -417,7 +417,7 @@ HEARTBEAT_S = 4
     "A1.25", "amqp091/heartbeat-dead-peer",
     requirement="With heartbeats agreed every h seconds the server is never silent for more than h + 1, and ends a silent client's"
     " connection after h to 4 h; also one whose packets are lost without notice.",
-    reference="section 4.2.7", level="SHOULD", tags=["slow"], variants=("", "timeout"), timing=True, limit_s=90,
+    reference="section 4.2.7", level="SHOULD", revision=2, tags=["slow"], variants=("", "timeout"), timing=True, limit_s=90,
     accepts={"gaps": must("no gap above h + 1 s").or_else(NOT_ASKED), "silent client": must("ended h to 4 h after its last octet")},
 )  # fmt: skip
 def test_heartbeat_dead_peer(scene: AmqpScene) -> None:

@@ -353,7 +353,7 @@ def test_one_copy_per_queue(scene: AmqpScene) -> None:
 @case(
     "A4.16", "amqp091/alternate-exchange",
     requirement="An unroutable message goes to the alternate exchange once; chains work and cycles end; a declared one beats a policy; a mandatory message is returned only if the alternate has no route either.",
-    reference="vendor extension alternate-exchange", level="extension",
+    reference="vendor extension alternate-exchange", level="extension", revision=2,
     accepts={
         "once": must("one copy in the alternate's queue, none where it is routed"),
         "chain and cycle": must("the end of a chain gets it, a cycle ends"),

@@ -396,7 +396,7 @@ def test_max_length(scene: AmqpScene) -> None:
 @case(
     "A5.16", "amqp091/overflow-reject",
     requirement="A full reject-publish queue makes every publish nacked and does not grow, while an open queue of the same exchange gets them all; with reject-publish-dlx (classic) they are dead-lettered too.",
-    reference="vendor extension x-overflow", level="extension", variants={"classic": "", "quorum": "rabbitmq>=3.8.10"},
+    reference="vendor extension x-overflow", level="extension", revision=2, variants={"classic": "", "quorum": "rabbitmq>=3.8.10"},
     accepts={"nacked": must("every publish once it was full for 1 s"), "open queue": must("gets all"),
              "full queue": must("does not grow"),
              "dead letters": must("each that was refused, once (classic)").or_else(NOT_ASKED)},
@@ -676,7 +676,7 @@ def test_priority_two_levels(scene: AmqpScene) -> None:
 @case(
     "A5.21", "amqp091/single-active-consumer",
     requirement="Of three consumers only the first gets messages; cancel, channel close and connection loss each hand over to one other, in order and without loss; a quorum queue refuses basic.get with 405.",
-    reference="vendor extension x-single-active-consumer", level="extension", variants=("classic", "quorum"),
+    reference="vendor extension x-single-active-consumer", level="extension", revision=2, variants=("classic", "quorum"),
     accepts={"first": must("only the first gets messages"), "cancel": must("one other takes over"),
              "channel close": must("one other takes over"), "connection loss": must("one other takes over"),
              "get": chan(405).or_else(NOT_ASKED)},

@@ -366,7 +366,7 @@ def _either(one: Channel, two: Channel, seconds: float = 5) -> bool:
 @case(
     "A7.12", "amqp091/recover",
     requirement="recover(requeue=true) is answered, and all that is unacknowledged comes again, marked as redelivered; recover(requeue=false) brings it to the consumer that had it.",
-    reference="basic / recover / 01", level="MUST",
+    reference="basic / recover / 01", level="MUST", revision=2,
     accepts={"requeue": must("recover-ok, all again, redelivered"), "to the original consumer": must("recover-ok, all again to the same consumer")},
 )  # fmt: skip
 def test_recover(scene: AmqpScene) -> None:

@@ -209,7 +209,7 @@ def test_advertised_is_served(scene: KafkaScene) -> None:
 @case(
     "K1.07", "kafka/removed-versions",
     requirement="Versions that were removed are not served: error 35, or the connection is closed. Below 4.0 recorded.",
-    reference="KIP-896", level="MUST", negative=True, records=("reactions",), limit_s=90,
+    reference="KIP-896", level="MUST", revision=2, negative=True, records=("reactions",), limit_s=90,
     accepts={"": must("error 35 or closed").or_else(RECORDED)},
 )  # fmt: skip
 def test_removed_versions(scene: KafkaScene) -> None:

@@ -67,7 +67,7 @@ def test_acks_illegal(scene: KafkaScene) -> None:
     "K2.03", "kafka/min-isr",
     requirement="With min.insync.replicas=2 and one replica in sync, acks=−1 is refused with 19 and nothing appended, acks=1 "
     "is accepted; a request that waits while the followers stop may end with 20. acks=−1 never succeeds below the minimum.",
-    reference="min.insync.replicas", level="MUST", topology="cluster", tags=("cluster", "destructive"), limit_s=150,
+    reference="min.insync.replicas", level="MUST", revision=2, topology="cluster", tags=("cluster", "destructive"), limit_s=150,
     accepts={"while stopping": Table("19, 20, 7 or no answer yet, never success", (
         Line("FAIL", behaviour=("answered",), codes=(0,)),
         Line("PASS", behaviour=("answered",), codes=(20, 19, 7)), Line("PASS", behaviour=("no answer",)),

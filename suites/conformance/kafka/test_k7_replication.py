@@ -95,7 +95,7 @@ def _code(connection: Connection) -> int | None:
     "K7.02", "kafka/high-watermark",
     requirement="While the followers stand still and the leader appends with acks=1, consumers of both isolation levels see "
     "nothing above the high watermark; after an election nothing is gone that was read once.",
-    reference="replication documents", level="MUST", topology="cluster", tags=("cluster", "destructive"), limit_s=180,
+    reference="replication documents", level="MUST", revision=2, topology="cluster", tags=("cluster", "destructive"), limit_s=180,
     accepts={"uncommitted": must("nothing above"), "committed": must("nothing above"), "after": must("all that was read")},
 )  # fmt: skip
 def test_high_watermark(scene: KafkaScene) -> None:

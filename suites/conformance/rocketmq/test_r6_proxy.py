@@ -68,7 +68,7 @@ def test_grpc_not_found(scene: RocketmqScene) -> None:
     "R6.03", "rocketmq/grpc-telemetry-settings",
     requirement="Client settings sent over Telemetry are answered by the server's own (retry policy, batch size, body limit), "
     "whatever the client asked; receiving before that is refused with an error status.",
-    reference="service.proto Telemetry", level="MUST",
+    reference="service.proto Telemetry", level="MUST", revision=2,
     accepts={
         "producer": must("the server's own values"), "consumer": must("the server's own values"),
         "receiving before": among("refused with an error status", refused="PASS", served_without_settings="NONSTRICT"),
@@ -259,7 +259,7 @@ def test_grpc_receipt_handle(scene: RocketmqScene) -> None:
     "R6.10", "rocketmq/grpc-fifo",
     requirement="The next message of a message group is not delivered before the last is acknowledged; other message groups go "
     "on; the order is kept over redelivery.",
-    reference="service.proto; FIFO topics", level="MUST", tags=("slow",), timing=True, limit_s=120,
+    reference="service.proto; FIFO topics", level="MUST", revision=2, tags=("slow",), timing=True, limit_s=120,
     accepts={
         "held back": must("not before the ack"), "others go on": must("delivered"), "redelivered": must("the same first"),
         "order": must("one after the other"),

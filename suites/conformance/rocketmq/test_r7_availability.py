@@ -182,7 +182,7 @@ def _starts(scene: RocketmqScene, node: str) -> dict[int, int]:
     "R7.02", "rocketmq/isolated-master",
     requirement="A master cut off from controller and slaves, which clients still reach, while a new one is elected: no write that "
     "either acknowledged in synchronous mode is lost, and never do both acknowledge.",
-    reference=_DOCUMENT, level="MUST", tags=("cluster", "destructive", "slow"), topology="controller-three",
+    reference=_DOCUMENT, level="MUST", revision=2, tags=("cluster", "destructive", "slow"), topology="controller-three",
     settings=_ALL_ACK, limit_s=300,
     accepts={"lost": must("none"), "both": must("never at once")},
     records=("acknowledged",),
@@ -221,7 +221,7 @@ def test_isolated_master(scene: RocketmqScene) -> None:
     "R7.03", "rocketmq/sync-state-set-race",
     requirement="A slave joins and leaves the SyncStateSet in 50 rounds (link stalled and freed) under load, with a master kill "
     "inside every round: no acknowledged write is missing on the elected one.",
-    reference=_DOCUMENT, level="?", tags=("cluster", "destructive", "slow"), topology="controller-three", settings=_ALL_ACK,
+    reference=_DOCUMENT, level="?", revision=2, tags=("cluster", "destructive", "slow"), topology="controller-three", settings=_ALL_ACK,
     limit_s=3600, accepts={"": must("none missing")}, records=("rounds", "acknowledged"),
 )  # fmt: skip
 def test_sync_state_set_race(scene: RocketmqScene) -> None:
