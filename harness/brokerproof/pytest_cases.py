@@ -9,13 +9,13 @@ and only if the verdict is not the expected one.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from brokerproof.conformance.case import Case
+from brokerproof.conformance.case import Case, cases_of
 from brokerproof.conformance.manifest import manifest, stale
 from brokerproof.conformance.protocols import PROTOCOLS
 from brokerproof.conformance.running import Conductor, Job, Target, jobs_of
@@ -53,9 +53,11 @@ def wanted(job: Job, option: Any) -> bool:
     )
 
 
-def narrowed(option: Any) -> bool:
-    """Whether less is asked for than all there is."""
-    return bool(option.case or option.section or option.level or option.variant or option.tag)
+def whole(suite: Path, target: Target, known: Collection[tuple[str, str]]) -> bool:
+    """Whether these, (case with condition, variant), are all that the suite has for the target. By whatever means less was asked for,
+    options of ours or ``-k``, ``-m``, ``--deselect``, a single file: of what was not asked for nothing can be said."""
+    jobs = jobs_of(c for c in cases_of(suite) if c.protocol == PROTOCOLS.get(target.product))
+    return {(job.id, job.variant) for job in jobs} <= set(known)
 
 
 def items_of(collector: Any, name: str, case: Case, targets: Sequence[tuple[str, str]]) -> Iterator[pytest.Item]:
@@ -101,7 +103,7 @@ class CaseItem(pytest.Item):
             raise UnexpectedOutcome(
                 f"{entry['case']} {entry['slug']} on {self.target.product} {self.target.version} {entry['variant']}: {entry['verdict']}, "
                 f"expected {entry['expected']}{'' if entry['listed'] else ' (unlisted)'}\n  {entry['observed']}\n"
-                f"  again: brokerproof conformance --broker {self.target.product}={self.target.version} --case {entry['case']}"
+                f"  again: {self.job.command(self.target)}"
             )
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
@@ -149,7 +151,8 @@ class Conductors:
             home, lines = cells.session(self._session), manifest(cells.expected_in(), target.product, target.version)
             known = {(job.id, job.variant) for job in jobs}
             home.folder.write_gate(
-                f"{target.product}-{target.version}", stale(lines, known, whole=not narrowed(option))
+                f"{target.product}-{target.version}",
+                stale(lines, known, whole=whole(cells.suites() / "conformance", target, known)),
             )
             # The order in which a file happens to name them is nobody's business; a seed makes it another one each time.
             random.Random(option.seed).shuffle(jobs)

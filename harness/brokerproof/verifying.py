@@ -295,8 +295,8 @@ def _case_again(folder: RunFolder, entry: Mapping[str, Any], report: Report) -> 
     from brokerproof.conformance.case import WORST_FIRST
     from brokerproof.conformance.replayed import verdict_again
 
-    if entry["verdict"] not in WORST_FIRST:
-        report.count("cases without a judgement (recorded, skipped)")
+    if entry["verdict"] not in (*WORST_FIRST, "INFO"):
+        report.count("cases without a judgement (skipped, not decided)")
         return
     report.count("cases judged again")
     name = f"case {entry['case']} on {entry['broker']} {entry['version']} {entry['variant']}".rstrip()

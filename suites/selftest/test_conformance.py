@@ -35,11 +35,13 @@ from brokerproof.conformance.case import (
 from brokerproof.conformance.ledger import Says, admitted, drifts, ledger
 from brokerproof.conformance.link import Link, OutOfTime
 from brokerproof.conformance.manifest import Manifest, gate, manifest, manifest_in, stale
+from brokerproof.conformance.replayed import verdict_again
 from brokerproof.conformance.running import Conductor, Target, admit, jobs_of
 from brokerproof.conformance.scene import AFTERWARDS, Judged, Outcome, Scene, play
 from brokerproof.conformance.wirelog import ENTRIES_MAX, HEX_OCTETS, WireLog
 from brokerproof.errors import EnvironmentProblem, HarnessError, ProvisionError, UsageError
-from brokerproof.results import EXIT_HARNESS, EXIT_MISSING, EXIT_OK, EXIT_UNEXPECTED, RunFolder, exit_code
+from brokerproof.pytest_cases import whole
+from brokerproof.results import EXIT_HARNESS, EXIT_MISSING, EXIT_OK, EXIT_UNEXPECTED, RunFolder, exit_code, load_json
 from brokerproof.runtime.pool import ClusterKey
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -221,6 +223,45 @@ def test_a_case_takes_its_worst_step_and_shows_it() -> None:
     assert outcome.verdict == "FAIL"
     assert "b: two copies" in outcome.observed
     assert [s.verdict for s in outcome.steps] == ["PASS", "FAIL"]
+
+
+_RECORDED = must().or_else(Line("INFO", behaviour=("recorded",)))
+
+
+@pytest.mark.parametrize(
+    ("told", "steps", "wrong", "verdict"),
+    [
+        ({"accepts": {"": _RECORDED}}, {"": "recorded"}, "", "INFO"),
+        ({"accepts": {"": _RECORDED}}, {"": "recorded"}, "the sibling channel is closed", "FAIL"),
+        ({"accepts": {"": _RECORDED}}, {"": AS_REQUIRED}, "", "PASS"),
+        ({"accepts": {"": _RECORDED}}, {"": "something else"}, "", "FAIL"),
+        ({"accepts": {"a": _RECORDED, "b": must()}}, {"a": "recorded", "b": AS_REQUIRED}, "", "PASS"),
+        ({"accepts": {}, "records": ("r",)}, {}, "", "INFO"),
+        ({"accepts": {}, "records": ("r",)}, {}, "the health probe fails", "FAIL"),
+    ],
+)
+def test_that_nobody_else_was_hurt_passes_no_case_that_is_only_recorded(
+    tmp_path: Path, ground: _Ground, told: dict[str, Any], steps: dict[str, str], wrong: str, verdict: str
+) -> None:
+    def script(s: Scene) -> None:
+        for step, behaviour in steps.items():
+            s.saw(step, Seen(behaviour))
+        for name in s.case.records:
+            s.record(name, 1)
+
+    ground.wrong = wrong
+    home = _Home(tmp_path / "run")
+    (entry,) = _conducted(home, tmp_path, _case(script, negative=True, **told))
+    assert entry["verdict"] == verdict
+    assert verdict_again(load_json(home.folder.path / entry["path"])) == verdict
+
+
+def test_a_page_of_which_not_all_was_judged_is_judged_again_as_such(tmp_path: Path, ground: _Ground) -> None:
+    home = _Home(tmp_path / "run")
+    (entry,) = _conducted(home, tmp_path, _case(lambda s: s.require("a", True, ""), accepts={"a": must(), "b": must()}))
+    page = load_json(home.folder.path / entry["path"])
+    assert (entry["verdict"], page["unfinished"]) == ("INCONCLUSIVE", "step 'b' was not reached")
+    assert verdict_again(page) == "INCONCLUSIVE"
 
 
 def test_a_step_that_was_not_reached_is_no_pass() -> None:
@@ -484,6 +525,19 @@ def test_only_exactly_what_a_vendor_admits_is_a_deviation() -> None:
     assert not admitted(says, Judged("", Seen(behaviour="x"), "FAIL", "", 0.0))
 
 
+def test_what_was_not_reached_is_not_admitted() -> None:
+    """A FAIL stands whatever else was not judged; once the vendor admits it, the rest has still not been seen."""
+
+    def script(s: Scene) -> None:
+        s.require("a", False, "own messages delivered")
+
+    outcome = _played(script, accepts={"a": must(), "b": must()})
+    assert outcome.verdict == "FAIL"
+    admit(outcome, [Says(case="A7.03", verdict="DEV", text="t", address="a", does="own messages delivered")])
+    assert outcome.verdict == "INCONCLUSIVE"
+    assert outcome.observed.startswith("step 'b' was not reached; before that: a: own messages delivered")
+
+
 def test_what_befell_others_is_never_admitted() -> None:
     outcome = _failed("own messages delivered")
     outcome.steps[0].step = AFTERWARDS
@@ -686,6 +740,25 @@ def test_a_condition_is_a_suffix_of_the_id(tmp_path: Path, ground: _Ground) -> N
     assert [e["case"] for e in entries] == ["A1.01", "A1.01@slicer"]
 
 
+def test_a_page_says_what_repeats_it_and_shows_the_tables_that_were_in_force(tmp_path: Path, ground: _Ground) -> None:
+    one = _case(
+        lambda s: (s.saw("", Seen(ending="eof")), s.require("stored", True, "")),
+        accepts={"": conn(501), "stored": must()}, conditions={"slicer": {"": silent()}, "cut": {}}, variants=("quorum",),
+    )  # fmt: skip
+    home = _Home(tmp_path / "run")
+    pages = {e["case"]: load_json(home.folder.path / e["path"]) for e in _conducted(home, tmp_path, one)}
+    again = "brokerproof conformance --broker rabbitmq=4.0.5 --case A1.01{} --variant quorum"
+    assert {id: page["command"] for id, page in pages.items()} == {
+        f"A1.01{suffix}": again.format(suffix) for suffix in ("", "@slicer", "@cut")
+    }
+    says = {id: {step: table["says"] for step, table in page["accepts"].items()} for id, page in pages.items()}
+    assert says == {
+        "A1.01": {"": conn(501).says, "stored": must().says}, "A1.01@slicer": {"": silent().says, "stored": must().says},
+        "A1.01@cut": {"": CUT_SHORT.says, "stored": must().says},
+    }  # fmt: skip
+    assert pages["A1.01@cut"]["accepts"][""] == CUT_SHORT.to_json()
+
+
 def test_a_condition_that_does_not_exist_is_refused() -> None:
     with pytest.raises(HarnessError, match="no condition"):
         jobs_of([_case(lambda s: None, conditions=("fog",))])
@@ -738,7 +811,38 @@ def test_an_end_before_its_time_leaves_no_case_without_a_word(tmp_path: Path, gr
     )  # type: ignore[arg-type]
     assert begun.wait(10)
     conductor.close()
-    assert [conductor.entry(job)["verdict"] for job in jobs] == ["INCONCLUSIVE", "HARNESS"]
+    entries = [conductor.entry(job) for job in jobs]
+    assert [e["verdict"] for e in entries] == ["HARNESS", "HARNESS"]
+    assert entries[0]["observed"].startswith("the run was ended while this case ran")
+
+
+def test_what_a_case_sees_of_the_end_of_the_run_is_no_failure(tmp_path: Path, ground: _Ground) -> None:
+    """The clusters go down with the run: a timing case is not tried again then, either."""
+    begun, played = threading.Event(), []
+
+    def script(s: Scene) -> None:
+        played.append(1)
+        begun.set()
+        while not s.stop():
+            threading.Event().wait(0.01)
+        s.require("", False, "the connection ended")
+
+    jobs = jobs_of([_case(script, timing=True)])
+    conductor = Conductor(
+        _Home(tmp_path / "run"), Target("rabbitmq", "4.0.5"), jobs, expected_in=tmp_path, ledger_in=tmp_path
+    )  # type: ignore[arg-type]
+    assert begun.wait(10)
+    conductor.close()
+    entry = conductor.entry(jobs[0])
+    assert (entry["verdict"], entry["attempts"], len(played)) == ("HARNESS", 1, 1)
+    assert entry["observed"].startswith(
+        "the run was ended while this case ran; FAIL as far as it came: the connection ended"
+    )
+
+
+def test_a_case_that_was_over_before_the_run_ended_keeps_its_verdict() -> None:
+    assert play(_Ground(), _case(lambda s: s.require("", True, "")), stop=lambda: True).verdict == "PASS"
+    assert play(_Ground(), _case(lambda s: s.require("", False, "x")), stop=lambda: False).verdict == "FAIL"
 
 
 def test_a_full_disk_leaves_nobody_waiting(tmp_path: Path, ground: _Ground, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -759,6 +863,23 @@ def test_a_bug_on_the_way_to_a_peer_is_our_fault_and_leaves_nobody_waiting(
     monkeypatch.setattr("brokerproof.conformance.running.on_cluster", broken)
     (entry,) = _conducted(_Home(tmp_path / "run"), tmp_path, _case(lambda s: s.require("", True, "")))
     assert (entry["verdict"], entry["observed"]) == ("HARNESS", "KeyError: 'links'")
+
+
+def test_less_than_the_suite_has_for_a_target_is_told_from_all_of_it(tmp_path: Path) -> None:
+    """By whatever means: ``-k``, ``-m``, ``--deselect`` and a single file leave no option of ours behind."""
+    text = (
+        "from brokerproof.conformance.case import case, must\n"
+        "@case('{id}', '{slug}', requirement='', reference='', level='MUST', accepts={{'': must()}}, conditions=('slicer',))\n"
+        "def test_x(scene): ...\n"
+    )
+    for id, slug in (("A1.01", "amqp091/a"), ("A1.02", "amqp091/b"), ("K1.01", "kafka/a")):
+        (tmp_path / f"test_{id[0]}{id[-1]}.py").write_text(text.format(id=id, slug=slug))
+    all_of_it = {(id, "") for id in ("A1.01", "A1.01@slicer", "A1.02", "A1.02@slicer")}
+    target = Target("rabbitmq", "4.0.5")
+    assert whole(tmp_path, target, all_of_it)
+    assert whole(tmp_path, target, all_of_it | {("A1.03", "")})  # a count that changed is seen
+    assert not whole(tmp_path, target, all_of_it - {("A1.02@slicer", "")})
+    assert not whole(tmp_path, target, set())
 
 
 def test_a_gate_sentence_is_unexpected(tmp_path: Path, ground: _Ground) -> None:

@@ -196,6 +196,9 @@ def should(says: str = AS_REQUIRED) -> Table:
     return Table(says, (Line("PASS", behaviour=(AS_REQUIRED,)), Line("NONSTRICT")))
 
 
+#: What is not asked here: of this variant, or this version. Such a step is not judged.
+NOT_ASKED = Line("INFO", behaviour=("not asked",))
+
 #: Through ``CUT``, whatever the frame would have been whole. What came before it, or its beginning alone, may be refused.
 CUT_SHORT = Table(
     "the connection is over, and nothing was answered: half a frame is not acted on",

@@ -6,18 +6,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from brokerproof.conformance.case import CUT, CUT_SHORT, Line, Seen, Table, Verdict, worst
+from brokerproof.conformance.case import CUT, CUT_SHORT, Line, Seen, Table, Verdict
 from brokerproof.conformance.ledger import Says, admitted
-from brokerproof.conformance.scene import AFTERWARDS, Judged
+from brokerproof.conformance.scene import AFTERWARDS, Judged, of_steps, unreached
 
 
 def verdict_again(page: Mapping[str, Any]) -> Verdict:
-    """The worst of its steps, judged again. A step without a table (how everything else fared) keeps what it was.
+    """The worst of its steps, judged again. A step without a table (how everything else fared) keeps what it was. INCONCLUSIVE where not
+    all was judged and nothing of it is a FAIL.
     Raises KeyError, TypeError or ValueError for what is no page of a case."""
     tables = {step: _table(table) for step, table in page["accepts"].items()}
     says = [Says(**said) for said in page["says"]]
     protocol = str(page["slug"]).partition("/")[0]
-    verdicts: list[Verdict] = []
+    verdicts: list[tuple[str, Verdict]] = []
     for step in page["steps"]:
         seen = Seen(**step["seen"])
         verdict: Verdict = step["verdict"]
@@ -28,8 +29,10 @@ def verdict_again(page: Mapping[str, Any]) -> Verdict:
         judged = Judged(step["step"], seen, verdict, "", 0.0)
         if verdict == "FAIL" and judged.step != AFTERWARDS and admitted(says, judged):
             verdict = "DEV"
-        verdicts.append(verdict)
-    return worst(verdicts)
+        verdicts.append((judged.step, verdict))
+    found = of_steps(verdicts)
+    unfinished = page.get("unfinished") or unreached(tables, (step for step, _ in verdicts))
+    return "INCONCLUSIVE" if unfinished and found != "FAIL" else found
 
 
 def _table(data: Mapping[str, Any]) -> Table:

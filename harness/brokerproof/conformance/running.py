@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from brokerproof.brokers.base import Cluster
-from brokerproof.conformance.case import Case, worst
+from brokerproof.conformance.case import CUT_SHORT, Case
 from brokerproof.conformance.ledger import Says, admitted, drifts, ledger
 from brokerproof.conformance.manifest import gate, manifest
 from brokerproof.conformance.protocols import CONDITIONS, on_cluster
-from brokerproof.conformance.scene import AFTERWARDS, Ground, Judged, Outcome, play
+from brokerproof.conformance.scene import AFTERWARDS, Ground, Judged, Outcome, of_steps, play
 from brokerproof.errors import HarnessError
 from brokerproof.results import RunFolder, write_json
 from brokerproof.runtime import equipment
@@ -54,6 +54,11 @@ class Job:
     def slug(self) -> str:
         """Its file's name."""
         return f"{self.id}-{self.variant}" if self.variant else self.id
+
+    def command(self, target: Target) -> str:
+        """What repeats it, in this variant and through this condition."""
+        variant = f" --variant {self.variant}" if self.variant else ""
+        return f"brokerproof conformance --broker {target.product}={target.version} --case {self.id}{variant}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +196,7 @@ class Conductor:
             tried.append(play(ground, job.case, variant=job.variant, condition=job.condition, stop=self._stop.is_set))
         outcome = tried[-1]
         outcome.attempts = len(tried)
-        if len(tried) > 1 and outcome.verdict != "FAIL":
+        if len(tried) > 1 and outcome.verdict not in ("FAIL", "HARNESS"):
             failed = len(tried) - 1
             outcome.observed = (
                 f"repeats disagree: {failed} of {len(tried)} FAIL ({tried[0].observed}), then {outcome.verdict}"
@@ -229,12 +234,11 @@ class Conductor:
             "attempts": outcome.attempts,
         }  # fmt: skip
         whole = {
-            "schema": 1, **job.case.to_json(job.condition), **entry,
-            "steps": [_step(j) for j in outcome.steps],
+            "schema": 1, **job.case.to_json(job.condition), **entry, "accepts": _accepts(job, outcome),
+            "steps": [_step(j) for j in outcome.steps], "unfinished": outcome.unfinished,
             "recorded": outcome.recorded, "began": outcome.log.began, "wire": outcome.log.entries(), "logs": dict(logs),
             "settings": job.case.settings_of(job.variant), "topology": job.case.topology,
-            "command": f"brokerproof conformance --broker {product}={version} --case {job.id}"
-            + (f" --variant {job.variant}" if job.variant else ""),
+            "command": job.command(self._target),
         }  # fmt: skip
         file = self._home.folder.path / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -252,14 +256,26 @@ def _step(judged: Judged) -> dict[str, Any]:
     return {**as_it_is, "accepts": as_it_is.pop("says")}
 
 
+def _accepts(job: Job, outcome: Outcome) -> dict[str, Any]:
+    """Step -> its table; where frames were cut short, that of every step that was judged by ``CUT_SHORT``."""
+    cut = {j.step for j in outcome.steps if j.says == CUT_SHORT.says}
+    return {
+        step: (CUT_SHORT if step in cut else table).to_json() for step, table in job.case.tables(job.condition).items()
+    }
+
+
 def admit(outcome: Outcome, says: Sequence[Says]) -> None:
     """Turns a FAIL into DEV, step by step, where the vendor says in public that the product does exactly this."""
     changed = False
     for step in outcome.steps:
         if step.verdict == "FAIL" and step.step != AFTERWARDS and admitted(says, step):
             step.verdict, changed = "DEV", True
-    if changed and outcome.verdict == "FAIL":
-        outcome.verdict = worst({s.verdict for s in outcome.steps})
+    if not changed or outcome.verdict != "FAIL":
+        return
+    outcome.verdict = of_steps((s.step, s.verdict) for s in outcome.steps)
+    if outcome.unfinished and outcome.verdict != "FAIL":
+        # Of what was not judged nothing was admitted.
+        outcome.verdict, outcome.observed = "INCONCLUSIVE", f"{outcome.unfinished}; before that: {outcome.observed}"
 
 
 def _log_lines(cluster: Cluster, outcome: Outcome) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -57,6 +57,8 @@ class Outcome:
     log: WireLog = field(default_factory=WireLog)
     took_s: float = 0.0
     attempts: int = 1
+    #: Why not all of it was judged, where it was not; a FAIL stands nevertheless.
+    unfinished: str = ""
 
 
 class Scene:
@@ -151,18 +153,22 @@ class Scene:
     def close(self) -> None:
         self._cleaning.close()
 
+    def unreached(self) -> str:
+        """Which steps were not judged, in a sentence; empty when all were."""
+        return unreached(self.tables, (j.step for j in self.steps))
+
     def verdict(self) -> tuple[Verdict, str]:
         """The case's verdict, and what was observed: the worst step's, or what was recorded."""
-        verdicts = {j.verdict for j in self.steps}
-        missing = [s for s in self.tables if s not in {j.step for j in self.steps}]
-        if missing and "FAIL" not in verdicts:
-            return "INCONCLUSIVE", f"step {', '.join(repr(s) for s in missing)} was not reached"
-        found = worst(verdicts)
+        found = of_steps((j.step, j.verdict) for j in self.steps)
+        missing = self.unreached()
+        if missing and found != "FAIL":
+            return "INCONCLUSIVE", missing
         if found == "INFO":
             absent = [r for r in self.case.records if r not in self.recorded]
             if absent:
                 return "INCONCLUSIVE", f"not recorded: {', '.join(absent)}"
-            return "INFO", "; ".join(f"{k}: {v}" for k, v in self.recorded.items())
+            told = [f"{k}: {v}" for k, v in self.recorded.items()]
+            return "INFO", "; ".join(told or dict.fromkeys(str(j.seen) for j in self.steps if j.verdict == "INFO"))
         of_it = [j for j in self.steps if j.verdict == found]
         shown = [f"{j.step + ': ' if j.step else ''}{j.why or j.seen}" for j in of_it]
         return found, "; ".join(dict.fromkeys(shown))
@@ -217,11 +223,13 @@ def play(ground: Ground, case: Case, *, variant: str = "", condition: str = "", 
                 if case.watched(condition):
                     scene.afterwards(ground.after(scene))
                 outcome.verdict, outcome.observed = scene.verdict()
+                outcome.unfinished = scene.unreached()
             except (Skip, Inconclusive, OutOfTime) as exc:
                 # What was judged until then stands, if it is bad enough: a peer that hangs after a FAIL has failed.
                 word: Verdict = "SKIP" if isinstance(exc, Skip) else "INCONCLUSIVE"
                 failed = any(j.verdict == "FAIL" for j in scene.steps)
                 outcome.verdict, outcome.observed = scene.verdict() if failed else (word, str(exc))
+                outcome.unfinished = str(exc)
             finally:
                 scene.close()
     except HarnessError as exc:
@@ -229,8 +237,25 @@ def play(ground: Ground, case: Case, *, variant: str = "", condition: str = "", 
     except Exception as exc:  # a bug in a script is ours, and must neither stop the others nor count against a broker
         outcome.verdict, outcome.observed = "HARNESS", f"{type(exc).__name__}: {exc}"
         log.note(_where(exc))
+    if stop() and outcome.verdict not in ("PASS", "INFO", "SKIP"):
+        # The clusters go down with the run, so what is seen from then on is our doing.
+        would = f"; {outcome.verdict} as far as it came: {outcome.observed}" if outcome.observed else ""
+        outcome.verdict, outcome.observed = "HARNESS", f"the run was ended while this case ran{would}"
     outcome.took_s = round(time.monotonic() - began, 3)
     return outcome
+
+
+def of_steps(steps: Iterable[tuple[str, Verdict]]) -> Verdict:
+    """The verdict of a case with these steps (name, verdict): the worst. That everything else fared well afterwards passes no case
+    whose own steps are only recorded."""
+    return worst({verdict for step, verdict in steps if (step, verdict) != (AFTERWARDS, "PASS")})
+
+
+def unreached(declared: Iterable[str], reached: Iterable[str]) -> str:
+    """Which of the declared steps were not judged, in a sentence; empty when all were."""
+    had = set(reached)
+    missing = [step for step in declared if step not in had]
+    return f"step {', '.join(repr(s) for s in missing)} was not reached" if missing else ""
 
 
 def _where(exc: BaseException) -> str:

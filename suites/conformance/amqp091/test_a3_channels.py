@@ -218,7 +218,7 @@ def test_after_channel_close(scene: AmqpScene) -> None:
     channel.method("channel.close-ok")
     connection.answers = True
     sibling.call("basic.qos")
-    connection.quiet(1)
+    connection.quiet(scene.window_s)
     came = [event.name for event in connection.events(channel.number)]
     wrong = f"answered: {', '.join(came)}" if came else ""
     if new in scene.admin.entities(scene.vhost).queues:

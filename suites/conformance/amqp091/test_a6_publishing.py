@@ -113,7 +113,7 @@ PUBLISHES = 10_000
 @case(
     "A6.04", "amqp091/confirms",
     requirement="Of 10,000 publishes on a confirm channel every one, counted from 1, is covered exactly once by an ack or a nack.",
-    reference="vendor extension confirm.select", level="extension", accepts={"": must("every number once")}, limit_s=240,
+    reference="vendor extension confirm.select", level="extension", revision=2, accepts={"": must("every number once")}, limit_s=240,
 )  # fmt: skip
 def test_confirms(scene: AmqpScene) -> None:
     connection = scene.connect()
@@ -128,9 +128,10 @@ def test_confirms(scene: AmqpScene) -> None:
     covered: list[int] = []
     outstanding = set(range(1, PUBLISHES + 1))
     for event in channel.confirms(PUBLISHES, seconds=20):
-        numbers = [n for n in outstanding if n <= event.tag] if event["multiple"] else [event.tag]
+        # A multiple one may pass over what was confirmed before, but its own number is new.
+        numbers = {event.tag} | ({n for n in outstanding if n <= event.tag} if event["multiple"] else set())
         covered += numbers
-        outstanding -= set(numbers)
+        outstanding -= numbers
     connection.quiet(1)
     more = [e.tag for e in connection.events(channel.number) if e.name in ("basic.ack", "basic.nack")]
     wrong = [f"{len(outstanding)} never confirmed, the first {min(outstanding)}"] if outstanding else []
@@ -405,7 +406,9 @@ def came_back(channel: Channel, queue: str, sent: Mapping[str, Any], how: str) -
     if wire.header_payload(1, sent)[12:] == event.header.raw:
         return ""
     changed = [n for n in sent if event.header.properties.get(n) != sent[n]]
-    return f"changed or dropped: {', '.join(changed)}; more: {', '.join(event.header.properties.keys() - sent.keys())}"
+    more = event.header.properties.keys() - sent.keys()
+    # Other octets for the same types and values: a table has no order.
+    return f"changed or dropped: {', '.join(changed)}; more: {', '.join(more)}" if changed or more else ""
 
 
 @case(

@@ -7,7 +7,7 @@ import time
 from brokerproof.conformance.case import case, must
 from brokerproof.conformance.kafka.connection import Connection
 from brokerproof.conformance.kafka.scene import KafkaScene
-from brokerproof.conformance.kafka.topics import READ_COMMITTED, READ_UNCOMMITTED, Topic
+from brokerproof.conformance.kafka.topics import READ_COMMITTED, READ_UNCOMMITTED, Fetched, Topic
 from brokerproof.conformance.scene import Inconclusive
 from brokerproof.errors import EnvironmentProblem
 from brokerproof.wire.kafka.records import Record
@@ -95,7 +95,7 @@ def _code(connection: Connection) -> int | None:
     "K7.02", "kafka/high-watermark",
     requirement="While the followers stand still and the leader appends with acks=1, consumers of both isolation levels see "
     "nothing above the high watermark; after an election nothing is gone that was read once.",
-    reference="replication documents", level="MUST", topology="cluster", tags=("cluster", "destructive"), limit_s=180,
+    reference="replication documents", level="MUST", revision=2, topology="cluster", tags=("cluster", "destructive"), limit_s=180,
     accepts={"uncommitted": must("nothing above"), "committed": must("nothing above"), "after": must("all that was read")},
 )  # fmt: skip
 def test_high_watermark(scene: KafkaScene) -> None:
@@ -122,8 +122,16 @@ def test_high_watermark(scene: KafkaScene) -> None:
         nodes.resume(node)
     now = _led_by(scene, topic, leader)
     new = scene.connect(now)
-    scene.eventually(lambda: topic.fetch(0, on=new).code == 0, 20)
-    found = topic.fetch(0, on=new).values
+    after: list[Fetched] = []
+
+    def again() -> bool:
+        """Its high watermark may be behind for a moment: what counts is that all comes."""
+        after.append(topic.fetch(0, on=new))
+        return after[-1].code == 0 and all(v in after[-1].values for v in read)
+
+    if not scene.eventually(again, 20) and after[-1].code != 0:
+        scene.inconclusive(f"the new leader served no fetch within 20 s: {after[-1].seen()}")
+    found = after[-1].values
     scene.require("after", all(v in found for v in read), f"{found} after {read}")
 
 

@@ -299,6 +299,8 @@ class Broker:
         is_queue = isinstance(of, Queue)
         declared = of.arguments.get(f"x-{name}" if is_queue else name)
         by_policy = vhost.policies.setting("queues" if is_queue else "exchanges", of.name, name)
+        if self.is_mutant("policies-ignored"):
+            return declared
         if isinstance(declared, int) and isinstance(by_policy, int):
             return min(declared, by_policy)
         if name == "alternate-exchange" and self.is_mutant("alternate-by-policy"):

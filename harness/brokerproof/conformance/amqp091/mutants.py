@@ -29,6 +29,7 @@ MUTANTS: Mapping[str, str] = {
     "copy-per-binding": "a queue gets a copy for each binding that matches",
     "no-bindings-between-exchanges": "bindings of exchanges to exchanges are ignored",
     "no-alternate": "alternate exchanges are ignored",
+    "policies-ignored": "policies have no effect",
     "alternate-by-policy": "a policy's alternate exchange beats the declared one",
     "bcc-shown": "the header BCC is delivered",
     "cc-ignored": "CC and BCC do not route",

@@ -66,6 +66,7 @@ MUTANTS: Mapping[str, str] = {
     "never-returns": "drops unroutable messages although they are mandatory",
     "immediate-ignored": "queues messages that should be delivered at once or not at all",
     "confirms-with-holes": "forgets every hundredth confirm",
+    "confirms-again": "confirms every hundredth message once more, with all up to it",
     "confirms-twice": "confirms every hundredth message twice",
     "unroutable-nacked": "nacks what no queue matched",
     "tx-visible": "publishes before the commit",

@@ -346,6 +346,8 @@ class PeerChannel:
         if not (odd and self._is("confirms-with-holes")):
             for _ in range(2 if odd and self._is("confirms-twice") else 1):
                 self._answer("basic.ack" if accepted else "basic.nack", delivery_tag=self._published)
+        if self._published % 100 == 1 and self._published > 1 and self._is("confirms-again"):
+            self._answer("basic.ack", delivery_tag=self._published - 1, multiple=True)
 
     # -- out -----------------------------------------------------------------------------------------------------------
 

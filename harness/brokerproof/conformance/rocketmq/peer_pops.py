@@ -67,6 +67,8 @@ class Pops:
                 blocked = (
                     order and any(k[0] == queue for k in popping.held) and not self._broker.is_bug("order_ignored")
                 )
+                others = (len(log[q]) - popping.next.get(q, 0) for q in range(len(log)) if q != queue)
+                blocked = blocked and not (self._broker.is_bug("order_lapses") and not any(others))
                 at = popping.next.get(queue, 0)
                 while len(got) < n and at < len(log[queue]) and not blocked:
                     message = log[queue][at]

@@ -266,6 +266,10 @@ class ReferenceProxy:
         try:
             client = self._client(context)
             settings = self._introduced.get(client)
+            if settings is None and self._is("strangers_wait"):
+                over = threading.Event()
+                context.add_callback(over.set)
+                over.wait()
             if settings is None and not self._is("serves_strangers"):
                 raise Failed(50001, "no settings")
             got = self._take(asked, client)

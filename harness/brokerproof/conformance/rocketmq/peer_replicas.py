@@ -90,6 +90,8 @@ class Replicas:
                 return codes.SUCCESS
             gone = missing & self._place.dead or self._bug("stalled_code")
             return codes.SLAVE_NOT_AVAILABLE if gone else codes.FLUSH_SLAVE_TIMEOUT
+        if self._bug("elected_silent") and self.epoch > 1:
+            return codes.FLUSH_SLAVE_TIMEOUT
         if self._bug("acks_when_isolated"):
             return codes.SUCCESS
         if self._place.raft:

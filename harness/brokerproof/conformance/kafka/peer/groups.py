@@ -234,6 +234,8 @@ class Groups:
 
     def _enrolled(self, group: Group, fields: Fields) -> Member:
         id = fields["member_id"] or str(uuid.uuid4())
+        if not group.served and self._c.wrong("migration-forgets"):
+            group.offsets.clear()
         member = group.members.get(id)
         if member is None:
             member = group.members[id] = Member(id, False, fields["instance_id"], 6000.0, [])

@@ -29,6 +29,8 @@ _TICK_S = 0.01
 _SLICED = 3000
 #: Versions that the peer serves: all that there are schemas for, but of APIs with newer ones it knows nothing of.
 _MOST = {"init_producer_id": 5}
+#: And one that there is no schema for, as brokers before 4.0 serve them: of nothing, which is all that is asked in it.
+_BELOW = ("delete_topics", 0)
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-")
 Handler = Callable[[Request, int], "Fields | None"]
 
@@ -199,6 +201,9 @@ class Peer:
         found = self._patched(name, version)
         if found:
             raise WireError(found)
+        if (name, version) == _BELOW:
+            throttle = octets.fixed("int32", 0) if self.cluster.wrong("removed-answered-newer") else b""
+            return frames.framed(octets.fixed("int32", correlation) + throttle + octets.fixed("int32", 0))
         request = frames.parse_request(payload)
         with self.cluster.changed:
             fields = self._handlers[name](request, id)
@@ -213,7 +218,8 @@ class Peer:
         """What a mutant does not serve though it says so."""
         gap = self.cluster.wrong("advertises-unserved") and (name, version) == ("list_offsets", 3)
         old = self.cluster.wrong("old-versions-refused") and name == "api_versions" and version == 1
-        return f"{name} v{version} is advertised, and not served" if gap or old else ""
+        below = self.cluster.wrong("removed-unserved") and (name, version) == _BELOW
+        return f"{name} v{version} is advertised, and not served" if gap or old or below else ""
 
     def _encoded(self, key: int, version: int, correlation: int, fields: Fields) -> bytes:
         struct = schema.response(key, version)
@@ -244,6 +250,8 @@ class Peer:
         low, high = schema.versions(schema.KEYS[name])
         if self.cluster.wrong("share-fetch-v0") and name == "share_fetch":
             low = 0
+        if name == _BELOW[0]:
+            low = _BELOW[1]
         return low, min(high, _MOST.get(name, high))
 
     def _advertised(self) -> list[Fields]:

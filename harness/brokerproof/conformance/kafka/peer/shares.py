@@ -37,6 +37,7 @@ class Shares:
     def __init__(self, cluster: Cluster, topics: Topics) -> None:
         self._c, self._topics = cluster, topics
         self._groups: dict[str, _Group] = {}
+        self._renewed = False
 
     def on_share_group_heartbeat(self, request: Request, node: int) -> Fields:
         fields = request.fields
@@ -157,7 +158,7 @@ class Shares:
             return {**out, "error_code": UNKNOWN_ID}
         copies = int(self._c.config["share.coordinator.state.topic.replication.factor"])
         lacking = copies > len(self._c.nodes) and not self._c.wrong("share-ignores-factor")
-        if lacking or self._c.wrong("share-unavailable"):
+        if lacking or self._c.wrong("share-unavailable") or (self._renewed and self._c.wrong("renewed-unread")):
             return {**out, "error_code": 15}
         log, where = topic.partitions[index].log, (topic.name, index)
         by_offset = group.held.setdefault(where, {})
@@ -204,10 +205,13 @@ class Shares:
                     code = INVALID_STATE
                     continue
                 self._settle(held, batch["acknowledge_types"][0])
+                if batch["acknowledge_types"][0] == RENEW and self._c.wrong("renew-refused"):
+                    code = INVALID_STATE
         return code
 
     def _settle(self, held: _Held, kind: int) -> None:
         if kind == RENEW:
+            self._renewed = True
             if not self._c.wrong("renew-ignored"):
                 held.until_ms = self._c.now_ms() + float(self._c.config["group.share.record.lock.duration.ms"])
         elif kind == RELEASE or (kind != ACCEPT and self._c.wrong("reject-releases")):

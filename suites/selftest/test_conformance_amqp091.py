@@ -1,0 +1,47 @@
+"""What single AMQP cases must see, on the reference peer: the step that sees it, and what is no evidence at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from brokerproof.conformance import protocols
+from brokerproof.conformance.case import cases_of
+from brokerproof.conformance.scene import Outcome, play
+from brokerproof.suites import suites
+
+_CASES = {c.id: c for c in cases_of(suites() / "conformance" / "amqp091")}
+
+
+def _played(id: str, mutant: str = "", variant: str = "") -> Outcome:
+    ground = protocols.on_reference("amqp091", mutant)
+    try:
+        return play(ground, _CASES[id], variant=variant)
+    finally:
+        ground.close()
+
+
+def _verdicts(outcome: Outcome) -> dict[str, str]:
+    return {j.step: j.verdict for j in outcome.steps}
+
+
+@pytest.mark.parametrize(
+    ("id", "variant", "step"),
+    [("A1.25", "timeout", "gaps"), ("A5.16", "quorum", "dead letters"), ("A5.21", "classic", "get")],
+)
+def test_a_step_that_a_variant_does_not_take_is_not_passed(id: str, variant: str, step: str) -> None:
+    outcome = _played(id, variant=variant)
+    assert outcome.verdict == "PASS", outcome.observed
+    assert _verdicts(outcome)[step] == "INFO"
+
+
+def test_that_a_policy_does_not_win_shows_nothing_where_no_policy_is_in_force() -> None:
+    outcome = _played("A4.16", "policies-ignored")
+    assert outcome.verdict == "INCONCLUSIVE"
+    assert outcome.observed.startswith("the policy has no effect where it stands alone")
+    assert _verdicts(_played("A4.16", "alternate-by-policy"))["argument before policy"] == "FAIL"
+
+
+def test_a_multiple_confirm_of_a_number_that_was_confirmed_is_seen() -> None:
+    outcome = _played("A6.04", "confirms-again")
+    assert outcome.verdict == "FAIL"
+    assert "confirmed twice" in outcome.observed
