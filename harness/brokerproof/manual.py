@@ -73,7 +73,7 @@ PAGES: Mapping[str, Page] = {
         ),
         {
             0: "nothing new", 1: "a new violation, an unexpected pass, a changed count, or worse than the baseline",
-            2: "wrong usage", 3: "evidence missing: UNKNOWN, or INCONCLUSIVE", 4: "the run itself failed, or decided nothing",
+            2: "wrong usage", 3: "evidence missing: UNKNOWN, or INCONCLUSIVE", 4: "the run itself failed, was interrupted, or decided nothing",
         },
         CI, EXPECTED | {"RUN/results.json": "what is judged; nothing in the run is changed"},
     ),
