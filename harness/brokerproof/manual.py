@@ -78,7 +78,8 @@ PAGES: Mapping[str, Page] = {
         CI, EXPECTED | {"RUN/results.json": "what is judged; nothing in the run is changed"},
     ),
     "bundle": Page(
-        ("brokerproof bundle runs/20261122T101500Z-7", "brokerproof bundle runs/20261122T101500Z-7 --out mine.tar.gz"),
+        ("brokerproof bundle runs/20261122T101500Z-7", "brokerproof bundle runs/20261122T101500Z-7 --out mine.tar.gz",
+         "brokerproof bundle runs/20261122T101500Z-7 --redacted published"),
         SHOWS, {}, {"<run>.tar.zst": "one folder, with bundle.json: size, SHA-256 and redactions of each file"},
     ),
     "verify": Page(
