@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TextIO
@@ -56,7 +57,8 @@ def annotate(gate: Gate, kind: Host, out: TextIO = sys.stdout, folder: Path | No
             print(line, file=out)
     elif kind == "gitlab":
         file = (folder or Path.cwd()) / GITLAB_REPORT
-        file.write_text(json.dumps([_quality(note) for note in gate.notes], indent=1))
+        seen: Counter[str] = Counter()
+        file.write_text(json.dumps([_quality(note, seen) for note in gate.notes], indent=1))
         print(f"annotations: {file}", file=out)
 
 
@@ -80,10 +82,13 @@ def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def _quality(note: Note) -> dict[str, object]:
+def _quality(note: Note, seen: Counter[str]) -> dict[str, object]:
+    """seen: how many of a name there were before this one; it is counted."""
     severity = "minor" if note.what == "evidence missing" else "blocker" if note.what == "harness error" else "critical"
     # The same finding in the next pipeline is the same finding: figures in its text are not part of what it is.
-    name = hashlib.sha256(f"{note.what}\0{note.where}".encode()).hexdigest()
+    same = "\0".join((note.what, note.where, note.about))
+    seen[same] += 1
+    name = hashlib.sha256(f"{same}\0{seen[same]}".encode("utf-8", "backslashreplace")).hexdigest()
     return {
         "description": clean(_sentence(note)), "check_name": note.what, "fingerprint": name, "severity": severity,
         "location": {"path": note.file or "results.json", "lines": {"begin": max(1, note.line)}},
@@ -177,11 +182,15 @@ def show(
     from brokerproof.gating import against_baseline, against_expected, results_of, write_expected
 
     kind = host(annotations, os.environ)
+    if strict and baseline is not None:
+        raise UsageError(
+            "--strict is about what is expected; against --baseline NONSTRICT after PASS is worse anyhow: leave it away"
+        )
     results = results_of(run)
     if write:
         if expected is None or baseline is not None:
             raise UsageError("--write makes the file that --expected names; leave --baseline away")
-        left = write_expected(results, expected, str(results.get("finished", ""))[:10])
+        left = write_expected(results, expected, str(results.get("finished", ""))[:10], strict=strict)
         print(f"{expected}: what {run} showed; read it, and say why where a reason is only a figure")
         for sentence in left:
             print(f"no line: {sentence}")

@@ -14,10 +14,10 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import pyarrow as pa
@@ -32,27 +32,33 @@ MANIFEST = "bundle.json"
 SUFFIXES = (".tar.zst", ".tar.gz")
 #: Of a run that lives, or of this machine; nothing of it is evidence.
 _LEFT_OUT = (".lock", ".new")
+_LIVING = "of a run that lives"
+_SHOWN_MAX = 10
+PATH_CHARS_MAX = 1024
 #: 1980-01-01, the first day that every archive format knows.
 _EPOCH = 315_532_800
 _RULES = (
-    "values of settings, arguments and headers that are called password, secret, token, credential, access key, cookie, JAAS or the "
-    "like; passwords in URLs; SASL PLAIN responses; private keys; and each such value of at least "
-    f"{REPEATED_MIN} characters wherever it comes again, in hexadecimal, Base64 and percent-encoding too"
+    "values of settings, arguments, headers and XML elements that are called password, secret, token, credential, access key, cookie, JAAS or the "
+    "like; passwords in URLs; SASL responses; private keys; and each such value of at least "
+    f"{REPEATED_MIN} characters wherever it comes again, escaped, in hexadecimal, Base64 and percent-encoding too, but for a word in small letters "
+    "that names something in the run"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What came out. octets: of the bundle. redacted: path -> kind -> how many."""
+    """What came out. octets: of the bundle. redacted: path -> kind -> how many.  left_out: path and why, of what was not packed."""
 
     file: Path
     files: int
     octets: int
     redacted: Mapping[str, Mapping[str, int]]
+    left_out: Sequence[Mapping[str, str]] = ()
 
 
-def bundle(run: Path, out: Path | None = None) -> Packed:
-    """Packs a run that has ended. out: default ``<run>.tar.zst`` in the working folder.
+def bundle(run: Path, out: Path | None = None, redacted: Path | None = None) -> Packed:
+    """Packs a run that has ended. out: default ``<run>.tar.zst`` in the working folder.  redacted: a folder that the same files, without
+    credentials, are left in as well; must not exist.
 
     Raises UsageError for what is no run, a run without results, an unknown suffix or a file that exists; EnvironmentProblem
     where the disk does not take it. What was written until then is removed.
@@ -63,6 +69,10 @@ def bundle(run: Path, out: Path | None = None) -> Packed:
             f"{str(run)!r} holds no results.json: the run has not ended; `brokerproof check {run}` folds what is there"
         )
     name = run.resolve().name
+    if not is_plain_path(name):
+        raise UsageError(
+            f"{str(run)!r}: a bundle cannot hold a folder of this name on every system; rename it, and pack it then"
+        )
     target = Path(f"{name}{SUFFIXES[0]}") if out is None else out
     if not target.name.endswith(SUFFIXES):
         raise UsageError(f"bundle {str(target)!r}: expected a name that ends with {' or '.join(SUFFIXES)}")
@@ -70,6 +80,8 @@ def bundle(run: Path, out: Path | None = None) -> Packed:
         raise UsageError(f"{str(target)!r} exists; name another, or remove it")
     if target.resolve().is_relative_to(run.resolve()):
         raise UsageError(f"bundle {str(target)!r} would lie inside the run that it packs; name a place outside")
+    if redacted is not None and (redacted.exists() or redacted.resolve().is_relative_to(run.resolve())):
+        raise UsageError(f"folder {str(redacted)!r} exists, or lies inside the run; name another")
     files, left_out = _files(folder.path)
     new = target.with_name(target.name + ".new")
     try:
@@ -81,13 +93,28 @@ def bundle(run: Path, out: Path | None = None) -> Packed:
                 if hashlib.sha256(data).hexdigest() != entry["sha256"]:
                     raise HarnessError(f"{entry['path']!r} changed while it was packed; is the run still going on?")
                 _add(tar, f"{name}/{entry['path']}", data)
+                if redacted is not None:
+                    file = redacted / entry["path"]
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_bytes(data)
         new.rename(target)
     except OSError as exc:
         raise EnvironmentProblem(f"packing {str(run)!r} into {str(target)!r}: {exc}") from exc
     finally:
         new.unlink(missing_ok=True)
-    redacted = {entry["path"]: entry["redacted"] for entry in manifest["files"] if entry["redacted"]}
-    return Packed(target, len(files), target.stat().st_size, redacted)
+    found = {entry["path"]: entry["redacted"] for entry in manifest["files"] if entry["redacted"]}
+    return Packed(target, len(files), target.stat().st_size, found, tuple(manifest["left_out"]))
+
+
+def is_plain_path(path: str) -> bool:
+    """Whether it is a relative path that every system can hold: what a bundle holds, and what is taken out of one. No ``..``, no
+    backslash, control character or half a surrogate pair, no part of more than 255 octets, not the list itself."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not (
+        path != "/".join(parts) or path.startswith("/") or ".." in parts or parts[0] == MANIFEST or len(path) > PATH_CHARS_MAX
+        or any(c == "\\" or ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in path)
+        or any(len(part.encode()) > 255 for part in parts)
+    )  # fmt: skip
 
 
 def _files(run: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -101,8 +128,11 @@ def _files(run: Path) -> tuple[list[str], list[dict[str, str]]]:
             continue
         elif not path.is_file():
             left_out.append({"path": name, "why": "no plain file"})
+        elif not is_plain_path(name):
+            # Who takes it out refuses such a name, and with it the whole bundle.
+            left_out.append({"path": ascii(name)[1:-1], "why": "a name that not every system can hold"})
         elif path.suffix in _LEFT_OUT:
-            left_out.append({"path": name, "why": "of a run that lives"})
+            left_out.append({"path": name, "why": _LIVING})
         else:
             files.append(name)
     return files, left_out
@@ -149,9 +179,9 @@ def _packer(file: Path) -> Iterator[IO[bytes]]:
         yield packed  # type: ignore[misc]  # a GzipFile is written to like any file
 
 
-def show(run: Path, out: Path | None) -> int:
+def show(run: Path, out: Path | None, redacted: Path | None = None) -> int:
     """Packs and says what was done; exit code 0."""
-    packed = bundle(run, out)
+    packed = bundle(run, out, redacted)
     print(f"{packed.file}: {packed.files:,} files, {packed.octets / 1e6:.1f} MB")
     if packed.redacted:
         kinds: dict[str, int] = {}
@@ -162,5 +192,10 @@ def show(run: Path, out: Path | None) -> int:
         print(f"redacted in {len(packed.redacted)} files: {told}; {MANIFEST} says where")
     else:
         print("no credential was found in it")
+    lost = [entry for entry in packed.left_out if entry["why"] != _LIVING]
+    for entry in lost[:_SHOWN_MAX]:
+        print(f"left out: {ascii(entry['path'])[1:-1]}: {entry['why']}")
+    if len(lost) > _SHOWN_MAX:
+        print(f"left out: {len(lost) - _SHOWN_MAX} more; {MANIFEST} lists them")
     print(f"next: brokerproof verify {packed.file} --recheck")
     return 0

@@ -354,6 +354,12 @@ def bundle(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Ends with .tar.zst or .tar.gz. Default: ./<run>.tar.zst.")
     ] = None,
+    redacted: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Leave the same files there too: what a pipeline may publish. Must not exist."
+        ),
+    ] = None,
 ) -> None:
     """Packs a run into one file to hand on: the same octets each time, a SHA-256 for every file, credentials redacted.
 
@@ -361,7 +367,7 @@ def bundle(
     """
     from brokerproof.bundling import show
 
-    raise typer.Exit(show(path, out))
+    raise typer.Exit(show(path, out, redacted))
 
 
 @app.command(epilog=page("verify"))

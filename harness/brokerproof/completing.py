@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from brokerproof.errors import HarnessError, unknown
@@ -35,70 +35,97 @@ def script(shell: str) -> str:
     return out.getvalue().strip("\n") + "\n"
 
 
-def _quiet(names: Iterator[str], incomplete: str) -> Iterator[str]:
-    """Those that begin so; none where they cannot be had: a TAB must not print errors."""
+def _quiet(names: Callable[[], Iterable[str]], incomplete: str) -> Iterator[str]:
+    """Those that begin so; none where they cannot be had: a TAB must not print errors. names: asks for them, which may fail."""
     with contextlib.suppress(HarnessError, OSError):
-        yield from (name for name in names if name.startswith(incomplete))
+        yield from (name for name in names() if name.startswith(incomplete))
 
 
 def brokers(incomplete: str) -> Iterator[str]:
     """``product`` and ``product=version``."""
-    from brokerproof.listing import brokers as known
 
-    rows = known()
-    names = [str(row["broker"]) for row in rows]
-    names += [f"{row['broker']}={version}" for row in rows for version in row["versions"]]
-    return _quiet(iter(names), incomplete)
+    def names() -> Iterator[str]:
+        from brokerproof.listing import brokers as known
+
+        rows = known()
+        yield from (str(row["broker"]) for row in rows)
+        yield from (f"{row['broker']}={version}" for row in rows for version in row["versions"])
+
+    return _quiet(names, incomplete)
 
 
 def claims(incomplete: str) -> Iterator[str]:
     """Sections and ids."""
-    from brokerproof.listing import claims as known
 
-    ids = [str(row["claim"]) for row in known()]
-    return _quiet(iter([*dict.fromkeys(i.partition("/")[0] for i in ids), *ids]), incomplete)
+    def names() -> Iterator[str]:
+        from brokerproof.listing import claims as known
+
+        ids = [str(row["claim"]) for row in known()]
+        yield from dict.fromkeys(i.partition("/")[0] for i in ids)
+        yield from ids
+
+    return _quiet(names, incomplete)
 
 
 def cases(incomplete: str) -> Iterator[str]:
     """Ids of protocol cases."""
-    from brokerproof.listing import cases as known
 
-    return _quiet((str(row["case"]) for row in known()), incomplete)
+    def names() -> Iterator[str]:
+        from brokerproof.listing import cases as known
+
+        yield from (str(row["case"]) for row in known())
+
+    return _quiet(names, incomplete)
 
 
 def schedules(incomplete: str) -> Iterator[str]:
     """Names of schedules."""
-    from brokerproof.schedules import schedules as known
 
-    return _quiet(iter(known()), incomplete)
+    def names() -> Iterator[str]:
+        from brokerproof.schedules import schedules as known
+
+        yield from known()
+
+    return _quiet(names, incomplete)
 
 
 def faults(incomplete: str) -> Iterator[str]:
     """Names of faults."""
-    from brokerproof.faults.base import faults as known
 
-    return _quiet(iter(known()), incomplete)
+    def names() -> Iterator[str]:
+        from brokerproof.faults.base import faults as known
+
+        yield from known()
+
+    return _quiet(names, incomplete)
 
 
 def runs(incomplete: str) -> Iterator[str]:
     """Run folders below ``runs/``, the newest first, or below the folder that is being typed."""
-    folder = Path(incomplete).parent if "/" in incomplete else Path("runs")
-    found = sorted((p.parent for p in folder.glob("*/run.json")), reverse=True)
-    return _quiet((str(p) for p in found), incomplete)
+
+    def names() -> Iterator[str]:
+        folder = Path(incomplete).parent if "/" in incomplete else Path("runs")
+        yield from map(str, sorted((p.parent for p in folder.glob("*/run.json")), reverse=True))
+
+    return _quiet(names, incomplete)
 
 
 def profiles(incomplete: str) -> Iterator[str]:
     """How much is decided."""
-    from brokerproof.experiment import PROFILES
 
-    return _quiet(iter(PROFILES), incomplete)
+    def names() -> Iterator[str]:
+        from brokerproof.experiment import PROFILES
+
+        yield from PROFILES
+
+    return _quiet(names, incomplete)
 
 
 def lists(incomplete: str) -> Iterator[str]:
     """What ``list`` lists."""
-    return _quiet(iter(("claims", "cases", "faults", "schedules", "effects", "checkers", "brokers")), incomplete)
+    return _quiet(lambda: ("claims", "cases", "faults", "schedules", "effects", "checkers", "brokers"), incomplete)
 
 
 def shells(incomplete: str) -> Iterator[str]:
     """Shells that are completed."""
-    return _quiet(iter(SHELLS), incomplete)
+    return _quiet(lambda: SHELLS, incomplete)

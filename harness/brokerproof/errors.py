@@ -56,3 +56,11 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return UsageError(f"unknown {kind} {given!r}; known: {', '.join(names) or 'none'}{hint}")
+
+
+def unreadable(kind: str, file: object, exc: Exception) -> UsageError:
+    """The error for a file that somebody wrote and that cannot be read: where, and what to do."""
+    said = f"{kind} {str(file)!r} cannot be read: "
+    if isinstance(exc, UnicodeDecodeError):
+        return UsageError(f"{said}octet {exc.start} is no UTF-8 (0x{exc.object[exc.start]:02x}); save it as UTF-8")
+    return UsageError(f"{said}{exc}")

@@ -13,15 +13,19 @@ A cell without a line is expected to hold (a hazard: to show) and is marked ``un
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from brokerproof.errors import UsageError
+from brokerproof.errors import UsageError, unreadable
 from brokerproof.experiment import UNDER
 
 _WORDS = ("HOLDS", "VIOLATED", "UNSUPPORTED")
 _KEYS = {"claim", "variant", "profile", "verdict", "reason"}
+#: What a line means that does not say it.
+DEFAULTS = {"variant": "*", "profile": "*"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +59,35 @@ def line_for(file: Path, *, claim: str, variant: str, profile: str) -> dict[str,
 def lines(file: Path) -> tuple[dict[str, str], ...]:
     """All lines of one file, none where it does not exist. Raises UsageError for one that cannot be read as such."""
     try:
-        data = tomllib.loads(file.read_text())
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ()
-    except (OSError, tomllib.TOMLDecodeError) as exc:
-        raise UsageError(f"expected results {str(file)!r} cannot be read: {exc}") from exc
+    except (OSError, ValueError) as exc:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise unreadable("expected results", file, exc) from exc
     found = []
-    for i, cell in enumerate(data.get("cell", ())):
-        line = {"variant": "*", "profile": "*", **cell}
-        if set(line) != _KEYS or line["verdict"] not in _WORDS or not line["reason"]:
+    for i, cell in enumerate(tables(file, data, "cell")):
+        line = {**DEFAULTS, **cell}
+        if (
+            set(line) != _KEYS
+            or not all(isinstance(value, str) for value in line.values())
+            or line["verdict"] not in _WORDS
+            or not line["reason"]
+        ):
             raise UsageError(
                 f"{str(file)!r}, cell {i + 1}: needs claim, verdict ({', '.join(_WORDS)}) and a measured reason, "
                 f"may have variant and profile; has {cell}"
             )
         found.append(line)
     return tuple(found)
+
+
+def tables(file: Path, data: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The tables ``[[name]]`` of a file, none where it has none. Raises UsageError for what is written in another way."""
+    found = data.get(name, [])
+    if isinstance(found, dict):
+        raise UsageError(
+            f"{str(file)!r}: has [{name}], one table, where [[{name}]] is due, one of many; write two brackets"
+        )
+    if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
+        raise UsageError(f"{str(file)!r}: expected tables [[{name}]], got {name} = {found!r}")
+    return found

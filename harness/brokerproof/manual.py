@@ -73,12 +73,13 @@ PAGES: Mapping[str, Page] = {
         ),
         {
             0: "nothing new", 1: "a new violation, an unexpected pass, a changed count, or worse than the baseline",
-            2: "wrong usage", 3: "evidence missing: UNKNOWN, or INCONCLUSIVE", 4: "the run itself failed, or decided nothing",
+            2: "wrong usage", 3: "evidence missing: UNKNOWN, or INCONCLUSIVE", 4: "the run itself failed, was interrupted, or decided nothing",
         },
         CI, EXPECTED | {"RUN/results.json": "what is judged; nothing in the run is changed"},
     ),
     "bundle": Page(
-        ("brokerproof bundle runs/20261122T101500Z-7", "brokerproof bundle runs/20261122T101500Z-7 --out mine.tar.gz"),
+        ("brokerproof bundle runs/20261122T101500Z-7", "brokerproof bundle runs/20261122T101500Z-7 --out mine.tar.gz",
+         "brokerproof bundle runs/20261122T101500Z-7 --redacted published"),
         SHOWS, {}, {"<run>.tar.zst": "one folder, with bundle.json: size, SHA-256 and redactions of each file"},
     ),
     "verify": Page(

@@ -348,7 +348,7 @@ class _Cells:
         return ByProduct(config, log)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         conductors = self._config.pluginmanager.get_plugin("brokerproof-conductors")
         if conductors is not None:
             conductors.close()
@@ -361,12 +361,20 @@ class _Cells:
 
         sweep.clean(self.folder.mark)
         if any(next(self.folder.path.joinpath(where).glob("*.json"), None) for where in ("cells", "cases")):
-            self.results = self.folder.fold()
+            self.results = self.folder.fold(interrupted=_cut_short(session, exitstatus))
             render_all(self.folder.path)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self.results is not None:
             terminalreporter.write_line(f"report: {self.folder.path / 'report' / 'index.html'}")
+
+
+def _cut_short(session: pytest.Session, exitstatus: int) -> bool:
+    """Whether something is left that nobody decided. Who asked to stop at so many failures has what was asked for."""
+    enough = session.config.getoption("maxfail", 0)
+    if enough and session.testsfailed >= enough:
+        return False
+    return exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
 
 
 def _experiments(items: Iterable[pytest.Item]) -> Iterator[tuple[Cell, Experiment]]:

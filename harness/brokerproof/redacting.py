@@ -1,94 +1,65 @@
 """Takes credentials out of the files of a run, before somebody else gets them.
 
-Two passes over all files: ``learn`` collects the values that stand where credentials stand (a URL's password, a setting
-called ``…password``, a SASL response, a token); ``redact`` replaces them there, and everywhere else where a value of at
-least ``REPEATED_MIN`` characters comes again: as it is, percent-encoded, in hexadecimal or in Base64 (a wire log has octets).
+Two passes over all files: ``learn`` collects the values that stand where credentials stand (``credentials``); ``redact``
+replaces them there, and everywhere else where a value of at least ``REPEATED_MIN`` characters comes again: as it is, escaped,
+percent-encoded, in hexadecimal or in Base64 (a wire log has octets).
 
-Text keeps its form: JSON stays JSON. In other files (a history) a value that comes again is written over, octet for octet,
-so that every offset stays. What is left alone: a name's own word as password (``guest:guest`` protects nothing), and what is
-empty or redacted already. A secret that stands in plain prose, in no form that is listed here, is not found.
+Every file keeps its form. JSON, and each line of JSON in another text, is taken string by string, so that no rule sees where one
+ends and the next begins; a key is left alone unless it holds a known value. In files that are no text (a history) a value that
+comes again is written over, octet for octet, so that every offset stays. A word in small letters that names something in this
+run as well (``"password": "producer"``) is redacted where it stands only: elsewhere it would take the name away.
+
+What is left alone: a name's own word as password (``guest:guest`` protects nothing), and what is empty or redacted already.
+A secret that stands in plain prose, in no form that is listed, is not found.
 """
 
 from __future__ import annotations
 
-import base64
-import html
+import json
 import re
-import urllib.parse
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from brokerproof.credentials import (
+    HINTS,
+    PRIVATE_KEY,
+    REPEATED_MIN,
+    RULES,
+    forms,
+    hexadecimal,
+    is_secret,
+    learnt,
+    stands,
+    windows,
+)
+from brokerproof.history import COLUMNS, FUNCTIONS, OUTCOMES
+
+__all__ = ["MARK", "REPEATED", "REPEATED_MIN", "Redactor", "is_text"]
 
 MARK = b"[redacted]"
-#: A shorter value is redacted where it stands only: "guest" is also a word.
-REPEATED_MIN = 8
-
-# update-secret is a method of AMQP.
-_WORD = (
-    r"pass(?:word|wd|phrase|code)(?:_hash)?|(?<=[_.-])pass(?![a-z])|pwd|(?<!update-)secret|(?:access|secret|api|private)[_. -]?key(?:[_. -]?id)?"
-    r"|(?<![a-z])token|(?:auth|access|session|security|bearer|refresh)[_. -]?token|credentials?"
-    r"|cookie(?: hash)?|jaas[_.]config|signature"
-)
-_QUOTE = r"\\*[\"']|&quot;|&#34;|&#39;|&apos;"
-# A value without quotes ends here.
-_BARE = r"[^\s\x00-\x1f\"'<>&;,|)}\]\\]+"
-# What holds nothing: absent, hidden by whoever wrote it, or the name of a variable.
-_NOTHING = re.compile(
-    rb"(?:|null|none|nil|true|false|undefined|\*+|<[^>]*>|&lt;.*|\[?hidden\]?|\[?redacted\]?|\$.*|\{.*|\[.*|\(.*)",
-    re.IGNORECASE,
-)
-
-#: The same between quotes, where a bracket or a dollar is a character like any other.
-_NOTHING_QUOTED = re.compile(
-    rb"(?:|null|none|nil|true|false|undefined|\*+|<[^>]*>|\[?hidden\]?|\[?redacted\]?|\$\{[^}]*\}|\$[A-Z_][A-Z0-9_]*)",
-    re.IGNORECASE,
-)
-
-
-def _rule(pattern: str, flags: int = re.IGNORECASE) -> re.Pattern[bytes]:
-    return re.compile(pattern.encode(), flags)
-
-
-#: (what the manifest calls it, the pattern; its group ``v`` is the value). The order is that of replacing.
-_RULES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
-    ("password in a URL", _rule(r"://(?P<user>[^\s/:@\"'<>&]*):(?P<v>[^\s/\"'<>]+)@")),
-    ("authorization header", _rule(
-        rf"authorization(?:{_QUOTE})?\s*[:=]\s*(?:{_QUOTE})?(?:basic|bearer|digest|negotiate)\s+(?P<v>[^\s\"'<>&\\,]+)")),
-    ("bearer token", _rule(r"\bbearer\s+(?P<v>[A-Za-z0-9+/._~-]{16,}=*)")),
-    ("SASL response", _rule(
-        r"response(?:\s*[=:]\s*)(?:b?['\"]|&#39;|&#34;)?\\+(?:x00|0|u0000)(?P<user>[^\\\s'\"&]*)\\+(?:x00|0|u0000)"
-        r"(?P<v>[^\\\s'\"&]+)")),
-    ("credential setting", _rule(
-        rf"(?:{_WORD})(?:{_QUOTE})?\s*(?:[:=]|=>)\s*b?(?P<q>[\"'])(?P<v>(?:[^\\\n]|\\.)*?)(?P=q)")),
-    ("credential setting", _rule(
-        rf"(?:{_WORD})(?:{_QUOTE})?\s*(?:[:=]|=>)\s*b?(?P<q>\\+[\"']|&quot;|&#34;|&#39;|&apos;)(?P<v>[^\n]*?)(?<!\\)(?P=q)")),
-    ("credential setting", _rule(rf"(?:{_WORD})\s*(?:,|=>)\s*<<\\*(?P<q>\")(?P<v>[^\"\\\n]*)\\*\">>")),
-    # A number as the value of a JSON key: the mark needs quotes of its own.
-    ("credential setting", _rule(rf"(?:{_WORD})(?P<bare>\")\s*:\s*(?P<v>-?[0-9][0-9.eE+-]*)")),
-    ("credential setting", _rule(r"jaas[_.]config\s*=\s*(?P<v>[^\n\"'<&\\]+)")),
-    ("credential setting", _rule(rf"(?:{_WORD}) *= *(?P<v>{_BARE})")),
-    ("credential setting", _rule(
-        rf"(?:pass(?:word|wd|phrase)|secret|(?:access|secret|api)[_.-]?key|cookie(?: hash)?) *: *(?P<v>{_BARE})")),
-    ("credential setting", _rule(r"(?:pass(?:word|wd|phrase)|(?:access|secret|api)[_.-]?key|jaas[_.]config|[._](?:secret|token))</(?P<tag>th|td|dt)>\s*<(?:td|dd)[^>]*>(?P<v>[^<\n]+)<")),
-    ("credential argument", _rule(rf"(?<!\w)--?(?:[a-z-]*(?:{_WORD})) +(?P<v>[^\s\"'<>&\\-][^\s\"'<>&\\]*)")),
-    ("token", _rule(
-        r"(?P<v>\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]+|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36,}"
-        r"|\bglpat-[\w-]{20,})", 0)),
-)  # fmt: skip
-#: Over many lines, so it is looked for in the whole file.
-_PRIVATE_KEY = _rule(r"-----BEGIN (?P<kind>[A-Z ]*PRIVATE KEY)-----(?P<v>.*?)-----END (?P=kind)-----", re.DOTALL)
-#: In a rule's match is one of these words, in small letters: rules are tried around them only, for files are long.
-_HINTS = tuple(
-    word.encode() for word in (
-        "password", "passwd", "passphrase", "passcode", "_pass", ".pass", "-pass", "pwd", "secret", "token", "credential", "cookie", "jaas", "signature", "://",
-        "authorization", "bearer", "response=", "response:", "response =", "eyj", "akia", "asia", "glpat-",
-        *(f"gh{kind}_" for kind in "pousr"),
-        *(f"{what}{between}key" for what in ("access", "api", "private") for between in ("", "_", ".", "-", " ")),
-    )
-)  # fmt: skip
-#: How far before and after a hint a rule looks; a longer value is cut there, and what is cut off stays.
-_BEFORE, _AFTER = 200, 8192
 REPEATED = "known value again"
 _SNIFF_BYTES = 8192
+_HINT = re.compile(b"|".join(map(re.escape, HINTS)), re.IGNORECASE)
+# A string; where it is a key, the colon and a number behind it too.
+_STRING = re.compile(rb'(?P<s>"(?:[^"\\]|\\.)*")(?P<colon>\s*:\s*(?P<number>-?[0-9][0-9.eE+-]*)?)?', re.DOTALL)
+_WORDLIKE = re.compile(rb"[a-z]+(?:[_.-][a-z]+)*")
+#: Values of these keys are names that other files go by.
+_NAMING = frozenset((
+    b"arm", b"broker", b"case", b"cell", b"claim", b"expected", b"f", b"fault", b"kind", b"name", b"path", b"product", b"profile", b"run",
+    b"section", b"slug", b"trial", b"trial_ids", b"variant", b"verdict", b"version", b"what",
+))  # fmt: skip
+_FORMAT = frozenset(name.encode() for name in (*(name for name, _ in COLUMNS), *FUNCTIONS, *OUTCOMES))
+
+
+class _Piece(NamedTuple):
+    """begin, end: in the file.  kind: text, or a string, key or number of JSON.  key: of the object that a value stands in."""
+
+    kind: str
+    begin: int
+    end: int
+    key: bytes = b""
 
 
 @dataclass(slots=True)
@@ -96,54 +67,76 @@ class Redactor:
     """What has been learnt; ``learn`` every file first, then ``redact`` each."""
 
     _known: set[bytes] = field(default_factory=set)
+    _names: set[bytes] = field(default_factory=lambda: set(_FORMAT))
     _repeated: tuple[re.Pattern[bytes], re.Pattern[bytes]] | None = None
 
     def learn(self, data: bytes) -> None:
-        """Collects the credentials of one file."""
+        """Collects the credentials of one file, and the names in it."""
+        self._repeated = None
         if not is_text(data):
             return
-        for begin, end in _windows(data):
-            for _, rule in _RULES:
+        for piece in _pieces(data):
+            raw = data[piece.begin : piece.end]
+            if piece.kind == "key":
+                self._names.add(_decoded(raw))
+            elif piece.kind == "string":
+                value = _decoded(raw)
+                if piece.key in _NAMING:
+                    self._names |= {value, *re.split(rb"[^a-z]+", value)}
+                if name := stands(piece.key, value):
+                    self._known |= set(learnt(name, value))
+                elif _HINT.search(value):
+                    self._learn_text(value)
+            elif piece.kind == "text":
+                self._learn_text(raw)
+
+    def _learn_text(self, data: bytes) -> None:
+        for begin, end in windows(data):
+            for name, rule in RULES:
                 for match in rule.finditer(data[begin:end]):
-                    if _is_secret(match):
-                        # A URL has it encoded, a setting as it is.
-                        self._known |= {
-                            v for v in (match["v"], urllib.parse.unquote_to_bytes(match["v"])) if _repeats(v)
-                        }
-        self._repeated = None
+                    if is_secret(match):
+                        self._known |= set(learnt(name, match["v"]))
 
     def redact(self, data: bytes) -> tuple[bytes, Counter[str]]:
         """The file without them, and how many of each kind there were; the same octets where there were none."""
         counts: Counter[str] = Counter()
+        again = self._again()
         if not is_text(data):
-            out = (
-                self._again()[1].sub(lambda m: _counted(counts, REPEATED, b"*" * len(m[0])), data)
-                if self._known
-                else data
-            )
-            return out, counts
-        if b"PRIVATE KEY-----" in data:
-            data = _PRIVATE_KEY.sub(lambda m: _replaced(m, "private key", counts), data)
+            if again is None:
+                return data, counts
+            return again[1].sub(lambda m: _counted(counts, REPEATED, b"*" * len(m[0])), data), counts
         parts, done = [], 0
-        for begin, end in _windows(data):
-            part = data[begin:end]
-            for name, rule in _RULES:
-                part = rule.sub(lambda m, name=name: _replaced(m, name, counts), part)  # type: ignore[misc]  # a default binds it
-            parts += [data[done:begin], part]
-            done = end
-        data = b"".join([*parts, data[done:]])
-        if self._known:
-            data = self._again()[0].sub(lambda m: _counted(counts, REPEATED, MARK), data)
-        return data, counts
+        for piece in _pieces(data):
+            parts += [data[done : piece.begin], self._redacted(piece, data[piece.begin : piece.end], counts)]
+            done = piece.end
+        return b"".join([*parts, data[done:]]), counts
 
-    def _again(self) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    def _redacted(self, piece: _Piece, raw: bytes, counts: Counter[str]) -> bytes:
+        if piece.kind == "text":
+            return self._again_in(_by_rules(raw, counts), counts, _unbroken)
+        if piece.kind == "number":
+            return _counted(counts, "credential setting", b'"' + MARK + b'"') if stands(piece.key, raw) else raw
+        value = _decoded(raw)
+        if piece.kind == "string" and (name := stands(piece.key, value)):
+            return _counted(counts, name, b'"' + MARK + b'"')
+        new = _by_rules(value, counts) if piece.kind == "string" and _HINT.search(value) else value
+        new = self._again_in(new, counts, lambda _: MARK)
+        return raw if new == value else _encoded(new, ascii=raw.isascii())
+
+    def _again_in(self, data: bytes, counts: Counter[str], instead: Callable[[re.Match[bytes]], bytes]) -> bytes:
+        again = self._again()
+        return data if again is None else again[0].sub(lambda m: _counted(counts, REPEATED, instead(m)), data)
+
+    def _again(self) -> tuple[re.Pattern[bytes], re.Pattern[bytes]] | None:
+        """What is hunted, in a text and in octets; None where nothing is."""
         if self._repeated is None:
+            hunted = {value for value in self._known if value not in self._names or not _WORDLIKE.fullmatch(value)}
+            if not hunted:
+                return None
             # The longest first, or a value that begins with another would leave its end.
-            words = sorted(
-                {form for value in self._known for form in _forms(value)}, key=lambda form: (-len(form), form)
-            )
+            words = sorted({form for value in hunted for form in forms(value)}, key=lambda form: (-len(form), form))
             plain = b"|".join(re.escape(word) for word in words)
-            octets = b"|".join(_octets(value) for value in sorted(self._known))
+            octets = b"|".join(hexadecimal(value) for value in sorted(hunted, key=lambda v: (-len(v), v)))
             self._repeated = (re.compile(plain + b"|" + octets), re.compile(plain))
         return self._repeated
 
@@ -153,37 +146,88 @@ def is_text(data: bytes) -> bool:
     return b"\0" not in data[:_SNIFF_BYTES]
 
 
-def _windows(data: bytes) -> list[tuple[int, int]]:
-    """(begin, end) of what lies around hints, in order and apart from each other."""
-    low = data.lower()
-    hits: list[int] = []
-    for hint in _HINTS:
-        at = low.find(hint)
-        while at >= 0:
-            hits.append(at)
-            at = low.find(hint, at + len(hint))
-    out: list[tuple[int, int]] = []
-    for at in sorted(hits):
-        begin, end = max(0, at - _BEFORE), min(len(data), at + _AFTER)
-        if out and begin <= out[-1][1]:
-            out[-1] = (out[-1][0], end)
+# -- what a file consists of -------------------------------------------------------------------------------------------
+
+
+def _pieces(data: bytes) -> Iterator[_Piece]:
+    """The parts of a file that may hold something, in order: strings and numbers of what is JSON, all of what is not."""
+    if _is_json(data):
+        yield from _of_json(data, 0)
+        return
+    text = at = 0
+    for line in data.splitlines(keepends=True):
+        if line.lstrip()[:1] in (b"{", b"[") and _is_json(line):
+            if text < at:
+                yield _Piece("text", text, at)
+            yield from _of_json(line, at)
+            text = at + len(line)
+        at += len(line)
+    if text < len(data):
+        yield _Piece("text", text, len(data))
+
+
+def _is_json(data: bytes) -> bool:
+    """Whether it is a JSON object or list, whole."""
+    if data.lstrip()[:1] not in (b"{", b"["):
+        return False
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _of_json(data: bytes, offset: int) -> Iterator[_Piece]:
+    """The strings of a JSON value, and the numbers that are values of keys. offset: of ``data`` in its file."""
+    key, done = b"", 0
+    for match in _STRING.finditer(data):
+        if data[done : match.start()].strip(b" \t\r\n[,"):
+            key = b""  # the value of the last key has ended
+        if match["colon"] is not None:
+            key = _decoded(match["s"])
+            yield _Piece("key", offset + match.start("s"), offset + match.end("s"))
+            if match["number"] is not None:
+                yield _Piece("number", offset + match.start("number"), offset + match.end("number"), key)
+                key = b""
         else:
-            out.append((begin, end))
-    return out
+            yield _Piece("string", offset + match.start("s"), offset + match.end("s"), key)
+        done = match.end()
 
 
-def _is_secret(match: re.Match[bytes]) -> bool:
-    nothing = _NOTHING_QUOTED if match.groupdict().get("q") else _NOTHING
-    return not nothing.fullmatch(match["v"]) and match["v"] != match.groupdict().get("user")
+def _decoded(token: bytes) -> bytes:
+    """What a JSON string says, in UTF-8; half a surrogate pair stays half."""
+    if b"\\" not in token:
+        return token[1:-1]
+    return str(json.loads(token)).encode("utf-8", "surrogatepass")
 
 
-def _repeats(value: bytes) -> bool:
-    """Whether it is looked for elsewhere: long enough, and no sentence."""
-    return len(value) >= REPEATED_MIN and not re.search(rb"\s", value) and not re.fullmatch(rb"[0-9.]+|[A-Z_]+", value)
+def _encoded(value: bytes, *, ascii: bool) -> bytes:
+    try:
+        text = value.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:  # a value in another encoding was taken out of the middle of a character
+        text = value.decode("utf-8", "replace")
+    half = any(0xD800 <= ord(c) < 0xE000 for c in text)
+    return json.dumps(text, ensure_ascii=ascii or half).encode()
+
+
+# -- replacing ---------------------------------------------------------------------------------------------------------
+
+
+def _by_rules(data: bytes, counts: Counter[str]) -> bytes:
+    if b"PRIVATE KEY-----" in data:
+        data = PRIVATE_KEY.sub(lambda m: _replaced(m, "private key", counts), data)
+    parts, done = [], 0
+    for begin, end in windows(data):
+        part = data[begin:end]
+        for name, rule in RULES:
+            part = rule.sub(lambda m, name=name: _replaced(m, name, counts), part)  # type: ignore[misc]  # a default binds it
+        parts += [data[done:begin], part]
+        done = end
+    return b"".join([*parts, data[done:]])
 
 
 def _replaced(match: re.Match[bytes], name: str, counts: Counter[str]) -> bytes:
-    if not _is_secret(match):
+    if not is_secret(match):
         return match[0]
     counts[name] += 1
     begin, end = match.start("v") - match.start(), match.end("v") - match.start()
@@ -191,26 +235,17 @@ def _replaced(match: re.Match[bytes], name: str, counts: Counter[str]) -> bytes:
     return match[0][:begin] + mark + match[0][end:]
 
 
+def _unbroken(match: re.Match[bytes]) -> bytes:
+    """The mark, where what surrounds it may be escaped: a page holds JSON. The letter of an escape that a match begins with, and the
+    backslash of one that it ends with, stay."""
+    before = match.string[max(0, match.start() - 64) : match.start()]
+    begins = (len(before) - len(before.rstrip(b"\\"))) % 2
+    found = match[0]
+    lead = re.match(rb"u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.", found, re.DOTALL) if begins else None
+    ends = (len(found) - len(found.rstrip(b"\\"))) % 2
+    return (lead[0] if lead else b"") + MARK + b"\\" * ends
+
+
 def _counted(counts: Counter[str], name: str, instead: bytes) -> bytes:
     counts[name] += 1
     return instead
-
-
-def _forms(value: bytes) -> set[bytes]:
-    """The ways in which a value is written elsewhere. In Base64 that of the value alone, and those that a longer text has in
-    which it stands at any of the three offsets: the part of it that depends on the value only."""
-    out = {
-        value,
-        urllib.parse.quote_from_bytes(value, safe="").encode(),
-        html.escape(value.decode("latin-1")).encode("latin-1"),
-    }
-    for offset, lead in ((0, 0), (1, 2), (2, 3)):
-        inside = base64.b64encode(b"\0" * offset + value).rstrip(b"=")[lead:]
-        inside = inside[:-1] if (offset + len(value)) % 3 else inside
-        out |= {inside} if len(inside) >= REPEATED_MIN else set()
-    return out
-
-
-def _octets(value: bytes) -> bytes:
-    """In hexadecimal, with or without something between octets."""
-    return b"(?i:" + b"(?:[ :]|<br>)?".join(value.hex(" ").encode().split()) + b")"

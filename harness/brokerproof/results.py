@@ -22,6 +22,8 @@ from brokerproof.errors import EnvironmentProblem, UsageError
 SCHEMA = 1
 #: Exit codes (fixed), the first that applies: wrong usage, harness failed, unexpected verdict, evidence missing, all well.
 EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, EXIT_MISSING, EXIT_HARNESS = 0, 1, 2, 3, 4
+#: What ``interrupted`` in ``results.json`` says, in a sentence.
+INTERRUPTED = "the run was interrupted or killed before all was decided; `brokerproof run --resume RUN` goes on with it"
 
 
 def utc_now() -> str:
@@ -120,12 +122,18 @@ class RunFolder:
     def _gate(self) -> list[dict[str, Any]]:
         return [g for f in sorted((self.path / "gate").glob("*.json")) if (g := load_json(f))["says"]]
 
-    def fold(self) -> dict[str, Any]:
-        """Writes ``results.json`` and completes ``run.json`` from what the cells left; returns the results."""
+    def fold(self, *, interrupted: bool | None = None) -> dict[str, Any]:
+        """Writes ``results.json`` and completes ``run.json`` from what the cells left; returns the results.
+
+        interrupted: whether the run ended before all was decided; None: as ``run.json`` has it. A run that nobody has folded yet did
+        not come to its end: whoever killed it left no word.
+        """
         facts = load_json(self.path / "run.json")
+        if interrupted is None:
+            interrupted = bool(facts.get("interrupted", "finished" not in facts))
         errors = [load_json(f) for f in sorted((self.path / "cells").glob("*.error.json"))]
         results = {
-            "schema": SCHEMA, "run": self.id, "seed": facts.get("seed", 0), "finished": utc_now(), "errors": errors,
+            "schema": SCHEMA, "run": self.id, "seed": facts.get("seed", 0), "finished": utc_now(), "interrupted": interrupted, "errors": errors,
             "claims": self.cells(), "cases": self.cases(), "gate": self._gate(),
         }  # fmt: skip
         for file in sorted((self.path / "clusters").glob("*.json")):
@@ -133,7 +141,7 @@ class RunFolder:
             facts["brokers"][file.stem] = {k: v for k, v in cluster.items() if k not in ("engine", "images")}
             facts["engine"] = cluster.get("engine") or facts["engine"]
             facts["images"].update(cluster.get("images", {}))
-        facts["finished"] = results["finished"]
+        facts["finished"], facts["interrupted"] = results["finished"], interrupted
         write_json(self.path / "run.json", facts)
         write_json(self.path / "results.json", results)
         return results
@@ -171,7 +179,8 @@ def exit_code(results: Mapping[str, Any]) -> int:
         return EXIT_UNEXPECTED
     if any(not c["as_expected"] and c["verdict"] != "INCONCLUSIVE" for c in results["cases"]) or results.get("gate"):
         return EXIT_UNEXPECTED
-    missing = any(v == "UNKNOWN" for v, _ in words) or "INCONCLUSIVE" in cases
+    # What an interrupted run did not come to is missing.
+    missing = any(v == "UNKNOWN" for v, _ in words) or "INCONCLUSIVE" in cases or results.get("interrupted")
     return EXIT_MISSING if missing else EXIT_OK
 
 
@@ -194,11 +203,16 @@ def write_json(file: Path, data: Any) -> None:
 
 
 def load_json(file: Path) -> dict[str, Any]:
+    """The JSON object that the file holds. Raises UsageError where it holds none."""
     try:
-        data: dict[str, Any] = json.loads(file.read_text())
-        return data
-    except (OSError, ValueError) as exc:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as exc:
         raise UsageError(f"cannot read {str(file)!r}: {exc}") from exc
+    if not isinstance(data, dict):
+        raise UsageError(
+            f"{str(file)!r}: expected a JSON object, got {json.dumps(data)[:60]}; was it edited, or cut short?"
+        )
+    return data
 
 
 def unexpected(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

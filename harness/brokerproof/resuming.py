@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from brokerproof.errors import UsageError
-from brokerproof.results import RunFolder, load_json, open_run
+from brokerproof.results import RunFolder, load_json, open_run, write_json
 from brokerproof.runtime import sweep
 
 _ARMS = ("treatment", "control", "sham")
@@ -49,6 +49,9 @@ def prepare(path: Path) -> tuple[RunFolder, Mapping[str, Any]]:
             folder.forget_cell(entry["slug"])
     for file in (*folder.path.glob("cells/*.error.json"), folder.path / "results.json"):
         file.unlink(missing_ok=True)
+    # It goes on: how it ended the last time is not how it ends.
+    facts = load_json(folder.path / "run.json")
+    write_json(folder.path / "run.json", {k: v for k, v in facts.items() if k not in ("finished", "interrupted")})
     _forget_halves(folder)
     return folder, asked
 

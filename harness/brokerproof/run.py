@@ -459,7 +459,7 @@ def run_block(
             faults = applied if plan in broken else [_noop(i) for i in plan.schedule]
             write_json(
                 folder / "faults.json",
-                {"schema": 1, "lane_age_s": round(lane_age_s, 1), "clients": _facts(block, plan),
+                {"schema": 1, "zero": block.zero_utc, "lane_age_s": round(lane_age_s, 1), "clients": _facts(block, plan),
                  "unrecovered": unrecovered, "injections": [a.to_json() for a in faults]},
             )  # fmt: skip
             if plan is plans[0]:

@@ -527,7 +527,7 @@ class Hunt:
             command=f"brokerproof replay {_shown(self.folder.path)} --trial {best.plan.trial}",
         )  # fmt: skip
         self.folder.write_cell(cell.slug, entry)
-        self.folder.fold()
+        self.folder.fold(interrupted=False)  # a search that was interrupted leaves what it had found, decided
 
 
 def _groups(arms: Sequence[Arm]) -> Iterator[list[Arm]]:

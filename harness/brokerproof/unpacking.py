@@ -14,12 +14,12 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 
-from brokerproof.bundling import MANIFEST, SCHEMA
+from brokerproof.bundling import MANIFEST, PATH_CHARS_MAX, SCHEMA, is_plain_path
 from brokerproof.errors import EnvironmentProblem, HarnessError, UsageError
 
 _BLOCK = 512
@@ -39,7 +39,7 @@ class Limits:
     octets: int = 64 << 30
     files: int = 500_000
     manifest_octets: int = 256 << 20
-    path_chars: int = 1024
+    path_chars: int = PATH_CHARS_MAX
     extended_octets: int = 1 << 16
 
 
@@ -178,12 +178,7 @@ def _list(raw: bytes, top: str, bundle: Path, limits: Limits) -> tuple[Mapping[s
 
 
 def _checked(path: str, where: object) -> None:
-    parts = PurePosixPath(path).parts
-    if (
-        not parts or path != "/".join(parts) or path.startswith("/") or ".." in parts or parts[0] == MANIFEST
-        or any(c in path for c in "\\\0") or any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in path)
-        or any(len(part.encode()) > 255 for part in parts)
-    ):  # fmt: skip
+    if not is_plain_path(path):
         raise BundleRefused(f"{where}: {path!r} is no path of a file inside a run")
 
 

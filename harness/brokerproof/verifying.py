@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -321,10 +321,11 @@ def show(path: Path, *, recheck: bool, unpack_to: Path | None, octets_max: int |
         report = verify(path, recheck=recheck)
     else:
         limits = Limits() if octets_max is None else Limits(octets=octets_max)
-        if unpack_to is not None:
-            unpack_to.mkdir(parents=True, exist_ok=True)
         # Beside the place where it is to lie, so that moving it there is one step.
-        with tempfile.TemporaryDirectory(prefix=".brokerproof-verify-", dir=unpack_to) as scratch:
+        with (
+            _made(unpack_to),
+            tempfile.TemporaryDirectory(prefix=".brokerproof-verify-", dir=unpack_to) as scratch,
+        ):
             folder, manifest = unpack(path, Path(scratch), limits)
             report = verify(folder, recheck=recheck, listed=True)
             report.looked = {"files by SHA-256": len(manifest["files"]), **report.looked}
@@ -342,6 +343,23 @@ def show(path: Path, *, recheck: bool, unpack_to: Path | None, octets_max: int |
     for line in _told(path, report):
         print(line)
     return EXIT_UNEXPECTED if report.wrong else EXIT_OK
+
+
+@contextmanager
+def _made(folder: Path | None) -> Iterator[None]:
+    """The folder is there meanwhile. What was made for it and holds nothing at the end is removed again."""
+    made = [p for p in (folder, *folder.parents) if not p.exists()] if folder is not None else []
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise UsageError(f"--unpack {str(folder)!r} cannot be made: {exc}; name another place") from exc
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the first that holds something stays, and all above it
+            for path in made:
+                path.rmdir()
 
 
 def _told(path: Path, report: Report) -> Iterator[str]:

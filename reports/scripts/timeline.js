@@ -20,6 +20,25 @@ function drawTimeline(place, name, data) {
   place.replaceChildren(svg);
   place.closest("figure").before(bar);
 
+  // --- lines of the nodes' logs: marks on the drawing, and a list of those of the stretch, read when it is opened
+  const LINES = 200;
+  const list = make("ol", { class: "log-lines", translate: "no", tabindex: "0", "aria-label": "log lines" }), rest = make("p", { class: "hint", role: "status" });
+  const fold = data.log && make("details", { class: "fold log" }, make("summary", {}, "Log lines of this stretch"), list, rest);
+  if (fold) {
+    place.closest("figure").after(fold);
+    fold.addEventListener("toggle", () => tell());
+  }
+  async function tell() {
+    if (!fold || !fold.open) return;
+    let lines;
+    try { lines = await load(`${name}-log`, `details/${name}-log.js`); } catch (error) { rest.textContent = error.message; return; }
+    const here = lines.filter(([at]) => at >= from - (from === 0 ? 1 : 0) && at <= to + (to === end ? 1 : 0));
+    list.replaceChildren(...here.slice(0, LINES).map(([at, node, level, text]) =>
+      make("li", { class: `log-${level}` }, make("span", { class: "num" }, `${at.toFixed(3)} s`), " ", make("b", {}, node), " ", make("span", { class: "level" }, level === "other" ? "" : level), " ", text)));
+    const more = here.length - LINES;
+    rest.textContent = [more > 0 ? `${more} more here: zoom in.` : here.length ? "" : "None here.", data.log.left_out ? `${data.log.left_out} lines without error or warning, away from faults, are in the run folder only.` : ""].join(" ").trim();
+  }
+
   const shape = (tag, attributes, text) => {
     const element = document.createElementNS(SVG, tag);
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -105,6 +124,9 @@ function drawTimeline(place, name, data) {
       out.push(shape("path", { class: "axis", d: `M${x(mark)} ${bottom}v5` }), shape("text", { class: "mid", x: x(mark), y: bottom + 18 }, `${Number(mark.toPrecision(6))} s`));
     }
     out.push(shape("path", { class: "axis", d: `M${LEFT} ${bottom}H${WIDTH - RIGHT}` }));
+    for (const [at, level] of data.log ? data.log.marks : []) {
+      if (at >= from && at <= to) out.push(shape("path", { class: `log-mark log-mark-${level}`, d: `M${x(at).toFixed(1)} ${bottom}v${-5 - 4 * level}` }));
+    }
     const most = ceiling(Math.max(1, ...[...sent, ...received].map((p) => p[1] ?? 0)));
     const panel = (box, title, marks, low, high) => {
       out.push(shape("text", { class: "title", x: LEFT, y: box[0] - 6 }, title));
@@ -128,6 +150,7 @@ function drawTimeline(place, name, data) {
     svg.setAttribute("aria-label", `throughput and latency from ${from.toFixed(1)} s to ${to.toFixed(1)} s` + (faults.length ? `; faults: ${faults.map((f) => f.fault).join(", ")}` : ""));
     svg.replaceChildren(...out);
     said.textContent = `${from.toFixed(2)} – ${to.toFixed(2)} s, ${found.bin.toPrecision(3)} s`;
+    tell();
     svg.dataset.level = String(Math.round(Math.log(found.bin / data.bin_s) / Math.log(data.factor)));
   }
 

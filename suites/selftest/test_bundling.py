@@ -17,8 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from brokerproof import bundling
 from brokerproof.bundling import bundle
 from brokerproof.errors import UsageError
+from brokerproof.gating import results_of
 from brokerproof.history import F, HistoryWriter, read_history
 from brokerproof.results import load_json, write_json
 from brokerproof.unpacking import BundleRefused, Limits, unpack
@@ -231,6 +233,59 @@ def test_an_unpacked_file_that_was_changed_added_or_taken_is_seen(run: Path, tmp
     assert (
         "summary.md was changed" in wrong and "junit.xml is missing" in wrong and "more.txt is not in the list" in wrong
     )
+
+
+def test_a_name_that_not_every_system_can_hold_is_left_out_and_said(
+    sound_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(sound_run, tmp_path / "run"))
+    odd = ["a\\b.log", "line 1\nline 2.log", "\udcff.log", "tab\t.log"]
+    for name in odd:
+        (run / "logs" / name).write_text("x")
+    assert bundling.show(run, tmp_path / "b.tar.gz") == 0
+    said = capsys.readouterr().out
+    assert said.count("left out: logs/") == len(odd) and "a name that not every system can hold" in said
+    (tmp_path / "out").mkdir()
+    folder, manifest = unpack(tmp_path / "b.tar.gz", tmp_path / "out")
+    assert len(manifest["left_out"]) >= len(odd) and verify(folder).wrong == []
+    with pytest.raises(UsageError, match="rename it"):
+        bundle(Path(shutil.copytree(sound_run, tmp_path / "r\\un")), tmp_path / "c.tar.gz")
+
+
+def test_the_redacted_folder_is_what_the_bundle_holds(run: Path, tmp_path: Path) -> None:
+    """What a pipeline publishes beside the bundle, and what its gate reads."""
+    results = load_json(run / "results.json")
+    results["claims"][0]["reason"] = f"connecting to amqp://app:{SECRET}@host"
+    write_json(run / "results.json", results)
+    (run / "summary.md").write_text(f"with {SECRET}")
+    packed = bundle(run, tmp_path / "b.tar.gz", tmp_path / "published")
+    (tmp_path / "out").mkdir()
+    folder, _ = unpack(packed.file, tmp_path / "out")
+    (folder / "bundle.json").unlink()
+    seen = [
+        {p.relative_to(base).as_posix(): p.read_bytes() for p in base.rglob("*") if p.is_file()}
+        for base in (folder, tmp_path / "published")
+    ]
+    assert seen[0] == seen[1] and not any(SECRET.encode() in data for data in seen[1].values())
+    assert results_of(tmp_path / "published")["claims"][0]["reason"] == "connecting to amqp://app:[redacted]@host"
+    with pytest.raises(UsageError, match="name another"):
+        bundle(run, tmp_path / "c.tar.gz", tmp_path / "published")
+
+
+def test_a_bundle_that_is_refused_leaves_no_folder(sound_run: Path, tmp_path: Path) -> None:
+    file = bundle(sound_run, tmp_path / "b.tar.gz").file
+    torn = tmp_path / "torn.tar.gz"
+    torn.write_bytes(file.read_bytes()[:5000])
+    (tmp_path / "mine").mkdir()
+    for into in ("new/deep/er", "mine/new", "mine"):
+        with pytest.raises(BundleRefused):
+            show(torn, recheck=False, unpack_to=tmp_path / into, octets_max=None)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.tar.gz", "mine", "torn.tar.gz"]
+    assert list((tmp_path / "mine").iterdir()) == []
+    assert show(file, recheck=False, unpack_to=tmp_path / "new" / "deep", octets_max=None) == 0
+    assert (tmp_path / "new" / "deep" / sound_run.name / "results.json").exists()
+    with pytest.raises(UsageError, match="cannot be made"):
+        show(file, recheck=False, unpack_to=file / "x", octets_max=None)
 
 
 # -- bundles that mean harm --------------------------------------------------------------------------------------------

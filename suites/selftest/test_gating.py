@@ -134,6 +134,23 @@ def test_a_note_names_the_line_that_is_stale(tmp_path: Path) -> None:
     assert file.read_text().splitlines()[note.line - 1] == 'claim = "order/a"'
 
 
+def test_of_several_lines_of_a_claim_the_one_that_is_stale_is_named(tmp_path: Path) -> None:
+    lines = "".join(
+        f'[[cell]]\nverdict = "VIOLATED"\nclaim = "order/a"\nvariant = "{v}"\nreason = "measured"\n\n'
+        for v in ("classic", "quorum")
+    )
+    file = written(
+        tmp_path,
+        lines + '[[ case ]] # x\ncase = "K1.01"\nvariant = "v"\nverdict = "FAIL"\nreason = """\n[[case]]\n"""\n',
+    )
+    stale = [claim(variant=v) for v in ("classic", "quorum")]
+    notes = against_expected(results(*stale), file).notes
+    assert [note.line for note in notes] == [3, 9]
+    # Tables that cannot be told apart by their heads have no line of their own.
+    (note,) = against_expected(results(case(variant="v")), file).notes
+    assert (note.file, note.line) == (str(file), 0)
+
+
 def test_a_folder_has_a_file_for_each_target_and_a_target_without_one_is_said(tmp_path: Path) -> None:
     written(tmp_path, LINES.replace("cells = 2\ncases = 1", ""), "kafka-4.3.1.toml")
     other = claim() | {"broker": "rabbitmq", "version": "4.0.5"}
@@ -178,6 +195,161 @@ def test_what_a_run_showed_is_what_is_expected_of_the_next(tmp_path: Path) -> No
         write_expected(run, tmp_path / "new" / "e.toml", "")
     with pytest.raises(UsageError, match="2 targets"):
         write_expected(results(claim(), claim() | {"version": "3.9.2"}), tmp_path / "two.toml", "")
+
+
+#: (what the line says, what the run shows) -> the note; "" is no line.
+TRANSITIONS = {
+    ("", "HOLDS"): None, ("", "VIOLATED"): "new violation", ("", "UNKNOWN"): "evidence missing", ("", "UNSUPPORTED"): None,
+    ("HOLDS", "HOLDS"): None, ("HOLDS", "VIOLATED"): "new violation", ("HOLDS", "UNKNOWN"): "evidence missing",
+    ("HOLDS", "UNSUPPORTED"): "changed count",
+    ("VIOLATED", "HOLDS"): "unexpected pass", ("VIOLATED", "VIOLATED"): None, ("VIOLATED", "UNKNOWN"): "evidence missing",
+    ("VIOLATED", "UNSUPPORTED"): "changed count",
+    ("UNSUPPORTED", "HOLDS"): "unexpected pass", ("UNSUPPORTED", "VIOLATED"): "new violation",
+    ("UNSUPPORTED", "UNKNOWN"): "evidence missing", ("UNSUPPORTED", "UNSUPPORTED"): None,
+}  # fmt: skip
+CASE_TRANSITIONS = {
+    ("", "PASS"): None, ("", "NONSTRICT"): None, ("", "INFO"): None, ("", "SKIP"): None, ("", "FAIL"): "new violation",
+    ("", "UNIMPL"): "new violation", ("", "INCONCLUSIVE"): "evidence missing",
+    ("PASS", "NONSTRICT"): "new violation", ("PASS", "SKIP"): "changed count",
+    ("NONSTRICT", "NONSTRICT"): None, ("NONSTRICT", "PASS"): "unexpected pass", ("NONSTRICT", "FAIL"): "new violation",
+    ("UNIMPL", "UNIMPL"): None, ("UNIMPL", "PASS"): "unexpected pass", ("UNIMPL", "CODE"): "new violation", ("UNIMPL", "SKIP"): "changed count",
+    ("FAIL", "DEV"): "unexpected pass", ("FAIL", "SKIP"): "changed count", ("FAIL", "INCONCLUSIVE"): "evidence missing",
+    ("SKIP", "SKIP"): None, ("SKIP", "PASS"): "unexpected pass", ("SKIP", "FAIL"): "new violation",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "shows"), TRANSITIONS)
+def test_every_transition_of_a_claim(line: str, shows: str, tmp_path: Path) -> None:
+    """The table of the module's text, with a file and with what the run itself was compared with."""
+    text = f'[[cell]]\nclaim = "order/a"\nverdict = "{line}"\nreason = "measured"\n' if line else ""
+    wanted = [what] if (what := TRANSITIONS[line, shows]) else []
+    file = written(tmp_path, text)
+    by_file = against_expected(results(claim(verdict=shows)), file)
+    own = claim(verdict=shows, expected=line or "HOLDS", unlisted=not line)
+    by_run = against_expected(results(own))
+    assert [[note.what for note in gate.notes] for gate in (by_file, by_run)] == [wanted, wanted]
+
+
+@pytest.mark.parametrize(("line", "shows"), CASE_TRANSITIONS)
+def test_every_transition_of_a_case(line: str, shows: str, tmp_path: Path) -> None:
+    text = f'[[case]]\ncase = "K1.01"\nverdict = "{line}"\nreason = "measured"\n' if line else ""
+    wanted = [what] if (what := CASE_TRANSITIONS[line, shows]) else []
+    by_file = against_expected(results(case(verdict=shows)), written(tmp_path, text))
+    word = line or ("INFO" if shows == "INFO" else "PASS")
+    fine = shows == word or (not line and shows in ("SKIP", "NONSTRICT"))
+    by_run = against_expected(results(case(verdict=shows, expected=word, listed=bool(line), as_expected=fine)))
+    assert [[note.what for note in gate.notes] for gate in (by_file, by_run)] == [wanted, wanted]
+
+
+def test_what_is_not_decided_does_not_count(tmp_path: Path) -> None:
+    """A cell that turns UNSUPPORTED is one less, also where no line is about it; one that is decided at last is one more."""
+    file = written(tmp_path, "[gate]\ncells = 2\ncases = 1\n")
+    both, skipped = (claim(), claim("order/b")), case("K1.02", "SKIP")
+    assert against_expected(results(*both, case(), skipped, claim("order/c", "UNSUPPORTED")), file).notes == []
+    (note,) = against_expected(results(claim(), claim("order/b", "UNSUPPORTED"), case(), skipped), file).notes
+    assert (
+        note.what == "changed count" and "1 cells were decided" in note.says and "order/b is UNSUPPORTED" in note.says
+    )
+    assert whats(against_expected(results(*both, case(), case("K1.02")), file)) == [("changed count", "kafka")]
+
+
+def test_strict_is_about_what_the_run_expected_too(tmp_path: Path) -> None:
+    loose, listed = case(verdict="NONSTRICT", as_expected=True), case("K1.02", "NONSTRICT", "NONSTRICT", listed=True)
+    run = results(loose, listed)
+    assert against_expected(run).notes == []
+    assert whats(against_expected(run, strict=True)) == [("new violation", "K1.01")]
+    # A run that was strict itself has said so.
+    assert whats(against_expected(results(case(verdict="NONSTRICT")))) == [("new violation", "K1.01")]
+    for strict, noted in ((False, ["new violation"] * 2), (True, [])):
+        file = tmp_path / f"{strict}.toml"
+        write_expected(run, file, "2026-11-22", strict=strict)
+        assert [note.what for note in against_expected(run, file, strict=True).notes] == noted
+
+
+def test_an_interrupted_run_proves_nothing(tmp_path: Path) -> None:
+    cut = results(claim(), case()) | {"interrupted": True}
+    for gate in (
+        against_expected(cut),
+        against_baseline(cut, results(claim(), case())),
+        against_expected(cut, written(tmp_path, "")),
+    ):
+        assert gate.exit_code() == 4 and gate.notes[0].what == "harness error" and "--resume" in gate.notes[0].says
+    with pytest.raises(UsageError, match="interrupted"):
+        write_expected(cut, tmp_path / "e.toml", "")
+    assert against_expected(cut | {"interrupted": False}).exit_code() == 0
+
+
+# -- what is malformed -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[cell]\nclaim = "a"', r"one table, where \[\[cell\]\] is due"),
+        ('[case]\ncase = "a"', r"one table, where \[\[case\]\] is due"),
+        ("cell = 7", r"expected tables \[\[cell\]\]"),
+        ("case = [1]", r"expected tables \[\[case\]\]"),
+        ('[[cell]]\nclaim = 7\nverdict = "HOLDS"\nreason = "x"', "a measured reason"),
+        ('[[case]]\ncase = ["K"]\nverdict = "FAIL"\nreason = "x"', "a measured reason"),
+        ('[[case]]\ncase = "K"\nverdict = ["FAIL"]\nreason = "x"', "a measured reason"),
+        ("conformance = []", "may have cases, a number"),
+        ("[conformance]\ncases = 'x'", "may have cases, a number"),
+        ("gate = []", "a number each"),
+    ],
+)
+def test_expected_lines_of_another_form_are_said(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        against_expected(results(claim(), case()), written(tmp_path, text))
+
+
+def test_expected_lines_that_are_no_utf_8_are_said(tmp_path: Path) -> None:
+    (tmp_path / "e.toml").write_bytes("# größer\n[gate]\ncells = 1\n".encode("latin-1"))
+    for run in (results(claim()), results(case())):
+        with pytest.raises(UsageError, match=r"octet 4 is no UTF-8 \(0xf6\); save it as UTF-8"):
+            against_expected(run, tmp_path / "e.toml")
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ([], "expected a JSON object"),
+        ({"schema": 1, "claims": {}, "cases": [], "errors": []}, "claims: expected a list"),
+        (results() | {"claims": [[]]}, r"claims\[0\]: expected an object"),
+        (results(claim(verdict=7)), r"claims\[0\].verdict: expected a text"),
+        (results(claim(profile=None)), r"claims\[0\].profile: expected a text"),
+        (results(claim(treatment=[])), "treatment: expected an object or null"),
+        (results(claim(treatment={"wilson95": [0.1], "violated": 1, "trials": 2})), "wilson95: expected two numbers"),
+        (
+            results(claim(treatment={"wilson95": [0.1, 0.2], "violated": "1", "trials": 2})),
+            "violated: expected a number",
+        ),
+        (results(claim(comparison=[1])), "comparison: expected an object"),
+        (results(claim(comparison={"ratio": 2})), "ci95: expected two numbers"),
+        (results(claim(recovery={"treatment": {}})), "recovery.treatment: expected a list of objects"),
+        (results(claim(recovery={"treatment": [{"fault": "kill", "figures": []}]})), "figures: expected an object"),
+        (results(claim(recovery={"treatment": [{"fault": "kill", "figures": {"rto_s": 3}}]})), "n, least and most"),
+        (results(case(observed=["x"])), r"cases\[0\].observed: expected a text"),
+        (results(errors=([],)), r"errors\[0\]: expected an object"),  # type: ignore[arg-type]  # that is the point
+        (results(gate=({"target": "k", "says": "x"},)), r"gate\[0\].says: expected a list of texts"),
+    ],
+)
+def test_results_of_another_form_are_said(tmp_path: Path, made: Any, said: str) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(made))
+    with pytest.raises(UsageError, match=said) as refused:
+        results_of(file)
+    assert str(file) in str(refused.value) and refused.value.exit_code == 2
+
+
+def test_half_a_surrogate_is_written_out_in_a_reason_and_refused_in_a_name(tmp_path: Path) -> None:
+    broken = "half \ud800 of it"
+    run = results(claim(verdict="VIOLATED", reason=broken), case(verdict="FAIL", observed=broken))
+    write_expected(run, tmp_path / "e.toml", "2026-11-22")
+    assert "half \\\\ud800 of it" in (tmp_path / "e.toml").read_text(encoding="utf-8")
+    assert against_expected(run, tmp_path / "e.toml").notes == []
+    with pytest.raises(UsageError, match="half a surrogate"):
+        write_expected(results(claim(broken, "VIOLATED")), tmp_path / "n.toml", "")
+    assert not (tmp_path / "n.toml").exists()
 
 
 # -- against a baseline ------------------------------------------------------------------------------------------------
@@ -314,6 +486,7 @@ def test_wrong_usage_is_said(sound_run: Path, tmp_path: Path) -> None:
         ([tmp_path / "none"], "does not exist"),
         ([sound_run, "--annotations", "jenkins"], "known: auto, github, gitlab, none"),
         ([sound_run, "--write"], "--expected names"),
+        ([sound_run, "--strict", "--baseline", sound_run], "leave it away"),
         ([sound_run, "--expected", sound_run, "--baseline", sound_run], "two questions"),
     ):
         done = command(*arguments, cwd=tmp_path)
@@ -340,6 +513,22 @@ def test_gitlab_gets_a_code_quality_report(broken_run: Path, tmp_path: Path) -> 
     first, *_ = report = json.loads((tmp_path / annotating.GITLAB_REPORT).read_text())
     assert set(first) == {"description", "check_name", "fingerprint", "severity", "location"}
     assert len({entry["fingerprint"] for entry in report}) == len(report)
+
+
+def test_findings_of_one_claim_keep_apart_and_keep_their_names(tmp_path: Path) -> None:
+    """What a merge request tracks: as many as there are, the same in the next pipeline though a figure in the text differs."""
+
+    def fingerprints(figure: str, folder: str) -> list[str]:
+        notes = [Note("worse", "order/a", f"rate {figure}", about="standard rate"), Note("worse", "order/a", figure, about="standard rto_s"),
+                 Note("worse", "order/a", figure, about="standard rto_s"), Note("worse", "order/\ud800", figure)]  # fmt: skip
+        (tmp_path / folder).mkdir()
+        annotating.annotate(Gate(1, notes), "gitlab", io.StringIO(), tmp_path / folder)
+        return [
+            entry["fingerprint"] for entry in json.loads((tmp_path / folder / annotating.GITLAB_REPORT).read_text())
+        ]
+
+    one, two = fingerprints("3 s", "a"), fingerprints("4 s", "b")
+    assert one == two and len(set(one)) == 4
 
 
 # -- hostile texts -----------------------------------------------------------------------------------------------------

@@ -36,10 +36,10 @@ def sent(trial: Path) -> int:
     return rows
 
 
-def started(folder: Path) -> subprocess.Popen[bytes]:
+def started(folder: Path, *more: str) -> subprocess.Popen[bytes]:
+    chosen = [word for claim in (CLAIM, *more) for word in ("--select", claim)]
     return subprocess.Popen(
-        [sys.executable, "-m", "brokerproof", "run", "--broker", "memory", "--select", CLAIM, "--seed", "5",
-         "--run-dir", str(folder)],
+        [sys.executable, "-m", "brokerproof", "run", "--broker", "memory", *chosen, "--seed", "5", "--run-dir", str(folder)],
         cwd=folder.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
 
@@ -89,6 +89,10 @@ def test_check_makes_a_killed_run_readable_and_unknown(tmp_path: Path, state: Pa
     assert any("the run was killed" in sentence for sentence in finding["missing"])
     assert any("was not drained" in sentence for sentence in finding["missing"])
     assert finding["anomalies"]["lost"]["count"] == 0
+    # Whoever folds it says that it did not come to its end, in all that is made of it; and no gate opens on it.
+    assert json.loads((folder / "results.json").read_text())["interrupted"] is True
+    gated = brokerproof("gate", str(folder))
+    assert gated.returncode == 4 and "interrupted or killed" in gated.stdout
     # Again, and of the trial alone: the same answer from what is there now.
     assert brokerproof("check", str(folder)).returncode == 3
     alone = brokerproof("check", str(trial), "--json")
@@ -117,7 +121,9 @@ def test_a_killed_run_is_gone_on_with(tmp_path: Path, state: Path) -> None:
     folder = killed(tmp_path)
     done = brokerproof("run", "--resume", str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
-    (entry,) = json.loads((folder / "results.json").read_text())["claims"]
+    results = json.loads((folder / "results.json").read_text())
+    (entry,) = results["claims"]
+    assert results["interrupted"] is False
     assert (entry["claim"], entry["verdict"], entry.get("undecided")) == (CLAIM, "HOLDS", None)
 
 
@@ -144,6 +150,34 @@ def test_a_cell_that_ends_with_an_error_is_not_taken_for_a_killed_one(
         run.decide(session, cell, claim.decide(cell))
     session.close()
     assert folder.cells() == []
+
+
+def test_an_interrupted_run_says_so_everywhere(tmp_path: Path, state: Path) -> None:
+    """One claim is decided, the next is on its way when somebody presses Ctrl-C: all that is there holds, and it is no whole run."""
+    folder = tmp_path / "run"
+    harness = started(folder, "broker/kept-until-consumed")
+    try:
+        wait_until(lambda: _decided(folder) == 1, 60, "one of two claims to be decided", interval_s=0.005)
+        harness.send_signal(signal.SIGINT)
+        assert harness.wait(30) == 130
+    finally:
+        if harness.poll() is None:
+            os.killpg(harness.pid, signal.SIGKILL)
+            harness.wait()
+    results = json.loads((folder / "results.json").read_text())
+    assert (results["interrupted"], len(results["claims"])) == (True, 1)
+    for file in ("summary.md", "junit.xml", "report/index.html"):
+        assert "the run was interrupted or killed" in (folder / file).read_text(), file
+    assert brokerproof("gate", str(folder)).returncode == 4
+    resumed = brokerproof("run", "--resume", str(folder))
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert json.loads((folder / "results.json").read_text())["interrupted"] is False
+    assert brokerproof("gate", str(folder)).returncode == 0
+
+
+def _decided(folder: Path) -> int:
+    entries = [json.loads(f.read_text()) for f in folder.glob("cells/*.json") if not f.name.endswith(".error.json")]
+    return sum(not entry.get("undecided") for entry in entries)
 
 
 def test_a_second_interrupt_does_not_keep_the_process(tmp_path: Path, state: Path) -> None:

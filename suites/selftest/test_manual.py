@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 import typer
 
+from brokerproof import completing
 from brokerproof.cli import app
+from brokerproof.errors import HarnessError
+from brokerproof.experiment import PROFILES
 from brokerproof.manual import PAGES, page
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +104,22 @@ def test_names_are_completed(typed: str, offered: set[str]) -> None:
     )  # fmt: skip
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert offered <= set(done.stdout.split()), done.stdout
+
+
+@pytest.mark.parametrize("name", ["brokers", "claims", "cases", "schedules", "faults", "profiles"])
+def test_a_tab_prints_no_error_where_names_cannot_be_had(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> list[object]:
+        raise HarnessError("a suite that cannot be read")
+
+    for module, known in (
+        ("listing", "brokers"),
+        ("listing", "claims"),
+        ("listing", "cases"),
+        ("schedules", "schedules"),
+        ("faults.base", "faults"),
+    ):
+        monkeypatch.setattr(f"brokerproof.{module}.{known}", broken)
+    assert list(getattr(completing, name)("")) == (list(PROFILES) if name == "profiles" else [])
 
 
 def test_bash_takes_the_script(tmp_path: Path) -> None:

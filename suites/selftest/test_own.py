@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from brokerproof.errors import PlanError
+from brokerproof.own import experiment
+
 #: A small order service. ``confirm``: it answers once the broker has the order; else it answers at once, whatever happens.
 SERVICE = """
 from brokerproof.brokers.memory.cluster import Stored
@@ -234,3 +237,19 @@ def test_faults_at_once_do_not_heal_each_other(tmp_path: Path, state: Path) -> N
     assert by_fault["kill"]["evidence"] == "took_effect"
     assert by_fault["link_down"]["overlapped"]
     assert entry["control"]["violated"] == 1  # the node stayed down though the link was healed
+
+
+def test_trials_of_one_profile_serve_every_profile() -> None:
+    def trials(given: Any) -> dict[str, int]:
+        @experiment("own/x", sentence="s", control="c", trials=given)
+        def test() -> None: ...
+
+        return dict(test.brokerproof_own.trials)  # type: ignore[attr-defined]  # the decorator sets it
+
+    assert trials({"quick": 2}) == {"quick": 2, "standard": 2, "thorough": 2}
+    assert trials({"standard": 5}) == {"quick": 5, "standard": 5, "thorough": 5}
+    assert trials({"quick": 1, "thorough": 20}) == {"quick": 1, "standard": 1, "thorough": 20}
+    assert trials(3) == {"quick": 3, "standard": 3, "thorough": 3}
+    for wrong in ({}, {"fast": 1}, {"quick": 0}, 0, {"quick": True}):
+        with pytest.raises(PlanError, match="a number from 1, or one for each of quick"):
+            trials(wrong)

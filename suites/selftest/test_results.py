@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from brokerproof.errors import EnvironmentProblem, UsageError
-from brokerproof.results import RunFolder, exit_code, open_run, write_json
+from brokerproof.results import RunFolder, exit_code, load_json, open_run, write_json
 
 
 def results(*cells: tuple[str, str], errors: int = 0) -> dict[str, object]:
@@ -30,6 +30,35 @@ def results(*cells: tuple[str, str], errors: int = 0) -> dict[str, object]:
 )
 def test_exit_codes_come_in_their_fixed_order(made: dict[str, object], code: int) -> None:
     assert exit_code(made) == code
+
+
+def test_what_an_interrupted_run_did_not_come_to_is_missing() -> None:
+    assert exit_code(results(("HOLDS", "HOLDS")) | {"interrupted": True}) == 3
+    assert exit_code(results(("VIOLATED", "HOLDS")) | {"interrupted": True}) == 1
+    assert exit_code(results(("HOLDS", "HOLDS")) | {"interrupted": False}) == 0
+
+
+def test_how_a_run_ended_stays_with_it(tmp_path: Path) -> None:
+    """Nobody folds a run that was killed; whoever does it later says so, and is not believed to have ended it."""
+    folder = RunFolder(tmp_path / "r")
+    folder.create(seed=1, command="c")
+    folder.write_cell("a", {"claim": "a"})
+    assert folder.fold()["interrupted"] is True  # `check` of what a kill left
+    assert folder.fold()["interrupted"] is True  # and again
+    assert folder.fold(interrupted=False)["interrupted"] is False  # it was gone on with, to its end
+    assert folder.fold()["interrupted"] is False
+    assert json.loads((folder.path / "results.json").read_text())["interrupted"] is False
+    facts = json.loads((folder.path / "run.json").read_text())
+    del facts["interrupted"]  # of an earlier version, which wrote results at the end only
+    write_json(folder.path / "run.json", facts)
+    assert folder.fold()["interrupted"] is False
+
+
+@pytest.mark.parametrize("text", ["[]", "7", '"x"', "[" * 100_000, "\xff"])
+def test_what_is_no_object_is_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match=r"x\.json"):
+        load_json(tmp_path / "x.json")
 
 
 def test_a_folder_is_made_once_by_whoever_comes_first(tmp_path: Path) -> None:

@@ -26,9 +26,12 @@ from typing import Any, get_args
 
 from brokerproof import __version__
 from brokerproof.conformance.case import NO_JUDGEMENT, Case, Verdict
-from brokerproof.errors import UsageError
+from brokerproof.errors import UsageError, unreadable
+from brokerproof.expected import tables
 
 _KEYS = {"case", "variant", "verdict", "reason", "address", "since", "until"}
+#: What a line means that does not say it.
+DEFAULTS = {"variant": "*", "address": "", "since": "", "until": ""}
 _WORDS = tuple(v for v in get_args(Verdict) if v not in ("INCONCLUSIVE", "HARNESS"))
 
 
@@ -89,18 +92,27 @@ def manifest(folder: Path, product: str, version: str) -> Manifest:
 def manifest_in(file: Path) -> Manifest:
     """The same of a file by whatever name."""
     try:
-        data = tomllib.loads(file.read_text())
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Manifest((), None)
-    except (OSError, tomllib.TOMLDecodeError) as exc:
-        raise UsageError(f"expected results {str(file)!r} cannot be read: {exc}") from exc
-    return Manifest(tuple(_lines(file, data.get("case", ()))), data.get("conformance", {}).get("cases"))
+    except (OSError, ValueError) as exc:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise unreadable("expected results", file, exc) from exc
+    about = data.get("conformance", {})
+    count = about.get("cases") if isinstance(about, dict) else about
+    if count is not None and type(count) is not int:
+        raise UsageError(f"{str(file)!r}: [conformance] may have cases, a number; has {about!r}")
+    return Manifest(tuple(_lines(file, tables(file, data, "case"))), count)
 
 
 def _lines(file: Path, entries: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, str]]:
     for i, entry in enumerate(entries):
-        line = {"variant": "*", "address": "", "since": "", "until": "", **entry}
-        if set(line) != _KEYS or line["verdict"] not in _WORDS or not line["reason"]:
+        line = {**DEFAULTS, **entry}
+        if (
+            set(line) != _KEYS
+            or not all(isinstance(value, str) for value in line.values())
+            or line["verdict"] not in _WORDS
+            or not line["reason"]
+        ):
             raise UsageError(
                 f"{str(file)!r}, case {i + 1}: needs case, verdict ({', '.join(_WORDS)}) and a measured reason, may have "
                 f"variant, address, since and until; has {dict(entry)}"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from brokerproof.finding import Finding
+from brokerproof.results import INTERRUPTED
 
 Json = Mapping[str, Any]
 ARMS = ("treatment", "control", "sham")
@@ -101,6 +102,11 @@ class Run:
     cases: tuple[Json, ...]
     errors: tuple[Any, ...]
     missing: tuple[str, ...]
+
+    @property
+    def alerts(self) -> tuple[str, ...]:
+        """What a reader has to know before all else: files that are missing, an end before the end."""
+        return (*self.missing, INTERRUPTED) if self.results.get("interrupted") is True else self.missing
 
     @property
     def name(self) -> str:

@@ -45,7 +45,7 @@ def suites(run: Run) -> ET.Element:
         by_target.setdefault(f"claims {_target(entry)}", []).append(_claim(entry))
     for entry in run.cases:
         by_target.setdefault(f"conformance {_target(entry)}", []).append(_conformance(entry))
-    errors = [error_of(e) for e in run.errors] + [("results", reason) for reason in run.missing]
+    errors = [error_of(e) for e in run.errors] + [("results", reason) for reason in run.alerts]
     if errors:
         by_target["harness"] = [_error(i, at, what) for i, (at, what) in enumerate(errors, start=1)]
     for name, cases in by_target.items():

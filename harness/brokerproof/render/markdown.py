@@ -42,7 +42,7 @@ def lines(run: Run) -> Iterator[str]:
     facts = (("seed", run.results.get("seed", run.facts.get("seed"))), ("profile", run.facts.get("profile")))
     known = [f"{name} {escape(text(value))}" for name, value in facts if value not in (None, "")]
     yield "; ".join([said, *known]) + "."
-    for reason in run.missing:
+    for reason in run.alerts:
         yield f"\n**{escape(reason)}**"
     if run.claims:
         yield ""

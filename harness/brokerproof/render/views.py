@@ -186,7 +186,7 @@ def report(run: Run) -> ReportView:
         cases=cases,
         case_table=_case_table(cases),
         errors=tuple(error_of(e) for e in run.errors),
-        missing=run.missing,
+        missing=run.alerts,
         filters={"cells": [_filterable(c) for c in cells]},
     )
 

@@ -11,7 +11,6 @@ A fault names those it needs (``Fault.abilities``). Nothing that is made here ou
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
@@ -19,7 +18,7 @@ import docker.errors
 
 from brokerproof.errors import EnvironmentProblem, unknown
 from brokerproof.runtime import recipes, sweep
-from brokerproof.runtime.node import LABEL_OWNER, LABEL_RUN, client, engine_errors
+from brokerproof.runtime.node import client, engine_errors
 
 _FILTER = ["nft", "add table inet bp; add chain inet bp i { type filter hook input priority 0; }"]
 _LOSE = ["nft", f"{_FILTER[1]}; add rule inet bp i numgen random mod 100 < 5 counter drop"]
@@ -80,11 +79,9 @@ def _in_side(name: str, command: list[str], step: str) -> str | None:
     tag = recipes.recipe_for("side", recipes.DEFAULTS["side"]).tag
     with engine_errors(f"trying {name} in a container"):
         try:
-            # Of no run, but of this process: what a killed one leaves is swept like anything else.
-            probe = f"probe-{os.getpid()}"
             client().containers.run(
                 tag, command, remove=True, network_mode="none", cap_add=["NET_ADMIN"],
-                labels={LABEL_RUN: probe, LABEL_OWNER: sweep.owner_label(probe)},
+                labels=sweep.labels_of_a_moment(),
             )  # fmt: skip
         except docker.errors.ImageNotFound:
             return None

@@ -15,7 +15,7 @@ from typing import IO, Any
 import docker
 
 from brokerproof.errors import EnvironmentProblem, HarnessError
-from brokerproof.runtime import engine, recipes, rootfs
+from brokerproof.runtime import engine, recipes, rootfs, sweep
 from brokerproof.runtime.jobs import ENGINE_TROUBLE, JOB_TIMEOUT_S, Progress, locked, with_ticks
 from brokerproof.runtime.node import engine_errors
 from brokerproof.runtime.recipes import LABEL_IMAGE, LABEL_PACKAGE, LABEL_PRODUCT, LABEL_VERSION, Recipe
@@ -128,7 +128,9 @@ def _run_build(
 def _package(client: docker.DockerClient, image_id: str, recipe: Recipe) -> str:
     """The version of the package inside, which the build wrote down; it must be the version that was asked for."""
     with engine_errors(f"reading {_PACKAGE_FILE} of {recipe.name}"):
-        container = client.containers.create(image_id, command=["-"])  # never started, so that an empty image will do
+        container = client.containers.create(
+            image_id, command=["-"], labels=sweep.labels_of_a_moment()
+        )  # never started, so that an empty image will do
         try:
             chunks, _ = container.get_archive(_PACKAGE_FILE)
             with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:

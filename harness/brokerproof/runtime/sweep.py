@@ -89,6 +89,13 @@ def owner_label(run: str) -> str:
     return f"{socket.gethostname()} {_boot()} {owner} {data.get('started', _started(owner))}"
 
 
+def labels_of_a_moment() -> dict[str, str]:
+    """Labels of a container that lives for a moment, of no run but of this process: what a kill in that moment leaves is swept like
+    anything else."""
+    probe = f"probe-{os.getpid()}"
+    return {LABEL_RUN: probe, LABEL_OWNER: owner_label(probe)}
+
+
 def disks_of(run: str, *, make: bool = True) -> Path:
     """The folder of the run's disks; with ``make`` it is there, and says whose it is."""
     folder = (state_folder() / "disks" / run).resolve()

@@ -213,8 +213,12 @@ def read(paths: Sequence[Path], expected: Path | None = None) -> Model:
 
 
 def _runs(paths: Sequence[Path]) -> tuple[list[RunInfo], list[str]]:
-    """Runs by their start, each once, and what there is to say of those that were left out."""
-    found: dict[str, RunInfo] = {}
+    """Runs by their start, each once, and what there is to say of those that were left out.
+
+    A run is known by what it was started as, wherever its folder lies: a copy may be redacted, judged again, or hold less. Of several
+    the one that was judged last is taken, and of those the fullest, in whatever order they are named.
+    """
+    found: dict[str, list[Run]] = {}
     notes: list[str] = []
     for path in paths:
         if not (path / "run.json").is_file():
@@ -223,18 +227,37 @@ def _runs(paths: Sequence[Path]) -> tuple[list[RunInfo], list[str]]:
         run = read_run(path)
         if run.missing:
             notes.append(f"run {run.name} is left out: {'; '.join(run.missing)}")
-            continue
-        facts = json.dumps([run.facts, run.results], sort_keys=True)
-        digest = hashlib.sha256(facts.encode("utf-8", "backslashreplace")).hexdigest()
-        if digest in found:
-            notes.append(f"run {run.name} was named twice, or is a copy; it counts once")
-            continue
+        else:
+            identity = [run.name, *(run.facts.get(name) for name in ("started", "seed", "command", "host"))]
+            found.setdefault(_digest(identity), []).append(run)
+    infos: dict[str, RunInfo] = {}
+    for copies in found.values():
+        if len(copies) > 1:
+            notes.append(f"run {copies[0].name} was named {len(copies)} times, or has copies; it counts once")
+        run = copies[0] if len(copies) == 1 else max(copies, key=_fullness)
+        digest = _digest([run.facts, run.results])
         started = text(run.facts.get("started"))
-        found[digest] = RunInfo(
+        infos[digest] = RunInfo(
             run.name, file_name(run.name, digest), started, text(run.facts.get("suites")), run.facts, run
         )
-    ordered = sorted(found.items(), key=lambda item: (item[1].started, item[1].id, item[0]))
+    ordered = sorted(infos.items(), key=lambda item: (item[1].started, item[1].id, item[0]))
     return [info for _, info in ordered], sorted(notes)
+
+
+def _digest(value: object) -> str:
+    said = json.dumps(value, sort_keys=True).encode("utf-8", "backslashreplace")
+    return hashlib.sha256(said).hexdigest()
+
+
+def _fullness(run: Run) -> tuple[object, ...]:
+    """What one copy of a run is taken before another for; nothing of it is of the place where it lies."""
+    files = sorted((p.relative_to(run.path).as_posix(), p) for p in run.path.rglob("*") if p.is_file())
+    contents = hashlib.sha256()
+    for name, path in files:
+        contents.update(f"{name}\0{path.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+        if path.suffix == ".json":
+            contents.update(path.read_bytes())
+    return text(run.results.get("finished")), len(files), contents.hexdigest()
 
 
 def _results(index: int, run: Run, expected: Path | None) -> Iterator[tuple[Key, Result, Json]]:

@@ -34,6 +34,7 @@ from brokerproof.render.trials import TrialView
 from brokerproof.site import drawings
 from brokerproof.site.badges import badge
 from brokerproof.site.chunks import chunk
+from brokerproof.site.loglines import log_lines
 from brokerproof.site.model import Cell, Model, Result, Row, RunInfo, injections
 from brokerproof.site.names import file_name
 from brokerproof.site.settings import Pairs, durability, said
@@ -207,10 +208,17 @@ def _trial(run: RunInfo, name: str, view: TrialView) -> Iterator[tuple[str, str]
     """A trial's evidence, and the finer levels of its timeline."""
     raw = read_trial(run.read.path, view.id, view.arm)
     levels = None if raw.finding is None else pyramid(raw.finding.timeline, raw.faults or ())
+    logs = None
+    if levels is not None:
+        end_s = levels.overview["bins"] * levels.overview["bin_s"]
+        logs = log_lines(run.read.path / "trials" / view.id, end_s, raw.faults or (), run.facts)
+        levels.overview["log"] = logs.overview(end_s) if logs is not None else None
     # Drawn by the page itself, at the level of detail that is looked at.
     shown = replace(view, timeline=Markup('<div class="zoom"></div>') if levels else "", links=(), opened=True)
     body = str(filled("trial.html.j2", trial=shown))
     yield f"details/{name}.js", chunk(name, {"html": body, "timeline": levels.overview if levels else None})
+    if logs is not None:
+        yield f"details/{name}-log.js", chunk(f"{name}-log", logs.rows())
     for (level, part), series in (levels.parts if levels else {}).items():
         fine = f"{name}-{level}-{part}"
         yield f"details/{fine}.js", chunk(fine, series)

@@ -9,6 +9,7 @@ that the same fault hits all of them at the same moment.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import threading
 import time
@@ -516,6 +517,8 @@ class Block:
         # Injections run in threads of their own; they write into one tape, and take load processes from one crew.
         self._noting, self._replacing = threading.Lock(), threading.Lock()
         self.zero_ns = time.monotonic_ns()
+        #: The same moment as clocks on the wall have it, for what has no other: logs.
+        self.zero_utc = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
         self.trials: list[LiveTrial] = []
         for plan in plans:
             self.trials.append(LiveTrial(plan, cluster, folder_of(plan), crew, scribe, self.zero_ns, stores(plan)))

@@ -19,6 +19,7 @@ import urllib3.exceptions
 from brokerproof.errors import EnvironmentProblem, UsageError
 from brokerproof.runtime import building, engine, images, jobs, recipes, registry, rootfs
 from brokerproof.runtime.equipment import fsync_void
+from brokerproof.runtime.node import LABEL_OWNER, LABEL_RUN
 
 
 class Engine:
@@ -30,6 +31,7 @@ class Engine:
         self.contexts: dict[str, dict[str, bytes]] = {}
         self.pulled: list[str] = []
         self.pruned: list[str] = []
+        self.labelled: list[dict[str, str]] = []
         self.broken: dict[str, list[str]] = {}
         self.package: dict[str, str] = {}
         self.registry = registry
@@ -89,7 +91,8 @@ class Engine:
         yield {"stream": "Step 1/1\n"}
         yield {"aux": {"ID": f"{product} {buildargs['VERSION']}"}}
 
-    def _create(self, image_id: str, command: list[str]) -> Any:
+    def _create(self, image_id: str, command: list[str], labels: dict[str, str]) -> Any:
+        self.labelled.append(labels)
         product, version = image_id.split()
         package = self.package.get(product, {"jre": "17.0.1", "base": "12"}.get(product, f"{version}-1"))
         target = io.BytesIO()
@@ -223,6 +226,14 @@ def test_without_a_registry_it_is_built_after_its_parents_and_the_second_call_bu
     assert (ref.origin, ref.package) == ("built", "4.3.1-1")
     assert images.ensure("kafka", "4.3.1").origin == "local"
     assert fake.built == ["base", "jre", "kafka"]
+
+
+def test_what_a_kill_in_the_middle_of_a_build_leaves_says_whose_it_is(fake: Engine) -> None:
+    """The container that a new image is looked into with is never started, and would lie there for ever."""
+    images.ensure("kafka", "4.3.1", progress=lambda _: None)
+    assert len(fake.labelled) == 3
+    for labels in fake.labelled:
+        assert labels[LABEL_RUN] == f"probe-{os.getpid()}" and f" {os.getpid()} " in labels[LABEL_OWNER]
 
 
 def test_a_registry_that_answers_is_asked_for_the_pinned_version(fake: Engine) -> None:

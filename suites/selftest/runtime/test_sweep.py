@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
@@ -179,3 +180,17 @@ def test_two_runs_in_folders_of_one_name_are_told_apart(tmp_path: Path, state: P
     sweep.clean(one.mark)
     assert sweep.alive(other.mark) and not sweep.alive(one.mark)
     assert [item.run for item in sweep.leftovers("ci") if item.kind == "file"] == [other.mark]  # by the folder's name
+
+
+def test_no_container_is_made_without_saying_whose_it_is() -> None:
+    """Also one that is never started: whoever is killed in that moment leaves it. Options that are handed on (``**``) are made of
+    labels where they are put together."""
+    made = []
+    for file in Path(sweep.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+                (".containers.create", ".containers.run")
+            ):
+                made.append(f"{file.name}:{node.lineno}")
+                assert {k.arg for k in node.keywords} & {"labels", None}, made[-1]
+    assert len(made) >= 6, "the pattern still finds them"

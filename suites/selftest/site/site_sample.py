@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,22 @@ def write_trial(run: Path, name: str, *, bins: int = 60, bin_s: float = 0.1, los
         "probes": {}, "observed": {}, "error": "",
     }]})  # fmt: skip
     return name
+
+
+def with_logs(
+    trial: Path, logs: Mapping[str, Sequence[tuple[float, str]]], zero: str = "2026-01-01T00:00:10.500000+00:00"
+) -> None:
+    """Gives a trial logs as the engine keeps them, and the time of its second 0. logs: node -> (seconds of the trial, what it wrote)."""
+    began = datetime.datetime(2026, 1, 1, 0, 0, 10, 500_000, datetime.UTC)
+    (trial / "logs").mkdir()
+    for node, lines in logs.items():
+        stamped = (
+            f"{(began + datetime.timedelta(seconds=t)).strftime('%Y-%m-%dT%H:%M:%S.%f')}789Z {says}"
+            for t, says in lines
+        )
+        (trial / "logs" / f"{node}.log").write_text("\n".join(stamped) + "\n", encoding="utf-8")
+    faults = json.loads((trial / "faults.json").read_text())
+    write(trial / "faults.json", {**faults, "zero": zero})
 
 
 def write_run(

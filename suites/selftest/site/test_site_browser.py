@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from site_sample import HOSTILE, case, claim, write_run, write_trial
+from site_sample import HOSTILE, case, claim, with_logs, write_run, write_trial
 
 from brokerproof.site import build
 
@@ -108,6 +108,40 @@ def test_a_chip_leads_to_its_cell_and_a_trial_is_read_when_it_is_opened(open_pag
     page.locator("details.trial summary").nth(1).click()
     page.locator("details.trial >> nth=1 >> .trial-body").wait_for()
     assert page.locator("svg.timeline").count() == 2
+
+
+def test_log_lines_of_the_stretch_are_read_when_they_are_asked_for(open_page: Open, tmp_path: Path) -> None:
+    """Marks on the drawing, a list that follows the zoom, and nothing in it that is more than text."""
+    run = tmp_path / "r"
+    trial = write_trial(run, "t")
+    with_logs(
+        run / "trials" / trial,
+        {
+            "n1": [
+                (0.2, "[info] begun"),
+                (3.1, f"[error] {HOSTILE}"),
+                (5.5, "[warning] late"),
+                *((n / 50, f"[info] {n}") for n in range(250)),
+            ]
+        },
+    )
+    write_run(run, claims=[claim("a/x", trials=[trial])])
+    build([run], tmp_path / "site")
+    page = open_page(tmp_path / "site", page_of(tmp_path / "site", "cells", "kafka"))
+    page.locator("svg.timeline .log-mark-2").wait_for(state="attached")  # a line has no width
+    assert page.locator("svg.timeline .log-mark-1").count() == 1
+    assert page.locator(".log-lines li").count() == 0 and page.locator("script[src$='-log.js']").count() == 0
+    page.locator("details.log summary").click()
+    page.locator(".log-lines li").first.wait_for()
+    assert page.locator(".log-lines li").count() == 200 and "more here: zoom in" in page.inner_text("details.log .hint")
+    page.locator("svg.timeline").focus()
+    for _ in range(2):
+        page.keyboard.press("+")
+    page.wait_for_function("document.querySelectorAll('.log-lines li').length < 200")
+    assert "<img src=x onerror=alert(1)>" in page.inner_text(".log-lines") and "[warning] late" not in page.inner_text(
+        ".log-lines"
+    )
+    assert page.locator(".log-lines img").count() == 0
 
 
 def test_zoom_shows_finer_bins_and_the_fault_stays_where_it_was(open_page: Open, site: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import permutations
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def test_a_run_named_twice_counts_once_and_a_broken_one_is_named(tmp_path: Path)
     assert [r.id for r in model.runs] == ["good"]
     assert model.notes == (
         "run broken is left out: results.json cannot be read: JSONDecodeError",
-        "run good was named twice, or is a copy; it counts once",
+        "run good was named 2 times, or has copies; it counts once",
     )
 
 
@@ -132,3 +133,23 @@ def test_results_can_be_held_against_the_lines_of_today(tmp_path: Path) -> None:
         "a/none": ("VIOLATED", "HOLDS", False), "a/absent": ("UNSUPPORTED", "HOLDS", True),
         "K1.01": ("PASS", "CODE", False), "K1.02": ("CODE", "CODE", True), "K1.03": ("INFO", "INFO", True),
     }  # fmt: skip
+
+
+def test_of_copies_of_a_run_the_same_one_is_taken_in_any_order(tmp_path: Path) -> None:
+    """A bundle that was unpacked is redacted and may hold less; a run that was judged again has other results. It is one run."""
+    first = write_run(tmp_path / "a" / "r", claims=[claim(reason="as it was")])
+    full = Path(shutil.copytree(first, tmp_path / "b" / "r"))
+    (full / "more.txt").write_text("x")
+    redacted = Path(shutil.copytree(first, tmp_path / "c" / "r"))
+    results = redacted / "results.json"
+    results.write_text(results.read_text().replace("as it was", "[redacted]"))
+    other = write_run(tmp_path / "d" / "r", started="2026-02-01T00:00:00Z", claims=[claim()])
+    sites = set()
+    for n, order in enumerate(permutations([first, full, redacted, first, other])):
+        model = read(order)
+        assert len(model.runs) == 2 and len(model.cells[0].history) == 2
+        assert [note for note in model.notes if "named 4 times" in note] == list(model.notes)
+        sites.add((model.runs[0].read.path, model.cells[0].history[0].reason, model.runs[0].file))
+        if n == 30:
+            break
+    assert [path for path, _, _ in sites] == [full]

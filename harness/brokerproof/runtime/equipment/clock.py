@@ -70,7 +70,7 @@ def _library(tag: str) -> bytes:
     """The library, out of its image, which is built where it is not here yet (about 15 s)."""
     building.build(client(), _recipe(), lambda _: None)
     with engine_errors(f"reading {_IN_IMAGE} of {tag!r}"):
-        container = client().containers.create(tag, command=["-"])  # never started
+        container = client().containers.create(tag, command=["-"], labels=sweep.labels_of_a_moment())  # never started
         try:
             chunks, _ = container.get_archive(_IN_IMAGE)
             with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:

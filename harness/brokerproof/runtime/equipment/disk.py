@@ -75,7 +75,7 @@ def _missing_here() -> str:
 def _copy_out(image: str, path: str, to: Path) -> None:
     """Makes ``to`` a copy of a folder of the image, owners and modes included; an empty one where the image has none."""
     with engine_errors(f"looking at {path!r} in image {image!r}"):
-        container = client().containers.create(image, command=["true"])
+        container = client().containers.create(image, command=["true"], labels=sweep.labels_of_a_moment())
         try:
             stream, _ = container.get_archive(path)
             content = b"".join(stream)

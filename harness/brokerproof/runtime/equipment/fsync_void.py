@@ -14,7 +14,7 @@ from typing import Any
 import docker.errors
 
 from brokerproof.errors import EnvironmentProblem
-from brokerproof.runtime import images
+from brokerproof.runtime import images, sweep
 from brokerproof.runtime.node import ContainerNode, NodeSpec, client, engine_errors
 
 LIBRARY = "/usr/local/lib/libeatmydata.so"
@@ -34,7 +34,7 @@ class FsyncVoid:
 
     def equip(self, spec: NodeSpec, *, cluster: str, run: str) -> tuple[NodeSpec, dict[str, Any]]:
         with engine_errors(f"looking for {LIBRARY!r} in image {spec.image!r}"):
-            container = client().containers.create(spec.image, command=["true"])
+            container = client().containers.create(spec.image, command=["true"], labels=sweep.labels_of_a_moment())
             try:
                 container.get_archive(LIBRARY)
             except docker.errors.NotFound:
