@@ -5,13 +5,13 @@ What does not fit is declared, never tried: the cell is UNSUPPORTED, and the rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from brokerproof.brokers.base import adopting
 from brokerproof.experiment import ComparisonExperiment, Experiment
-from brokerproof.faults.base import plane
+from brokerproof.faults.base import plane, spares_nodes
 from brokerproof.plan import Plan, Workload
 from brokerproof.target import Target
 
@@ -25,6 +25,8 @@ NODE_NEEDS = {
 }
 #: Keys of a destination's settings that only a hand on a node can bring about.
 _HANDS = ("node", "policy")
+#: Settings of a topic that say how many brokers have, or must have, a message.
+_COPIES = ("replication.factor", "min.insync.replicas")
 _HAND_ON = {"disk": "disks", "clock": "clocks", "resource": "processor and memory", "peer": "network"}
 _DESTRUCTIVE = "it breaks the broker itself: allow it with --allow-destructive"
 
@@ -71,7 +73,7 @@ class Adoption:
                 return f"it sets {key!r} of a queue, which takes a hand on the nodes"
         schedule = (*experiment.schedule, *(experiment.control_schedule or ()))
         reasons = [self.refused(i.fault, experiment.link_groups) for i in schedule]
-        return next(filter(None, reasons), "")
+        return next(filter(None, reasons), "") or self._too_few(experiment)
 
     def refused(self, fault: str, groups: Sequence[str]) -> str:
         """Why that fault, on links of these client groups where it is one of links, cannot be had; "" it can."""
@@ -102,6 +104,33 @@ class Adoption:
             gives = " and ".join([*(f'{c} = "…"' for c in wanted)])
             gives = f'{gives}, or container = "…",' if gives else 'container = "…"'
             return f"{fault} of {', '.join(bare)}: the target file gives no way; write {gives} in [nodes.{bare[0]}]"
+        return ""
+
+    def within(self, experiment: Any) -> Any:
+        """The experiment with no more copies of a message than the target has brokers, where its faults spare the brokers:
+        what it decides is the target's own configuration, and the cell says so. Others as they are."""
+        if not isinstance(experiment, Experiment) or not all(spares_nodes(i.fault) for i in experiment.schedule):
+            return experiment
+        return replace(
+            experiment, treatment=self._copies(experiment.treatment), control=self._copies(experiment.control)
+        )
+
+    def _copies(self, workload: Workload) -> Workload:
+        nodes = len(self.target.nodes)
+
+        def fewer(settings: Mapping[str, Any]) -> dict[str, Any]:
+            return {k: str(min(int(v), nodes)) if k in _COPIES else v for k, v in settings.items()}
+
+        return replace(
+            workload, destinations=tuple(replace(d, settings=fewer(d.settings)) for d in workload.destinations)
+        )
+
+    def _too_few(self, experiment: Experiment) -> str:
+        """Where faults take brokers away, fewer copies would be another claim."""
+        workloads = (experiment.treatment, experiment.control)
+        copies = max((int(d.settings.get(k, 0)) for w in workloads for d in w.destinations for k in _COPIES), default=0)
+        if copies > len(self.target.nodes) and not all(spares_nodes(i.fault) for i in experiment.schedule):
+            return f"it takes brokers away from {copies} copies, and the target file names {len(self.target.nodes)}"
         return ""
 
     def fitted(self, plans: Sequence[Plan]) -> list[Plan]:

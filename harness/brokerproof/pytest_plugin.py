@@ -262,6 +262,8 @@ class CellItem(pytest.Item):
 
     def experiment(self) -> Experiment | PropertyExperiment | ComparisonExperiment:
         found = self._own()
+        if self.adoption is not None:
+            found = self.adoption.within(found)
         if self._under and isinstance(found, Experiment):
             pace = configurations(self.cell.broker).pace
             return found.under(paced(self._under, pace), pace)

@@ -196,7 +196,7 @@ def dry_run(adoption: Adoption, *, select: Sequence[str], profile: str, variant:
             cell = Cell(
                 claim=one.claim, broker=target.product, version=version, variant=kind, profile=profile, seed=seed
             )
-            made = one.decide(cell)
+            made = adoption.within(one.decide(cell))
             reason = adoption.lacks(one.needs) or lacking(made, target.product, adoption)
             if reason:
                 left_out[reason] += 1

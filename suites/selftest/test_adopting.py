@@ -74,6 +74,24 @@ def test_what_a_running_broker_is_not_given() -> None:
     assert "no peers" in adoption.lacks(("peers",))
 
 
+def test_no_more_copies_are_asked_for_than_there_are_brokers() -> None:
+    topic = Destination(name="t", kind="log", settings={"replication.factor": "3", "min.insync.replicas": "2"})
+    experiment = under("black_hole")
+    experiment = replace(experiment, treatment=replace(LOAD, destinations=(topic,)), control=LOAD)
+    one, two = (
+        replace(TARGET, nodes={f"r{n}": replace(NODE, name=f"r{n}", container="c") for n in range(count)})
+        for count in (1, 2)
+    )
+    fitted = Adoption(one, "").within(experiment)
+    assert fitted.treatment.destinations[0].settings == {"replication.factor": "1", "min.insync.replicas": "1"}
+    assert fitted.control == experiment.control
+    assert Adoption(two, "").within(experiment).treatment.destinations[0].settings["replication.factor"] == "2"
+    killed = replace(experiment, schedule=(Injection(fault="kill", target="leader"),))
+    assert "from 3 copies, and the target file names 2" in Adoption(two, "", destructive=True).lacking(killed)
+    assert Adoption(two, "").within(killed) == killed
+    assert Adoption(one, "").lacking(experiment) == ""
+
+
 def test_load_is_capped_over_all_arms_and_names_are_under_the_prefix() -> None:
     counted = replace(LOAD, senders=(Sender(count=600),), load_s=1.0)
     plans = [

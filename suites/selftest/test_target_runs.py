@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import secrets
 import signal
@@ -19,6 +20,7 @@ from brokerproof.brokers.rabbitmq import admin, adopted
 from brokerproof.runtime import sweep
 from brokerproof.runtime.ground import Ground
 from brokerproof.runtime.journal import Journal
+from brokerproof.runtime.node import client as engine
 from brokerproof.target import Target, load
 from brokerproof.waiting import wait_until
 
@@ -216,3 +218,38 @@ def test_check_tells_version_permissions_and_faults(
     monkeypatch.setenv("PROOF_CANARY", f"{CANARY}-not")
     code, said = finished("target", "check", "mine.toml", cwd=tmp_path)
     assert code == 4 and "check user and password" in said and not holds_canary(said.encode())
+
+
+def test_nodes_are_broken_only_where_that_is_allowed(mine: Path, tmp_path: Path) -> None:
+    container = f"bp-target-{os.getpid()}-r1"
+    mine.write_text(
+        mine.read_text().replace(
+            "[access]", f'kill = "docker kill {container}"\nstart = "docker start {container}"\n[access]'
+        )
+    )
+
+    def started() -> str:
+        return str(engine().containers.get(container).attrs["State"]["StartedAt"])
+
+    before = started()
+    code, said = finished("run", "--target", "mine.toml", "--select", "faults/kill", "--run-dir", "no", cwd=tmp_path)
+    assert code == 0, said
+    (cell,) = json.loads((tmp_path / "no" / "results.json").read_text())["claims"]
+    assert cell["verdict"] == "UNSUPPORTED" and "--allow-destructive" in cell["reason"]
+    assert started() == before
+    code, said = finished(
+        "run",
+        "--target",
+        "mine.toml",
+        "--allow-destructive",
+        "--select",
+        "faults/kill",
+        "--run-dir",
+        "yes",
+        cwd=tmp_path,
+    )
+    assert code == 0, said
+    (cell,) = json.loads((tmp_path / "yes" / "results.json").read_text())["claims"]
+    assert [f["evidence"] for f in cell["treatment"]["faults"]] == ["took_effect"]
+    assert "--allow-destructive" in cell["command"]
+    assert started() != before

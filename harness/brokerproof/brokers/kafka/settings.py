@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from brokerproof.brokers.base import Job, ReceiveJob, SendJob
+from brokerproof.brokers.kafka.access import client
 
 _COMMON: dict[str, Any] = {
     # A link that comes back is used again within half a second (default: up to 10 s later).
@@ -72,7 +73,7 @@ OWN_OF_TOPIC = frozenset({"effects", "read.isolation.level"})
 
 
 def common(job: Job) -> dict[str, Any]:
-    return {"bootstrap.servers": ",".join(job.endpoint["bootstrap"]), **_COMMON}
+    return {"bootstrap.servers": ",".join(job.endpoint["bootstrap"]), **client(job.endpoint), **_COMMON}
 
 
 def of_producer(job: SendJob) -> dict[str, Any]:
