@@ -154,6 +154,10 @@ def run(
         raise UsageError("--allow-destructive and --dry-run are about a --target; brokers of our own are made for it")
     if target is not None and broker:
         raise UsageError("--target and --broker: a run is about one of them")
+    if target is not None and (workers or 1) > 1:
+        raise UsageError(
+            "--workers with --target: one process decides one cell at a time there, or the load would add up"
+        )
     chosen = targets(broker) if target is None else []
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)

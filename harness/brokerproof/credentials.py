@@ -9,12 +9,15 @@ process, at that moment. So a value cannot get into a file by being part of some
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from brokerproof.errors import UsageError
 
+#: A shorter value stands in files as a word of its own.
+WIPED_MIN = 8
 #: A place, as JSON; or a value that is no secret.
 Credential = str | Mapping[str, str]
 
@@ -38,6 +41,26 @@ def reveal(credential: Credential) -> str:
     if not value:
         raise UsageError(f"credential from the file {str(file)!r}: its first line is empty")
     return value
+
+
+def wipe(folder: Path, credentials: Iterable[Credential]) -> list[Path]:
+    """Writes over every value of these that stands in a file below, octet for octet; returns the files. The net below all
+    else: a client library that puts its settings into an error's text is not ours to know.
+
+    Values of less than ``WIPED_MIN`` characters are left alone: they are words as well.
+    """
+    values = []
+    for credential in credentials:
+        with contextlib.suppress(UsageError):  # what nobody can read now cannot have been written
+            values.append(reveal(credential).encode())
+    found = []
+    for file in sorted(f for f in folder.rglob("*") if f.is_file() and not f.is_symlink()):
+        data = file.read_bytes()
+        for value in (v for v in values if len(v) >= WIPED_MIN and v in data):
+            data = data.replace(value, b"*" * len(value))
+            file.write_bytes(data)
+            found.append(file)
+    return list(dict.fromkeys(found))
 
 
 def told(credential: Credential) -> str:

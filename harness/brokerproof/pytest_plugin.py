@@ -25,6 +25,7 @@ import pytest
 from brokerproof.adopting import Adoption
 from brokerproof.brokers.base import adopting, broker, configurations, parse_target, products, without
 from brokerproof.claims import Declared
+from brokerproof.credentials import wipe
 from brokerproof.errors import HarnessError, UsageError, unknown
 from brokerproof.experiment import PROFILES, Cell, ComparisonExperiment, Experiment, PropertyExperiment
 from brokerproof.results import RunFolder, new_run_id
@@ -164,6 +165,10 @@ def _asked_for_its_version(config: pytest.Config) -> str:
         return ""
     if config.option.broker:
         raise pytest.UsageError("--target and --broker: a run is about one of them")
+    if getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError(
+            "-n with --target: one process decides one cell at a time there, or the load would add up"
+        )
     try:
         target = load(Path(config.option.target))
         return adopting(target.product).version_of(target)
@@ -419,6 +424,15 @@ class _Cells:
         from brokerproof.runtime import sweep
 
         sweep.clean(self.folder.mark)
+        if (adoption := adoption_of(self._config)) is not None:
+            target = adoption.target
+            held = [target.password, *([target.tls.key_password] if target.tls is not None else [])]
+            if spilt := wipe(self.folder.path, held):
+                names = ", ".join(str(file.relative_to(self.folder.path)) for file in spilt[:5])
+                self.folder.write_error(
+                    "credentials",
+                    f"a credential stood in {len(spilt)} files ({names}); it is overwritten there. Please report it",
+                )
         if any(next(self.folder.path.joinpath(where).glob("*.json"), None) for where in ("cells", "cases")):
             self.results = self.folder.fold()
             render_all(self.folder.path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from brokerproof.credentials import reveal, told
+from brokerproof.credentials import reveal, told, wipe
 from brokerproof.errors import UsageError
 from brokerproof.target import Target, load
 from brokerproof.targeting import init, template
@@ -124,3 +124,43 @@ def test_nothing_that_is_told_of_a_target_holds_a_credential(tmp_path: Path, mon
     target = read(tmp_path, PLAIN)
     assert CANARY not in repr(target) + json.dumps(target.public()) + target.access_in_words() + target.key
     assert "PROOF_PASSWORD" not in json.dumps(target.public())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--broker", "kafka"], "one of them"), (["--workers", "2"], "add up"), (["--allow-destructive", "--dry-run"], ""),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_with_a_target_is_refused(
+    words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from brokerproof.cli import app
+
+    (tmp_path / "mine.toml").write_text(PLAIN)
+    asked = ["run", "--target", str(tmp_path / "mine.toml"), "--select", "order", *words]
+    if says:
+        with pytest.raises(UsageError, match=says):
+            app(asked, standalone_mode=False)
+        return
+    app(asked, standalone_mode=False)
+    assert "nothing was done" in capsys.readouterr().out
+
+
+def test_options_of_a_target_need_one() -> None:
+    from brokerproof.cli import app
+
+    for option in ("--dry-run", "--allow-destructive"):
+        with pytest.raises(UsageError, match="about a --target"):
+            app(["run", "--broker", "memory", option], standalone_mode=False)
+
+
+def test_what_was_spilt_is_overwritten_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROOF_PASSWORD", CANARY)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "faults.json").write_text(f'{{"sasl.password": "{CANARY}"}}')
+    (tmp_path / "clean.json").write_text("{}")
+    found = wipe(tmp_path, [{"env": "PROOF_PASSWORD"}, {"env": "NOT_THERE"}, "", "short"])
+    assert found == [tmp_path / "deep" / "faults.json"]
+    assert found[0].read_text() == f'{{"sasl.password": "{"*" * len(CANARY)}"}}'
+    assert wipe(tmp_path, [{"env": "PROOF_PASSWORD"}]) == []

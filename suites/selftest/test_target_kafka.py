@@ -9,11 +9,12 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from brokerproof.brokers.kafka import adopted, ask, config
+from brokerproof.brokers.kafka import adopted, ask, config, settings
 from brokerproof.brokers.kafka.access import client, of, properties
 from brokerproof.errors import UsageError
 from brokerproof.runtime import images
@@ -37,6 +38,13 @@ mechanism = "PLAIN"
 """
 
 
+@dataclass
+class Told:
+    """As much of a ``Job`` as says how it is let in."""
+
+    endpoint: object
+
+
 def written(tmp_path: Path, text: str = FILE) -> Target:
     (tmp_path / "mine.toml").write_text(text)
     return load(tmp_path / "mine.toml")
@@ -48,6 +56,9 @@ def test_an_endpoint_says_where_the_password_is(tmp_path: Path, monkeypatch: pyt
     assert endpoint["client"]["security.protocol"] == "sasl_plaintext"
     assert CANARY not in repr(endpoint)
     assert client(endpoint)["sasl.password"] == CANARY
+    job = Told(endpoint)
+    config = {"acks": "all", **client(endpoint), "on_delivery": print}
+    assert settings.tellable(job, config) == {"acks": "all"}  # type: ignore[arg-type]  # it asks for the endpoint only
 
 
 def test_a_client_properties_file_is_read_where_it_is_used(tmp_path: Path) -> None:

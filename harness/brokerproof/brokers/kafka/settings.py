@@ -113,5 +113,11 @@ def of_share_consumer(job: ReceiveJob, group: str) -> dict[str, Any]:
     return {**common(job), "group.id": group, "max.poll.records": max(1, job.receiver.prefetch), **theirs}
 
 
+def tellable(job: Job, config: dict[str, Any]) -> dict[str, Any]:
+    """What a result may say of a client's settings: plain values, and nothing of what lets it in."""
+    hidden = client(job.endpoint)
+    return {k: v for k, v in config.items() if isinstance(v, (str, int, float, bool)) and k not in hidden}
+
+
 def _theirs(settings: Any) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in OWN}

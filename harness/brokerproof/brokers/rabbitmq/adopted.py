@@ -190,8 +190,14 @@ class AdoptedRabbit:
             yield ch
 
     def _there(self, thing: Thing) -> bool:
-        with self._channel() as ch:
-            return there(ch, thing)
+        def look() -> list[bool]:
+            with self._channel() as ch:
+                return [there(ch, thing)]
+
+        return wait_until(
+            look, _CREATE_S, f"{self._target.key} to say whether {thing.kind} {thing.name!r} is there", interval_s=0.2,
+            retry_on=admin.NOT_YET,
+        )[0]  # fmt: skip
 
     def _shape(self, destination: Destination, name: str) -> Shape:
         kind = destination.settings.get("x-queue-type", "quorum" if len(self.nodes) > 1 else "classic")
