@@ -8,7 +8,7 @@ from collections.abc import Callable
 from brokerproof.brokers.base import Disk
 from brokerproof.errors import EnvironmentProblem, PlanError
 from brokerproof.runtime.node import ContainerNode
-from brokerproof.target import TargetNode
+from brokerproof.target import Target, TargetNode
 from brokerproof.waiting import wait_until
 
 #: How long a command of the target file may take.
@@ -86,3 +86,13 @@ class ForeignNode:
             raise EnvironmentProblem(
                 f"{what} command of node {self.name!r} ended with {done.returncode}; run it by hand to see why"
             )
+
+
+def unreached(target: Target) -> str:
+    """What to try where this machine reaches the nodes and the proxy's container may not; "" where they are one network."""
+    if target.on_loopback:
+        return ""
+    return (
+        "; the proxy's container has to reach the addresses as well: of a broker in a container of this machine write 127.0.0.1 and "
+        "its published port"
+    )

@@ -28,7 +28,7 @@ from brokerproof.brokers.kafka.probe import NotPassed, append_time, probe
 from brokerproof.brokers.kafka.settings import OWN_OF_TOPIC
 from brokerproof.errors import DeadlineError, EnvironmentProblem, HarnessError, ProvisionError, UsageError
 from brokerproof.plan import Destination
-from brokerproof.runtime.foreign import ForeignNode
+from brokerproof.runtime.foreign import ForeignNode, unreached
 from brokerproof.runtime.ground import Ground, LinkSpec
 from brokerproof.runtime.journal import Journal
 from brokerproof.runtime.proxy import greet
@@ -241,7 +241,7 @@ class AdoptsKafka:
             with contextlib.suppress(HarnessError):
                 cluster.close()
             if isinstance(exc, DeadlineError):
-                raise ProvisionError(f"standing on {target.key}: {exc}") from exc
+                raise ProvisionError(f"standing on {target.key}: {exc}{unreached(target)}") from exc
             raise
         return cluster
 

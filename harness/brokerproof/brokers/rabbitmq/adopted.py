@@ -34,7 +34,7 @@ from brokerproof.brokers.rabbitmq.queues import Shape, consumer_arguments, excha
 from brokerproof.credentials import reveal
 from brokerproof.errors import DeadlineError, EnvironmentProblem, HarnessError, PlanError, ProvisionError, UsageError
 from brokerproof.plan import Destination
-from brokerproof.runtime.foreign import ForeignNode
+from brokerproof.runtime.foreign import ForeignNode, unreached
 from brokerproof.runtime.ground import Ground, LinkSpec
 from brokerproof.runtime.journal import Journal
 from brokerproof.runtime.proxy import greet
@@ -247,7 +247,7 @@ class AdoptsRabbit:
             with contextlib.suppress(HarnessError):
                 cluster.close()
             if isinstance(exc, DeadlineError):
-                raise ProvisionError(f"standing on {target.key}: {exc}") from exc
+                raise ProvisionError(f"standing on {target.key}: {exc}{unreached(target)}") from exc
             raise
         return cluster
 
