@@ -33,6 +33,18 @@ environment failed.""",
 )  # fmt: skip
 images_app = typer.Typer(no_args_is_help=True, help="The container images that brokers run in.")
 app.add_typer(images_app, name="images")
+target_app = typer.Typer(
+    no_args_is_help=True, help="A broker that somebody else runs: its file, and what can be done to it."
+)
+app.add_typer(target_app, name="target")
+TargetFile = Annotated[
+    Path | None,
+    typer.Option("--target", metavar="FILE", help="A broker of your own, in place of --broker; see `target init`."),
+]
+Destructive = Annotated[
+    bool, typer.Option("--allow-destructive", help="Faults may break the target's nodes, as its file says how.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list what would be touched on the target.")]
 
 Broker = Annotated[
     list[str],
@@ -115,6 +127,9 @@ def run(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first promise that is seen to be broken, before the drain.")
     ] = False,
+    target: TargetFile = None,
+    allow_destructive: Destructive = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Decides claims on real brokers: breaks them, checks the history, prints verdicts, writes the report.
 
@@ -129,13 +144,21 @@ def run(
     if resume is not None:
         from brokerproof.resuming import prepare
 
-        if broker or select or variant or schedule or seed is not None or run_dir is not None or expected is not None:
+        if broker or select or variant or schedule or seed is not None or run_dir or expected is not None or target:
             raise UsageError("--resume asks for what the run was asked for; leave the other options away")
         folder, asked = prepare(resume)
         broker, select, variant, schedule = (asked[name] for name in ("broker", "select", "variant", "schedule"))
         profile, seed, run_dir = str(asked["profile"]), int(asked["seed"]), folder.path
         expected = Path(asked["expected"]) if "expected" in asked else None
-    chosen = targets(broker)
+    if target is None and (allow_destructive or dry_run):
+        raise UsageError("--allow-destructive and --dry-run are about a --target; brokers of our own are made for it")
+    if target is not None and broker:
+        raise UsageError("--target and --broker: a run is about one of them")
+    if target is not None and (workers or 1) > 1:
+        raise UsageError(
+            "--workers with --target: one process decides one cell at a time there, or the load would add up"
+        )
+    chosen = targets(broker) if target is None else []
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     claims = [d.claim for d in declared(suites() / "claims")]
@@ -146,13 +169,23 @@ def run(
     for name in schedule:
         if name not in schedules():
             raise unknown("schedule", name, schedules())
+    if target is not None:
+        from brokerproof.adopting import Adoption
+        from brokerproof.targeting import dry_run as would
+        from brokerproof.targeting import loaded
+
+        adoption = Adoption(loaded(target), "", allow_destructive)
+        if dry_run:
+            lines = would(adoption, select=select, profile=profile, variant=variant, seed=seed or 0)
+            print("\n".join([*lines, "nothing was done"]))
+            return
     if run_dir is not None and run_dir.exists() and resume is None:
         raise UsageError(f"run folder {str(run_dir)!r} exists; name another, or `brokerproof check {run_dir}`")
     raise typer.Exit(
         run_pytest(
             brokers=[f"{p}={v}" for p, v in chosen], select=select, profile=profile, variant=variant, seed=seed,
-            run_dir=run_dir, expected=expected, workers=len(chosen) if workers is None else workers, live=live, fail_fast=fail_fast, schedule=schedule,
-            resume=resume is not None,
+            run_dir=run_dir, expected=expected, workers=max(1, len(chosen)) if workers is None and target is None else workers or 1, live=live, fail_fast=fail_fast, schedule=schedule,
+            resume=resume is not None, target=target, destructive=allow_destructive,
         )
     )  # fmt: skip
 
@@ -564,21 +597,26 @@ def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
 @app.command(epilog=page("doctor"))
 def doctor() -> None:
     """Says what is there, what is missing, and the next step."""
-    from rich.console import Console
-
     from brokerproof.listing import abilities
     from brokerproof.runtime.doctor import diagnose
 
+    checks = diagnose({"faults": abilities})
+    _print_notes([(one.status, one.name, one.seen, one.next_step if one.status != "ok" else "") for one in checks])
+    raise typer.Exit(4 if any(one.status == "missing" for one in checks) else 0)
+
+
+def _print_notes(notes: Sequence[tuple[str, str, str, str]]) -> None:
+    """(status, name, what was seen, the next step or "") each."""
+    from rich.console import Console
+
     console = Console()
     look = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "missing": ("✘", "red")}
-    checks = diagnose({"faults": abilities})
-    for one in checks:
-        symbol, style = look[one.status]
-        console.print(f"[{style}]{symbol} {one.status:<8}[/] [bold]{one.name}[/]: ", end="", highlight=False)
-        console.print(one.seen, highlight=False, markup=False, soft_wrap=True)
-        if one.status != "ok" and one.next_step:
-            console.print(f"             next: {one.next_step}", highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(4 if any(one.status == "missing" for one in checks) else 0)
+    for status, name, seen, next_step in notes:
+        symbol, style = look[status]
+        console.print(f"[{style}]{symbol} {status:<8}[/] [bold]{name}[/]: ", end="", highlight=False)
+        console.print(seen, highlight=False, markup=False, soft_wrap=True)
+        if next_step:
+            console.print(f"             next: {next_step}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(epilog=page("clean"))
@@ -587,6 +625,9 @@ def clean(
         str | None, typer.Argument(help="Only this run, even if it still lives. Default: all dead runs.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+    target: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What killed runs left on this target, and nothing else.")
+    ] = None,
 ) -> None:
     """Removes what killed runs left behind: containers, networks, load processes, disks of nodes. Living runs are not touched.
 
@@ -595,6 +636,12 @@ def clean(
     from brokerproof.recorder import rescue
     from brokerproof.runtime import sweep
 
+    if target is not None:
+        from brokerproof.targeting import clean as clean_target
+        from brokerproof.targeting import loaded
+
+        print("\n".join(clean_target(loaded(target), dry_run=dry_run)) or "nothing to clean")
+        return
     if dry_run:
         for item in sweep.leftovers(run):
             print(f"{item.kind} {item.name} of run {item.run}")
@@ -618,6 +665,38 @@ def completion(
     from brokerproof.completing import script
 
     print(script(shell), end="")
+
+
+@target_app.command("init", epilog=page("target init"))
+def target_init(
+    path: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where to write it.")] = Path("target.toml"),
+    product: Annotated[str, typer.Option(metavar="PRODUCT", help="rabbitmq or kafka.")] = "rabbitmq",
+) -> None:
+    """Writes a target file with every key explained, to fill in."""
+    from brokerproof.targeting import init
+
+    init(product, path)
+    print(f"wrote {path}; fill it in, then `brokerproof target check {path}`")
+
+
+@target_app.command("check", epilog=page("target check"))
+def target_check(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="The target file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Connects to a target: version, what it lets us do, how far away it is, which faults can be had, and what not.
+
+    It makes a queue or topic under the prefix, passes a message through it, and removes it again.
+    """
+    from brokerproof.targeting import loaded, look
+
+    notes = look(loaded(path))
+    if as_json:
+        told = [{"status": n.status, "name": n.name, "seen": n.seen, "next": n.next_step} for n in notes]
+        print(json.dumps(told, indent=1))
+    else:
+        _print_notes([(n.status, n.name, n.seen, n.next_step) for n in notes])
+    raise typer.Exit(4 if any(n.status == "missing" for n in notes) else 0)
 
 
 @images_app.command("list", epilog=page("images list"))

@@ -53,6 +53,8 @@ PAGES: Mapping[str, Page] = {
             "brokerproof run --broker memory=doubles",
             "brokerproof run --broker rabbitmq=4.0.5 --select order --profile standard --seed 7",
             "brokerproof run --resume runs/20261122T101500Z-7",
+            "brokerproof run --target mine.toml --dry-run",
+            "brokerproof run --target mine.toml --select order --profile standard",
         ),
         DECIDES, IMAGES | STATE | DOCKER, RUN_FOLDER | EXPECTED,
     ),
@@ -134,7 +136,16 @@ PAGES: Mapping[str, Page] = {
         ("brokerproof doctor",), {0: "nothing that is needed is missing", 4: "something is"}, DOCKER | STATE | IMAGES
     ),
     "clean": Page(
-        ("brokerproof clean --dry-run", "brokerproof clean", "brokerproof clean 20261122T101500Z-7"), SHOWS, STATE | DOCKER
+        (
+            "brokerproof clean --dry-run", "brokerproof clean", "brokerproof clean 20261122T101500Z-7",
+            "brokerproof clean --target mine.toml",
+        ),
+        SHOWS, STATE | DOCKER,
+    ),
+    "target init": Page(("brokerproof target init --product rabbitmq mine.toml",), SHOWS),
+    "target check": Page(
+        ("brokerproof target check mine.toml", "brokerproof target check mine.toml --json"),
+        {0: "it can be used", 2: "wrong usage", 4: "something is missing, and the next step stands beside it"},
     ),
     "images list": Page(("brokerproof images list",), SHOWS, DOCKER),
     "images build": Page(("brokerproof images build", "brokerproof images build rabbitmq=3.10.8"), SHOWS, IMAGES | DOCKER),

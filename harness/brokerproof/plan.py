@@ -144,6 +144,7 @@ class Workload:
 class Plan:
     """topology: name of one of the product's topologies. settings: broker settings on top of the topology's.
     lane_age_s: how long its lanes have been there at the least when the load starts.
+    namespace: what all names on the broker begin with; of a target, as its file says.
 
     equipment: what the nodes are started with so that faults can act on them later (``Fault.needs``): ``disk`` a file
         system of their own, ``clock`` a clock that can be moved, ``fsync_void`` syncs that do nothing.
@@ -162,6 +163,7 @@ class Plan:
     variant: str = ""
     arm: str = "treatment"
     trial: str = "trial"
+    namespace: str = "bp-"
     schema: int = 1
 
     @property
@@ -177,7 +179,7 @@ class Plan:
     @property
     def prefix(self) -> str:
         """What the names of its destinations begin with."""
-        return f"bp-{self.trial_number:016x}-"
+        return f"{self.namespace}{self.trial_number:016x}-"
 
     def validate(self) -> None:
         """Raises PlanError for what cannot be run."""

@@ -22,12 +22,15 @@ from typing import Any
 
 import pytest
 
-from brokerproof.brokers.base import broker, configurations, parse_target, products, without
+from brokerproof.adopting import Adoption
+from brokerproof.brokers.base import adopting, broker, configurations, parse_target, products, without
 from brokerproof.claims import Declared
+from brokerproof.credentials import wipe
 from brokerproof.errors import HarnessError, UsageError, unknown
 from brokerproof.experiment import PROFILES, Cell, ComparisonExperiment, Experiment, PropertyExperiment
 from brokerproof.results import RunFolder, new_run_id
 from brokerproof.schedules import Ground, Limits, Schedule, lacking, named, paced, schedules
+from brokerproof.target import load
 
 #: Fixtures for experiments of one's own.
 pytest_plugins = ["brokerproof.own.fixtures"]
@@ -85,6 +88,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--expected", default=None, metavar="DIR", help="Expected results. Default: the suite's own, suites/expected."
     )
+    group.addoption(
+        "--target", default=None, metavar="FILE",
+        help="A broker that somebody else runs, in place of --broker; `brokerproof target init` writes such a file.",
+    )  # fmt: skip
+    group.addoption(
+        "--allow-destructive", action="store_true",
+        help="Faults may break the nodes of the target, by the commands or containers that its file gives.",
+    )  # fmt: skip
     from brokerproof.pytest_cases import add_options
 
     add_options(group)
@@ -104,7 +115,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.run_dir = worker["brokerproof_run"]
         config.option.run_owner = worker["brokerproof_owner"]
         config.option.run_command = worker["brokerproof_command"]
+        config.option.target_version = worker["brokerproof_target_version"]
     else:
+        config.option.target_version = _asked_for_its_version(config)
         config.option.run_owner = os.getpid()
         typed = "pytest " + " ".join(str(a) for a in config.invocation_params.args)
         config.option.run_command = os.environ.get(_COMMAND) or typed
@@ -135,6 +148,8 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str
 
     case = getattr(obj, "brokerproof_case", None)
     if case is not None:
+        if collector.config.option.target is not None:
+            raise pytest.UsageError("protocol cases are not run on a --target; `--broker` starts a broker for them")
         return list(items_of(collector, name, case, _chosen(collector.config)))
     found = getattr(obj, "brokerproof", None)
     if not isinstance(found, Declared):
@@ -142,7 +157,36 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str
     return list(_cells_of(collector, name, found))
 
 
+def _asked_for_its_version(config: pytest.Config) -> str:
+    """Of the target, by connecting to it; "" without one."""
+    if config.option.target is None:
+        if config.option.allow_destructive:
+            raise pytest.UsageError("--allow-destructive is about a --target; brokers of our own are broken anyway")
+        return ""
+    if config.option.broker:
+        raise pytest.UsageError("--target and --broker: a run is about one of them")
+    if getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError(
+            "-n with --target: one process decides one cell at a time there, or the load would add up"
+        )
+    try:
+        target = load(Path(config.option.target))
+        return adopting(target.product).version_of(target)
+    except HarnessError as exc:
+        raise pytest.UsageError(str(exc)) from exc
+
+
+def adoption_of(config: pytest.Config) -> Adoption | None:
+    """The target of this run, if it has one."""
+    if config.option.target is None:
+        return None
+    target = load(Path(config.option.target))
+    return Adoption(target, config.option.target_version, config.option.allow_destructive)
+
+
 def _chosen(config: pytest.Config) -> list[tuple[str, str]]:
+    if (adoption := adoption_of(config)) is not None:
+        return [(adoption.product, adoption.version)]
     try:
         return targets(config.option.broker)
     except UsageError as exc:
@@ -202,6 +246,9 @@ class CellItem(pytest.Item):
         missing = without(cell.broker, cell.version, found.needs)
         #: What the product lacks for it, in a sentence; empty when nothing.
         self.missing = f"{cell.broker} {cell.version} has no {', '.join(missing)}" if missing else ""
+        self.adoption = adoption_of(self.config)
+        if self.adoption is not None:
+            self.missing = self.missing or self.adoption.lacks(found.needs)
         self._under: Schedule = ()
         if cell.schedule:
             own = self._own()
@@ -220,6 +267,8 @@ class CellItem(pytest.Item):
 
     def experiment(self) -> Experiment | PropertyExperiment | ComparisonExperiment:
         found = self._own()
+        if self.adoption is not None:
+            found = self.adoption.within(found)
         if self._under and isinstance(found, Experiment):
             pace = configurations(self.cell.broker).pace
             return found.under(paced(self._under, pace), pace)
@@ -236,7 +285,7 @@ class CellItem(pytest.Item):
             pytest.skip(f"UNSUPPORTED: {self.entry['reason']}")
         try:
             experiment = self.experiment()
-            if absent := run.lacking(experiment, self.cell.broker):
+            if absent := run.lacking(experiment, self.cell.broker, self.adoption):
                 self.entry = run.unsupported(session, self.cell, absent)
                 pytest.skip(f"UNSUPPORTED: {absent}")
             self.entry = run.decide(session, self.cell, experiment)
@@ -290,6 +339,9 @@ class _Cells:
                 # A worker goes on for a while when its controller is killed, and would start more.
                 sweep.register_process(self.folder.mark, os.getpid())
             sweep.clean()  # what killed runs left; a living one is never touched
+            adoption = adoption_of(self._config)
+            if adoption is not None:
+                self._remove_leftovers(adoption)
             self._session = run.Session(
                 self.folder,
                 expected_in=self.expected_in(),
@@ -297,8 +349,19 @@ class _Cells:
                 upcoming=list(_experiments(session.items)),
                 live=self._config.option.live,
                 fail_fast=self._config.option.fail_fast,
+                adoption=adoption,
             )
         return self._session
+
+    def _remove_leftovers(self, adoption: Adoption) -> None:
+        """Of killed runs, on the target. Raises UsageError where others have something under our prefix."""
+        from brokerproof.runtime.journal import Journal
+
+        target, journal = adoption.target, Journal(adoption.target.key)
+        product = adopting(target.product)
+        journal.gone(product.remove(target, journal.left_by_the_dead()))
+        if others := product.foreign(target):
+            raise UsageError(others)
 
     def expected_in(self) -> Path:
         return Path(self._config.option.expected) if self._config.option.expected else self.suites() / "expected"
@@ -329,6 +392,7 @@ class _Cells:
         node.workerinput["brokerproof_run"] = option.run_dir
         node.workerinput["brokerproof_owner"] = option.run_owner
         node.workerinput["brokerproof_command"] = option.run_command
+        node.workerinput["brokerproof_target_version"] = option.target_version
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
@@ -360,6 +424,15 @@ class _Cells:
         from brokerproof.runtime import sweep
 
         sweep.clean(self.folder.mark)
+        if (adoption := adoption_of(self._config)) is not None:
+            target = adoption.target
+            held = [target.password, *([target.tls.key_password] if target.tls is not None else [])]
+            if spilt := wipe(self.folder.path, held):
+                names = ", ".join(str(file.relative_to(self.folder.path)) for file in spilt[:5])
+                self.folder.write_error(
+                    "credentials",
+                    f"a credential stood in {len(spilt)} files ({names}); it is overwritten there. Please report it",
+                )
         if any(next(self.folder.path.joinpath(where).glob("*.json"), None) for where in ("cells", "cases")):
             self.results = self.folder.fold(interrupted=_cut_short(session, exitstatus))
             render_all(self.folder.path)
@@ -392,12 +465,13 @@ def _experiments(items: Iterable[pytest.Item]) -> Iterator[tuple[Cell, Experimen
 def run_pytest(
     *, brokers: Sequence[str], select: Sequence[str], profile: str, variant: Sequence[str], seed: int | None,
     run_dir: Path | None, expected: Path | None, workers: int, live: bool = False, fail_fast: bool = False,
-    schedule: Sequence[str] = (), resume: bool = False,
+    schedule: Sequence[str] = (), resume: bool = False, target: Path | None = None, destructive: bool = False,
 ) -> int:  # fmt: skip
     """Runs the claims with pytest and shows the run in our own way; returns the exit code of its results."""
     seed = _seed(seed)
-    args = ["--profile", profile, "--seed", str(seed)]
+    args = ["--profile", profile, "--seed", str(seed), *_of_target(target, destructive)]
     words = [f"--profile {profile}", f"--seed {seed}", *(f"--broker {b}" for b in brokers)]
+    words += [shlex.join(_of_target(target, destructive))] if target is not None else []
     for option, values in (
         ("--broker", brokers),
         ("--select", select),
@@ -413,7 +487,7 @@ def run_pytest(
     going_on = f", going on after {len(folder.cells())} verdicts" if resume else ""
     return _run_suite(
         "claims", folder, args, words, expected=expected, workers=workers, command="run",
-        heading=f"{', '.join(brokers)}, profile {profile}, seed {seed}{going_on}",
+        heading=f"{', '.join(brokers) or f'target {target}'}, profile {profile}, seed {seed}{going_on}",
         nothing="no cell matches: `brokerproof list claims` shows brokers, variants and profiles",
     )  # fmt: skip
 
@@ -437,6 +511,12 @@ def run_cases(
         workers=len({b.partition("=")[0] for b in brokers}), heading=f"protocol cases on {', '.join(brokers)}, seed {seed}",
         nothing="no case matches: `brokerproof conformance --list` shows them",
     )  # fmt: skip
+
+
+def _of_target(target: Path | None, destructive: bool) -> list[str]:
+    if target is None:
+        return []
+    return ["--target", str(target.absolute()), *(["--allow-destructive"] if destructive else [])]
 
 
 def _seed(seed: int | None) -> int:
@@ -491,6 +571,10 @@ def _run_suite(
             console.print("interrupted; nothing was decided yet, everything that was started is removed")
             return 130
         none = code in (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR)
+        told = [
+            line for line in said.splitlines() if line.startswith("ERROR: ") and code == pytest.ExitCode.USAGE_ERROR
+        ]
+        nothing = told[0].removeprefix("ERROR: ") if told else nothing
         reason = nothing if none else "\n".join(said.strip().splitlines()[-25:])
         console.print(f"brokerproof: nothing was decided: {reason}", highlight=False, markup=False)
         return EXIT_USAGE if none else EXIT_HARNESS

@@ -1,6 +1,6 @@
 """Takes credentials out of the files of a run, before somebody else gets them.
 
-Two passes over all files: ``learn`` collects the values that stand where credentials stand (``credentials``); ``redact``
+Two passes over all files: ``learn`` collects the values that stand where credentials stand (``spotting``); ``redact``
 replaces them there, and everywhere else where a value of at least ``REPEATED_MIN`` characters comes again: as it is, escaped,
 percent-encoded, in hexadecimal or in Base64 (a wire log has octets).
 
@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from brokerproof.credentials import (
+from brokerproof.history import COLUMNS, FUNCTIONS, OUTCOMES
+from brokerproof.spotting import (
     HINTS,
     PRIVATE_KEY,
     REPEATED_MIN,
@@ -34,7 +35,6 @@ from brokerproof.credentials import (
     stands,
     windows,
 )
-from brokerproof.history import COLUMNS, FUNCTIONS, OUTCOMES
 
 __all__ = ["MARK", "REPEATED", "REPEATED_MIN", "Redactor", "is_text"]
 

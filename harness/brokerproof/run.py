@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from brokerproof import promises
+from brokerproof.adopting import Adoption
 from brokerproof.brokers.base import Cluster, Perishing, broker
 from brokerproof.checkers.base import check
 from brokerproof.claim import Claim
@@ -73,21 +74,24 @@ class Session:
     def __init__(
         self, folder: RunFolder, *, expected_in: Path, progress: Callable[[str, str], None],
         upcoming: Sequence[tuple[Cell, Experiment]] = (), live: bool = False, fail_fast: bool = False,
+        adoption: Adoption | None = None,
     ) -> None:  # fmt: skip
         """upcoming: all cells that this process may decide, in order: they share injections, and their lanes are made
         ahead.
 
         live: trials are counted while they run.  fail_fast: a trial that breaks a promise ends there and then.
+        adoption: the cluster that somebody else runs, which all of it stands on.
         """
+        self.adoption = adoption
         self.live, self.fail_fast = live, fail_fast
         self.folder = folder
         self.expected_in = expected_in
-        # A trial that is ended early has nothing to say to another cell.
-        self.blocks = Blocks(upcoming, shared=not fail_fast)
+        # A trial that is ended early has nothing to say to another cell. On what others use, few arms at a time.
+        self.blocks = Blocks(upcoming, shared=not fail_fast and adoption is None)
         #: Plans that are not of a cell, and that are likely to come: their lanes are made ahead as well.
         self.ahead: Sequence[Plan] = ()
         self._progress = progress
-        self.pool = Pool(run=folder.mark, folder=folder.path / "pool")
+        self.pool = Pool(run=folder.mark, folder=folder.path / "pool", target=adoption.target if adoption else None)
         self._crew: Crew | None = None
         self._scribes: dict[bool, Scribe] = {}
         self._lanes: dict[tuple[str, str], _Made] = {}
@@ -96,6 +100,10 @@ class Session:
 
     def say(self, cell: str, what: str) -> None:
         self._progress(cell, what)
+
+    def asked(self, cell: Cell) -> str:
+        """What a person types for the cell's broker."""
+        return self.adoption.command if self.adoption else f"--broker {cell.broker}={cell.version}"
 
     def _registered(self, pid: int) -> None:
         sweep.register_process(self.folder.mark, pid)
@@ -128,7 +136,10 @@ class Session:
             yield cluster
 
     def _coming(self, key: ClusterKey) -> list[tuple[Plan, int]]:
-        """(plan, destination) of each lane that coming cells need on that cluster."""
+        """(plan, destination) of each lane that coming cells need on that cluster. Nothing is made ahead on what others
+        use."""
+        if self.adoption is not None:
+            return []
         mine = (
             p for p in (*self.blocks.coming, *self.ahead)
             if ClusterKey.of_plan(p).cluster == key.cluster and p.lane_age_s >= LANE_AGE_S
@@ -329,9 +340,11 @@ def found(
     return entry
 
 
-def lacking(experiment: Decided, product: str) -> str:
+def lacking(experiment: Decided, product: str, adoption: Adoption | None = None) -> str:
     """What the product lacks for the experiment's faults, or this machine for them and the equipment, in a sentence; empty
-    when it can be had."""
+    when it can be had. adoption: the cluster of somebody else that it is to stand on."""
+    if adoption is not None and (reason := adoption.lacking(experiment)):
+        return reason
     if not isinstance(experiment, Experiment):
         return ""
     for injection in experiment.schedule:
@@ -425,6 +438,8 @@ def run_block(
         recorded``).
     watch: whoever looks on; once it says that a promise is broken, everything ends, healed and not drained.
     """
+    if session.adoption is not None:
+        plans = session.adoption.fitted(plans)
     for plan in plans:
         plan.validate()
         for injection in plan.schedule:
@@ -839,7 +854,7 @@ def _entry(session: Session, cell: Cell, mode: str, verdict: Verdict) -> dict[st
         "unlisted": want.unlisted, "expected_because": want.reason,
         "as_expected": verdict.word == want.verdict or verdict.word == "UNSUPPORTED",
         "p": verdict.p, "configuration": {},
-        "command": f"brokerproof run --broker {cell.broker}={cell.version} --select {claim.id}"
+        "command": f"brokerproof run {session.asked(cell)} --select {claim.id}"
         + (f" --variant {cell.own_variant}" if cell.own_variant else "")
         + (f" --schedule {cell.schedule}" if cell.schedule else "") + f" --profile {cell.profile} --seed {cell.seed}",
     }  # fmt: skip

@@ -18,16 +18,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from brokerproof.confirms import Confirm
-from brokerproof.errors import unknown
+from brokerproof.errors import UsageError, unknown
 from brokerproof.message import Bodies, Verifier
 from brokerproof.plan import Destination, Receiver, Sender
 from brokerproof.tape import Tape
+from brokerproof.target import Target
 from brokerproof.where import Where
 
 Json = Mapping[str, Any]
@@ -252,7 +253,7 @@ class Opening:
     """
 
     greeting: bytes
-    longer: bytes
+    longer: bytes = field(repr=False)  # it may let somebody in
     whole: Callable[[bytes], bool]
 
 
@@ -564,6 +565,63 @@ class Broker(Protocol):
 
     def attach(self, *, version: str, topology: str, settings: Json, name: str, run: str) -> Cluster:
         """A handle on a cluster of that name that another process started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """One line of a look at a target. status: ``ok``, ``warning`` or ``missing``. next_step: "" where nothing is to do."""
+
+    status: str
+    name: str
+    seen: str
+    next_step: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What a target says of itself. version: "" where nobody answered."""
+
+    version: str
+    notes: tuple[Noted, ...]
+
+
+class Thing(NamedTuple):
+    """Something that was made on a target. kind: ``queue``, ``exchange``, ``topic``, ``group``."""
+
+    kind: str
+    name: str
+
+
+@runtime_checkable
+class Adopts(Protocol):
+    """What a product offers that can stand on a cluster which somebody else runs, see ``target``."""
+
+    #: Those of the product's capabilities that need no hand on a node.
+    adopted_capabilities: frozenset[str]
+
+    def version_of(self, target: Target) -> str:
+        """As the broker says. Raises EnvironmentProblem where nobody answers, UsageError where it lets us not in."""
+
+    def inspect(self, target: Target) -> Inspected:
+        """Connects to each node, directly; makes something under our prefix, and removes it again. Never raises."""
+
+    def foreign(self, target: Target) -> str:
+        """What others have under our prefix, in a sentence; "" nothing that can be seen."""
+
+    def adopt(self, target: Target, *, version: str, topology: str, name: str, run: str, attach: bool,
+              progress: Callable[[str], None]) -> Cluster:  # fmt: skip
+        """A cluster by way of proxies of our own. attach: to proxies of that name that another process started."""
+
+    def remove(self, target: Target, things: Sequence[Thing]) -> list[Thing]:
+        """Deletes these, directly; returns those that are gone now, also those that had been."""
+
+
+def adopting(product: str) -> Adopts:
+    """Raises UsageError where the product cannot stand on a cluster that somebody else runs."""
+    found = broker(product)
+    if not isinstance(found, Adopts):
+        raise UsageError(f"{product} cannot be a target; `brokerproof run --broker {product}` starts one of our own")
+    return found
 
 
 def without(product: str, version: str, needs: Sequence[str]) -> list[str]:

@@ -72,6 +72,10 @@ def _broker(product: str) -> Callable[..., Iterator[Target]]:
     def fixture(request: pytest.FixtureRequest, brokerproof_stage: Stage) -> Iterator[Target]:
         from brokerproof.brokers.base import parse_target
 
+        if request.config.option.target is not None:
+            raise pytest.UsageError(
+                "experiments of one's own are not run on a --target; `--broker` starts a broker for them"
+            )
         named = dict(parse_target(text) for text in request.config.option.broker)
         mark = request.node.get_closest_marker("broker")
         asked: dict[str, Any] = dict(mark.kwargs) if mark is not None else {}

@@ -51,12 +51,16 @@ _SUBNETS = [f"10.86.{i}" for i in range(1, 255)]
 
 @dataclass(frozen=True, slots=True)
 class LinkSpec:
-    """A client link: clients of ``group`` reach ``port`` of ``node``; ``published`` is the loopback port, 0 to choose."""
+    """A client link: clients of ``group`` reach ``port`` of ``node``; ``published`` is the loopback port, 0 to choose.
+
+    upstream: ``host:port`` that the proxy dials instead, where the node is not one of ours.
+    """
 
     group: str
     node: str
     port: int
     published: int = 0
+    upstream: str = ""
 
 
 class Ground:
@@ -69,7 +73,7 @@ class Ground:
         self._toxiproxy = ContainerNode(cluster=name, name="toxiproxy", address=shape["toxiproxy"])
         self._side = ContainerNode(cluster=name, name="side", address="")
         self.server = ProxyServer(LOOPBACK, shape["api_port"])
-        silencer = ContainerSilencer(self._side, self._toxiproxy)
+        silencer = _NoSilencer() if self._on_host else ContainerSilencer(self._side, self._toxiproxy)
         self.links = [
             ProxyLink(
                 self.server,
@@ -88,31 +92,39 @@ class Ground:
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
+    @property
+    def _on_host(self) -> bool:
+        return bool(self._shape.get("on_host"))
+
     @classmethod
     def open(
         cls, *, name: str, run: str, nodes: Sequence[str], links: Sequence[LinkSpec], opening: Opening,
-        equipment: Sequence[str] = (),
+        equipment: Sequence[str] = (), on_host: bool = False,
     ) -> Ground:  # fmt: skip
         """Makes network, proxy and side container. The nodes are launched one by one with ``launch``.
 
         nodes: names; each gets a fixed address and is known by its name on the network.
         opening: the protocol's first words; probes speak them.
         equipment: what nodes that keep data are started with besides, see ``Plan.equipment``.
+        on_host: the proxy is in the host's own network, and reaches what only listens on its loopback; links cannot be
+            silenced there, since that would be rules in the host's packet filter.
         """
         sweep.register(run)
         with published_ports(len(links) + 1) as ports:
-            subnet = _make_network(name, run)
+            subnet = "" if on_host else _make_network(name, run)
             addresses = {node: f"{subnet}.{10 + i}" for i, node in enumerate(nodes)}
             specs = [
-                {"group": s.group, "node": s.node, "port": s.port, "published": s.published or ports[i]}
+                {"group": s.group, "node": s.node, "port": s.port, "published": s.published or ports[i],
+                 "upstream": s.upstream or f"{addresses[s.node]}:{s.port}"}
                 for i, s in enumerate(links)
-            ]
+            ]  # fmt: skip
             shape = {
                 "nodes": addresses,
                 "toxiproxy": f"{subnet}.5",
                 "api_port": ports[-1],
                 "links": specs,
                 "equipment": list(equipment),
+                "on_host": on_host,
             }
         ground = cls(name=name, run=run, shape=shape, opening=opening)
         try:
@@ -180,21 +192,24 @@ class Ground:
 
     def _start_proxy(self) -> None:
         image = images.ensure("toxiproxy").tag
-        published = [self._shape["api_port"], *(s["published"] for s in self._shape["links"])]
-        container_ports = {f"{p}/tcp": p for p in published}
-        container_ports[f"{_API_PORT}/tcp"] = container_ports.pop(f"{self._shape['api_port']}/tcp")
-        spec = NodeSpec(name="toxiproxy", image=image, command=["-host", "0.0.0.0"], memory_mb=512)
-        self._run_container(
-            spec, self._shape["toxiproxy"], ports=container_ports, labels={_LABEL_SHAPE: json.dumps(self._shape)}
-        )
+        labels = {_LABEL_SHAPE: json.dumps(self._shape)}
+        api_port, inside = self._shape["api_port"], "127.0.0.1" if self._on_host else "0.0.0.0"
+        command = ["-host", inside, *(["-port", str(api_port)] if self._on_host else [])]
+        spec = NodeSpec(name="toxiproxy", image=image, command=command, memory_mb=512)
+        if self._on_host:
+            self._run_container(spec, None, labels=labels, network_mode="host")
+        else:
+            ports = {f"{s['published']}/tcp": s["published"] for s in self._shape["links"]}
+            self._run_container(
+                spec, self._shape["toxiproxy"], ports={**ports, f"{_API_PORT}/tcp": api_port}, labels=labels
+            )
         wait_until(self.server.answers, 20, f"the proxy of cluster {self.name!r} to answer", interval_s=0.05)
         for s in self._shape["links"]:
-            self.server.create(
-                f"{s['group']}-{s['node']}", listen=f"0.0.0.0:{s['published']}",
-                upstream=f"{self.nodes[s['node']].address}:{s['port']}",
-            )  # fmt: skip
+            self.server.create(f"{s['group']}-{s['node']}", listen=f"{inside}:{s['published']}", upstream=s["upstream"])
 
     def _start_side(self) -> None:
+        if self._on_host:
+            return
         spec = NodeSpec(name="side", image=images.ensure("side").tag, command=["sleep", "infinity"], memory_mb=256)
         self._run_container(
             spec, None, network_mode="none", pid_mode="host", cap_add=["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"],
@@ -258,6 +273,19 @@ class Ground:
                     f"a port that was free a moment ago is in use now: {exc}; run again, or free it"
                 ) from exc
             raise
+
+
+class _NoSilencer:
+    """``runtime.proxy.Silencer`` of a proxy in the host's own network."""
+
+    def silence(self, port: int) -> None:
+        raise EnvironmentProblem(
+            f"dropping the packets of port {port}: the proxy is in this machine's own network, because a node's address is "
+            "on loopback; give an address that containers reach, too (this machine's own, on its network)"
+        )
+
+    def unsilence(self, port: int) -> None:
+        """Nothing was silenced."""
 
 
 def facts(run: str) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from brokerproof.brokers.base import Adjustable, Cluster, broker
+from brokerproof.brokers.base import Adjustable, Cluster, adopting, broker
 from brokerproof.errors import HarnessError
 from brokerproof.plan import Plan
+from brokerproof.target import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +68,10 @@ class ClusterKey:
 class Pool:
     """run: id of the run, part of every container's name.  folder: where locks and states lie."""
 
-    def __init__(self, *, run: str, folder: Path) -> None:
+    def __init__(self, *, run: str, folder: Path, target: Target | None = None) -> None:
+        """target: a cluster that somebody else runs, which every lease of its product stands on."""
         self._run = run
+        self._target = target
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._attached: dict[ClusterKey, Cluster] = {}
@@ -130,8 +133,6 @@ class Pool:
             self.spoil(key)
 
     def _up(self, key: ClusterKey, progress: Callable[[str], None]) -> Cluster:
-        product = broker(key.product)
-        settings = json.loads(key.settings)
         try:
             name = str(json.loads(self._state(key).read_text())["name"])
         except (OSError, ValueError, KeyError):
@@ -139,27 +140,34 @@ class Pool:
         if key in self._attached and name and name == self._names.get(key):
             return self._attached[key]
         if name:
-            cluster = product.attach(
-                version=key.version,
-                topology=key.topology,
-                settings=settings,
-                name=name,
-                run=self._run,
-            )
+            cluster = self._taken(key, name, progress, attach=True)
         else:
             # Every start has a name of its own: what is left of a spoilt cluster can not be taken for the new one.
             name = f"bp-{self._run[-9:].lower()}-{key.slug}-{int(time.time() * 10) % 46656:x}"
             started = time.monotonic()
-            cluster = product.start(
-                version=key.version, topology=key.topology, settings=settings, name=name, run=self._run,
-                equipment=key.equipment, progress=progress,
-            )  # fmt: skip
+            cluster = self._taken(key, name, progress, attach=False)
             if not isinstance(cluster, Cluster):
                 raise HarnessError(f"{key.product}: start returned {type(cluster).__name__}, which is no Cluster")
             progress(f"{key.product} {key.version} {key.topology} up after {time.monotonic() - started:.1f} s")
             self._state(key).write_text(json.dumps({"name": name}))
         self._attached[key], self._names[key] = cluster, name
         return cluster
+
+    def _taken(self, key: ClusterKey, name: str, progress: Callable[[str], None], *, attach: bool) -> Cluster:
+        if self._target is not None and key.product == self._target.product:
+            return adopting(key.product).adopt(
+                self._target, version=key.version, topology=key.topology, name=name, run=self._run, attach=attach,
+                progress=progress,
+            )  # fmt: skip
+        product, settings = broker(key.product), json.loads(key.settings)
+        if attach:
+            return product.attach(
+                version=key.version, topology=key.topology, settings=settings, name=name, run=self._run
+            )
+        return product.start(
+            version=key.version, topology=key.topology, settings=settings, name=name, run=self._run,
+            equipment=key.equipment, progress=progress,
+        )  # fmt: skip
 
     def _lock(self, key: ClusterKey) -> Path:
         return self._folder / f"{key.slug}.lock"

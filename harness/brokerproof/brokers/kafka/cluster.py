@@ -17,6 +17,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from brokerproof.brokers.base import LINK_GROUPS, Json, Link, Node, PeerLinks
 from brokerproof.brokers.kafka import ask, config, places
+from brokerproof.brokers.kafka.adopted import AdoptsKafka
 from brokerproof.brokers.kafka.probe import NotPassed, append_time, probe
 from brokerproof.brokers.kafka.settings import OWN_OF_TOPIC
 from brokerproof.brokers.kafka.wiring import KafkaWiring
@@ -418,8 +419,8 @@ def _newest(views: Iterable[Mapping[str, Mapping[int, ask.Partition]]]) -> dict[
     return newest
 
 
-class KafkaBroker:
-    """``brokers.base.Broker``."""
+class KafkaBroker(AdoptsKafka):
+    """``brokers.base.Broker``, ``brokers.base.Adopts``."""
 
     product = "kafka"
     versions = ("4.3.1", "3.9.2")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from confluent_kafka import (
     TIMESTAMP_LOG_APPEND_TIME,
@@ -25,13 +26,17 @@ class NotPassed(Exception):
     """A probe was not written, or was not read back, in time."""
 
 
-def probe(bootstrap: Sequence[str], topic: str, partitions: Sequence[int], timeout_s: float) -> None:
-    """Writes one message to each partition with acks=all and reads each back. Raises NotPassed."""
+def probe(
+    bootstrap: Sequence[str], topic: str, partitions: Sequence[int], timeout_s: float,
+    access: Mapping[str, Any] | None = None, group: str = "brokerproof-probe",
+) -> None:  # fmt: skip
+    """Writes one message to each partition with acks=all and reads each back. access: settings that let one in. Raises
+    NotPassed."""
     deadline = time.monotonic() + timeout_s
-    common = {"bootstrap.servers": ",".join(bootstrap), "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 300,
+    common = {**(access or {}), "bootstrap.servers": ",".join(bootstrap), "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 300,
               "log_level": 0, "socket.nagle.disable": True}  # fmt: skip
     wait_for = _write(common, topic, partitions, deadline)
-    _read_back(common, topic, wait_for, deadline)
+    _read_back({**common, "group.id": group}, topic, wait_for, deadline)
 
 
 def _write(common: dict[str, object], topic: str, partitions: Sequence[int], deadline: float) -> dict[int, int]:
@@ -63,7 +68,9 @@ def _write(common: dict[str, object], topic: str, partitions: Sequence[int], dea
     return offsets
 
 
-def append_time(bootstrap: Sequence[str], topic: str, partition: int, timeout_s: float) -> float:
+def append_time(
+    bootstrap: Sequence[str], topic: str, partition: int, timeout_s: float, access: Mapping[str, Any] | None = None
+) -> float:  # fmt: skip
     """The time of day, in seconds since 1970, that the partition's leader stamps on a message now. The topic's
     ``message.timestamp.type`` has to be ``LogAppendTime``. Raises NotPassed."""
     stamps: list[float] = []
@@ -74,7 +81,7 @@ def append_time(bootstrap: Sequence[str], topic: str, partition: int, timeout_s:
             stamps.append(stamp_ms / 1000)
 
     producer = Producer(
-        {"bootstrap.servers": ",".join(bootstrap), "reconnect.backoff.ms": 50, "log_level": 0, "acks": 1, "linger.ms": 0,
+        {**(access or {}), "bootstrap.servers": ",".join(bootstrap), "reconnect.backoff.ms": 50, "log_level": 0, "acks": 1, "linger.ms": 0,
          "message.timeout.ms": int(timeout_s * 1000), "socket.nagle.disable": True},
         logger=_LOG,
     )  # fmt: skip
@@ -87,7 +94,7 @@ def append_time(bootstrap: Sequence[str], topic: str, partition: int, timeout_s:
 
 def _read_back(common: dict[str, object], topic: str, offsets: dict[int, int], deadline: float) -> None:
     consumer = Consumer(
-        {**common, "group.id": "brokerproof-probe", "enable.auto.commit": False, "fetch.wait.max.ms": 100,
+        {**common, "enable.auto.commit": False, "fetch.wait.max.ms": 100,
          "fetch.error.backoff.ms": 50},
         logger=_LOG,
     )  # fmt: skip

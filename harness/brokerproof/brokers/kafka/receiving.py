@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from brokerproof.brokers.base import ReceiveJob
 from brokerproof.brokers.kafka import outcomes
 from brokerproof.brokers.kafka.probe import PROBE_BODY
-from brokerproof.brokers.kafka.settings import of_consumer
+from brokerproof.brokers.kafka.settings import of_consumer, tellable
 from brokerproof.history import OK, OUTCOME
 
 _POLL_S = 0.1
@@ -124,7 +124,7 @@ class _Receiving:
         config["enable.auto.commit"] = self._ack == "auto"
         if self._ack == "auto":
             config.setdefault("auto.commit.interval.ms", _AUTO_COMMIT_MS)
-        job.report(client_settings={k: v for k, v in config.items() if isinstance(v, (str, int, float, bool))})
+        job.report(client_settings=tellable(job, config))
         self._consumer = Consumer({**config, "on_commit": self._committed})
         self._consumer.subscribe(
             [job.destination], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked

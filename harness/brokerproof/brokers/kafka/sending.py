@@ -24,7 +24,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from brokerproof.brokers.base import SendJob
 from brokerproof.brokers.kafka import outcomes
 from brokerproof.brokers.kafka.probe import PROBE_BODY
-from brokerproof.brokers.kafka.settings import of_producer, retries
+from brokerproof.brokers.kafka.settings import of_producer, retries, tellable
 from brokerproof.history import OK, OUTCOME
 
 Numbers = npt.NDArray[np.int64]
@@ -109,7 +109,7 @@ class Sending:
 
     def _run(self) -> None:
         job = self._job
-        job.report(client_settings={k: v for k, v in self._config.items() if isinstance(v, (str, int, float, bool))})
+        job.report(client_settings=tellable(job, self._config))
         self._warm_up()
         now = job.tape.now()
         while not job.stopping() and not (job.pace.over(now) and not self._resends):

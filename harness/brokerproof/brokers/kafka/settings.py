@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from brokerproof.brokers.base import Job, ReceiveJob, SendJob
+from brokerproof.brokers.kafka.access import client
 
 _COMMON: dict[str, Any] = {
     # A link that comes back is used again within half a second (default: up to 10 s later).
@@ -72,7 +73,7 @@ OWN_OF_TOPIC = frozenset({"effects", "read.isolation.level"})
 
 
 def common(job: Job) -> dict[str, Any]:
-    return {"bootstrap.servers": ",".join(job.endpoint["bootstrap"]), **_COMMON}
+    return {"bootstrap.servers": ",".join(job.endpoint["bootstrap"]), **client(job.endpoint), **_COMMON}
 
 
 def of_producer(job: SendJob) -> dict[str, Any]:
@@ -110,6 +111,12 @@ def of_share_consumer(job: ReceiveJob, group: str) -> dict[str, Any]:
     """A share consumer takes few settings: the group's are kept by the broker."""
     theirs = {key: value for key, value in _theirs(job.receiver.settings).items() if key != "group.protocol"}
     return {**common(job), "group.id": group, "max.poll.records": max(1, job.receiver.prefetch), **theirs}
+
+
+def tellable(job: Job, config: dict[str, Any]) -> dict[str, Any]:
+    """What a result may say of a client's settings: plain values, and nothing of what lets it in."""
+    hidden = client(job.endpoint)
+    return {k: v for k, v in config.items() if isinstance(v, (str, int, float, bool)) and k not in hidden}
 
 
 def _theirs(settings: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported, t
 from brokerproof.brokers.base import ReceiveJob
 from brokerproof.brokers.kafka import outcomes
 from brokerproof.brokers.kafka.receiving import Batch, Rows, commits_each, do_work, group_of
-from brokerproof.brokers.kafka.settings import common, of_share_consumer
+from brokerproof.brokers.kafka.settings import common, of_share_consumer, tellable
 from brokerproof.history import OK, OUTCOME
 
 _POLL_S = 0.2
@@ -62,7 +62,7 @@ class _Sharing:
         start_at_earliest(job, group)
         config = of_share_consumer(job, group)
         config["share.acknowledgement.mode"] = "implicit" if self._ack == "auto" else "explicit"
-        job.report(client_settings=config)
+        job.report(client_settings=tellable(job, config))
         self._consumer = ShareConsumer(config)
         if self._ack == "auto":
             self._consumer.set_acknowledgement_commit_callback(self._accepted_by_library)

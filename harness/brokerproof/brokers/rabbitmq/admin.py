@@ -15,6 +15,7 @@ import pika
 import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 
+from brokerproof.brokers.rabbitmq.access import GUEST, parameters
 from brokerproof.brokers.rabbitmq.queues import PROBE, Json, Shape
 
 Address = tuple[str, int]
@@ -24,11 +25,11 @@ _SOCKET_S, _STACK_S, _BLOCKED_S = 2, 5, 5
 
 
 @contextlib.contextmanager
-def channel(address: Address) -> Iterator[BlockingChannel]:
-    """A channel in confirm mode. Raises one of ``NOT_YET``."""
+def channel(address: Address, endpoint: Mapping[str, Any] = GUEST) -> Iterator[BlockingChannel]:
+    """A channel in confirm mode. endpoint: how one is let in, see ``access``. Raises one of ``NOT_YET``."""
     connection = pika.BlockingConnection(
-        pika.ConnectionParameters(
-            host=address[0], port=address[1], socket_timeout=_SOCKET_S, stack_timeout=_STACK_S,
+        parameters(
+            endpoint, address[0], address[1], socket_timeout=_SOCKET_S, stack_timeout=_STACK_S,
             blocked_connection_timeout=_BLOCKED_S, heartbeat=5,
             client_properties={"connection_name": "brokerproof-admin"},
         )
@@ -42,9 +43,9 @@ def channel(address: Address) -> Iterator[BlockingChannel]:
             connection.close()
 
 
-def server(address: Address) -> Json:
+def server(address: Address, endpoint: Mapping[str, Any] = GUEST) -> Json:
     """Product, version and platform as the node introduces itself."""
-    with channel(address) as ch:
+    with channel(address, endpoint) as ch:
         said = ch.connection._impl.server_properties or {}  # the blocking adapter has no public way to it
         return {key: str(said.get(key, "")) for key in ("product", "version", "platform")}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from brokerproof.brokers.base import LINK_GROUPS, LONGER_OCTETS, Json, Link, Node, Opening, PeerLinks
+from brokerproof.brokers.base import LINK_GROUPS, Json, Link, Node, PeerLinks
 from brokerproof.brokers.rabbitmq import admin, config, erlang, places
+from brokerproof.brokers.rabbitmq.adopted import AdoptsRabbit
+from brokerproof.brokers.rabbitmq.greeting import OPENING
 from brokerproof.brokers.rabbitmq.queues import Shape, consumer_arguments, exchange_name, queue_name, shape
 from brokerproof.brokers.rabbitmq.routing import Router
 from brokerproof.brokers.rabbitmq.wiring import Wiring
@@ -34,38 +35,6 @@ TOPOLOGIES = {
     "single": "one node r1; classic queues by default",
 }
 _NODES = {"cluster": ("r1", "r2", "r3"), "single": ("r1",)}
-#: AMQP 0-9-1's protocol header, which a node answers with connection.start.
-_GREETING = b"AMQP\x00\x00\x09\x01"
-
-
-def _start_ok() -> bytes:
-    """The client's connection.start-ok, made longer by a property of the client; a node answers connection.tune.
-
-    Source: AMQP 0-9-1, sections 4.2.3 (frames) and 1.4.2.2 (start-ok).
-    """
-
-    def long(text: bytes) -> bytes:
-        return struct.pack(">I", len(text)) + text
-
-    def short(text: bytes) -> bytes:
-        return bytes([len(text)]) + text
-
-    properties = short(b"information") + b"S" + long(b"." * LONGER_OCTETS)
-    method = struct.pack(">HH", 10, 11) + long(properties) + short(b"PLAIN") + long(b"\0guest\0guest") + short(b"en_US")
-    return struct.pack(">BHI", 1, 0, len(method)) + method + b"\xce"
-
-
-def _tuned(answer: bytes) -> bool:
-    """Whether two whole frames are there: connection.start and connection.tune."""
-    at = 0
-    for _ in range(2):
-        if at + 7 > len(answer):
-            return False
-        at += 8 + int.from_bytes(answer[at + 3 : at + 7], "big")
-    return at <= len(answer)
-
-
-OPENING = Opening(_GREETING, _GREETING + _start_ok(), _tuned)
 #: A queue that nothing but readiness and health use.
 PROBE_QUEUE = "brokerproof-probe"
 #: Queue argument that says where a queue belongs; RabbitMQ keeps arguments it does not know.
@@ -484,8 +453,8 @@ def _may_vanish(wanted: Shape) -> bool:
     return any(key in wanted.arguments for key in ("x-message-ttl", "x-max-length", "x-max-length-bytes"))
 
 
-class RabbitBroker:
-    """``brokers.base.Broker``."""
+class RabbitBroker(AdoptsRabbit):
+    """``brokers.base.Broker``, ``brokers.base.Adopts``."""
 
     product = "rabbitmq"
     versions = ("4.0.5", "3.10.8", "3.8.9")

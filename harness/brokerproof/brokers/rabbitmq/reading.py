@@ -21,6 +21,7 @@ import pika.exceptions
 from pika.channel import Channel
 
 from brokerproof.brokers.base import ReadJob
+from brokerproof.brokers.rabbitmq.access import parameters
 from brokerproof.brokers.rabbitmq.queues import PROBE, consumer_arguments
 from brokerproof.brokers.rabbitmq.receiving import Delivery, Subscription, queues_of, received
 from brokerproof.brokers.rabbitmq.session import Session
@@ -146,12 +147,8 @@ def look(endpoint: Any, queue: str) -> tuple[Literal["there", "gone", "unknown"]
     for host, port in endpoint["addresses"]:
         try:
             connection = pika.BlockingConnection(
-                pika.ConnectionParameters(
-                    host=host, port=port, virtual_host=endpoint["vhost"], socket_timeout=2, stack_timeout=3,
-                    blocked_connection_timeout=5,
-                    credentials=pika.PlainCredentials(endpoint["user"], endpoint["password"]),
-                )
-            )  # fmt: skip
+                parameters(endpoint, host, port, socket_timeout=2, stack_timeout=3, blocked_connection_timeout=5)
+            )
         except NO_ANSWER:
             continue
         try:

@@ -18,6 +18,7 @@ import pika
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
+from brokerproof.brokers.rabbitmq.access import parameters
 from brokerproof.brokers.rabbitmq.outcomes import classify
 from brokerproof.errors import PlanError
 
@@ -171,13 +172,13 @@ class Session:
         host, port = self.addresses[self._attempts % len(self.addresses)]
         self._attempts += 1
         e = self._endpoint
-        parameters = pika.ConnectionParameters(
-            host=host, port=port, virtual_host=e["vhost"], credentials=pika.PlainCredentials(e["user"], e["password"]),
+        wanted = parameters(
+            e, host, port,
             heartbeat=e["heartbeat_s"], socket_timeout=_SOCKET_S, stack_timeout=_STACK_S, connection_attempts=1,
             client_properties={"connection_name": self._name},
         )  # fmt: skip
         self._connection = _Connection(
-            parameters, on_open_callback=self._opened, on_open_error_callback=self._not_opened,
+            wanted, on_open_callback=self._opened, on_open_error_callback=self._not_opened,
             on_close_callback=self._closed, custom_ioloop=self._loop,
         )  # fmt: skip
 

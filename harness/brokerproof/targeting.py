@@ -1,0 +1,243 @@
+"""``brokerproof target init|check``, ``--dry-run`` and ``clean --target``: what a person asks of a target before and after."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from brokerproof.adopting import Adoption, link_groups
+from brokerproof.brokers.base import Noted, adopting, broker
+from brokerproof.claims import declared
+from brokerproof.credentials import reveal
+from brokerproof.errors import HarnessError, UsageError, unknown
+from brokerproof.experiment import Cell, Experiment
+from brokerproof.faults.base import faults, plane
+from brokerproof.plan import Plan
+from brokerproof.run import lacking
+from brokerproof.suites import suites
+from brokerproof.target import MESSAGES_PER_S, PORTS, PREFIX, Target, load
+
+_COMMON_TAIL = """\
+[limits]
+# What all senders together send in a second at most. Speeds are not compared on a target.
+messages_per_s = {rate:g}
+
+[names]
+# What everything that is made begins with. All of it is removed at the end; what is there and not ours is never touched.
+prefix = "{prefix}"
+"""
+
+_NODES = """\
+# One table for each broker, under a name of your choice. Addresses as this machine reaches them.
+[nodes.n1]
+address = "broker-1.example.com:{port}"
+# What breaks the node itself is refused, unless the run says --allow-destructive and the file says how:
+# container = "my-broker-1"                                    # its name in the container engine here; or commands:
+# kill = "ssh broker-1 sudo systemctl kill -s KILL {service}"  # end it at once, as SIGKILL does
+# start = "ssh broker-1 sudo systemctl start {service}"        # start it again
+
+"""
+
+_RABBITMQ = """\
+[access]
+user = "brokerproof"
+# A credential never stands here, and is no argument: say where it is found.
+password_env = "BROKERPROOF_PASSWORD"   # a variable of the environment; or
+# password_file = "secrets/rabbit"      # the first line of a file, relative to this one
+# A vhost of its own. An administrator makes it, and lets the user touch names under the prefix only:
+#   rabbitmqctl add_vhost brokerproof
+#   rabbitmqctl set_permissions -p brokerproof brokerproof '^{prefix}.*' '^({prefix}.*|amq\\.default)$' '^{prefix}.*'
+vhost = "brokerproof"
+# mechanism = "EXTERNAL"                # by the client's certificate, with [tls] cert_file
+
+# [tls]                                 # AMQPS; then the port is 5671
+# ca_file = "ca.pem"                    # who signed the broker's certificate; default: this machine's own list
+# cert_file = "client.pem"
+# key_file = "client.key"
+# key_password_env = "KEY_PASSWORD"
+# server_name = "rabbit.example.com"    # what the certificate says, where that is not the host of the address
+
+"""
+
+_KAFKA = """\
+[access]                                # leave it out where the listener asks nobody
+user = "brokerproof"
+# A credential never stands here, and is no argument: say where it is found.
+password_env = "BROKERPROOF_PASSWORD"   # a variable of the environment; or
+# password_file = "secrets/kafka"       # the first line of a file, relative to this one
+mechanism = "SCRAM-SHA-512"             # or PLAIN, SCRAM-SHA-256
+
+# [tls]
+# ca_file = "ca.pem"
+# cert_file = "client.pem"
+# key_file = "client.key"
+# key_password_env = "KEY_PASSWORD"
+
+# Clients of Kafka go where the brokers tell them (advertised.listeners). So links can be broken only for those groups of
+# clients whose listener tells them our proxies; `brokerproof target check` says what is told, and what to set. Per node:
+# [nodes.n1.proxies]
+# producer = { port = 19191, upstream = "broker-1.example.com:19091" }
+# consumer = { port = 19192, upstream = "broker-1.example.com:19092" }
+
+"""
+
+
+def template(product: str) -> str:
+    """The text of a target file, with every key explained. Raises UsageError."""
+    if product not in PORTS:
+        raise unknown("product of a target", product, PORTS)
+    service = {"rabbitmq": "rabbitmq-server", "kafka": "kafka"}[product]
+    own = {"rabbitmq": _RABBITMQ, "kafka": _KAFKA}[product].replace("{prefix}", PREFIX)
+    version = '# version = "4.0.5"                   # default: as the broker says'
+    if product == "kafka":
+        version = (
+            'version = "4.3.1"                     # Kafka tells clients none: kafka-topics.sh --version on a broker'
+        )
+    head = "# A broker of your own, for `brokerproof run --target THIS`. First: `brokerproof target check THIS`.\n"
+    return (
+        f'{head}product = "{product}"\n{version}\n\n'
+        + _NODES.format(port=PORTS[product], service=service)
+        + own
+        + _COMMON_TAIL.format(rate=MESSAGES_PER_S, prefix=PREFIX)
+    )
+
+
+def init(product: str, path: Path) -> None:
+    """Writes it. Raises UsageError where a file is there."""
+    text = template(product)
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except FileExistsError as exc:
+        raise UsageError(f"{str(path)!r} is there; name another file, or remove it") from exc
+    except OSError as exc:
+        raise UsageError(f"writing {str(path)!r}: {exc}") from exc
+
+
+def look(target: Target) -> tuple[Noted, ...]:
+    """Everything that ``target check`` says."""
+    try:
+        reveal(target.password)
+    except UsageError as exc:
+        what, _, step = str(exc).partition("; ")
+        return (Noted("missing", "access", what, step),)
+    inspected = adopting(target.product).inspect(target)
+    notes = [Noted("ok", "access", target.access_in_words()), *inspected.notes]
+    if target.password and isinstance(target.password, dict) and "file" in target.password:
+        notes += _file_is_private(Path(target.password["file"]))
+    known = broker(target.product).versions
+    if inspected.version and inspected.version not in known:
+        notes.append(
+            Noted("warning", "version", f"{inspected.version}: measured are {', '.join(known)}; no verdict is expected of it",
+                  "a first run shows what it does: `brokerproof gate RUN --expected FILE --write` keeps that")
+        )  # fmt: skip
+    notes.append(
+        Noted(
+            "ok",
+            "load",
+            f"at most {target.messages_per_s:g} messages/s in all, under names that begin with {target.prefix!r}",
+        )
+    )
+    return (*notes, *_possible(target))
+
+
+def _file_is_private(file: Path) -> list[Noted]:
+    try:
+        mode = file.stat().st_mode & 0o077
+    except OSError:
+        return []
+    return [Noted("warning", "password file", f"{file} can be read by others", f"chmod 600 {file}")] if mode else []
+
+
+def _possible(target: Target) -> list[Noted]:
+    """Which faults there are, which with ``--allow-destructive``, and which never."""
+    sets: dict[str, list[str]] = {"": [], "destructive": []}
+    never: dict[str, list[str]] = {}
+    for name in faults():
+        gentle, rough = (Adoption(target, "", allowed).refused(name, ("producer",)) for allowed in (False, True))
+        if not gentle:
+            sets[""].append(name)
+        elif not rough:
+            sets["destructive"].append(name)
+        else:
+            never.setdefault(re.sub(rf"^{name} (of [^:]+: )?", "", rough), []).append(name)
+    found = [Noted("ok", "faults", f"possible: {', '.join(sets[''])}")]
+    if sets["destructive"]:
+        found.append(Noted("ok", "faults", f"with --allow-destructive: {', '.join(sets['destructive'])}"))
+    for reason, names in never.items():
+        status = "warning" if plane(names[0]) == "link" else "ok"
+        found.append(Noted(status, "faults", f"not possible: {', '.join(names)}", reason))
+    return found
+
+
+def dry_run(adoption: Adoption, *, select: Sequence[str], profile: str, variant: Sequence[str], seed: int) -> list[str]:
+    """Lines that say what a run would touch. Nothing is connected to."""
+    target = adoption.target
+    version = adoption.version or target.version or broker(target.product).versions[0]
+    lines = [
+        f"target   {target.product} {target.version or '(version as it says)'}: "
+        + ", ".join(f"{n.name} {n.address[0]}:{n.address[1]}" for n in target.nodes.values()),
+        f"access   {target.access_in_words()}" + (f", vhost {target.vhost}" if target.product == "rabbitmq" else ""),
+        f"load     at most {target.messages_per_s:g} messages/s; proxied: {', '.join(link_groups(target)) or 'nobody'}",
+        f"names    {target.prefix}<16 hex digits>-<name>, and {target.prefix}probe-…; all removed at the end",
+    ]
+    left_out: Counter[str] = Counter()
+    for one in declared(suites() / "claims"):
+        if (select and not any(s in (one.claim.id, one.claim.section) for s in select)) or profile not in one.profiles:
+            continue
+        if one.on_request and not select:
+            continue
+        for kind in one.brokers.get(target.product, ()):
+            if (variant and kind not in variant) or (profile == "quick" and kind in one.longer):
+                continue
+            cell = Cell(
+                claim=one.claim, broker=target.product, version=version, variant=kind, profile=profile, seed=seed
+            )
+            made = adoption.within(one.decide(cell))
+            reason = adoption.lacks(one.needs) or lacking(made, target.product, adoption)
+            if reason:
+                left_out[reason] += 1
+                continue
+            assert isinstance(made, Experiment)
+            lines.append(_cell_in_words(adoption, cell, made))
+    lines += [f"left out {n} cell{'' if n == 1 else 's'}: {reason}" for reason, n in left_out.most_common()]
+    return lines
+
+
+def _cell_in_words(adoption: Adoption, cell: Cell, experiment: Experiment) -> str:
+    blocks = [adoption.fitted(block) for block in experiment.blocks(cell, 0)]
+    plans: list[Plan] = [plan for block in blocks for plan in block]
+    trials = experiment.trials(cell.profile)
+    names = sorted({d.name for p in plans for d in p.workload.destinations})
+    sent = sum((s.count or (s.rate_per_s or 0) * p.workload.load_s) for p in plans for s in p.workload.senders)
+    hit = sorted({f"{i.fault} on {i.target} for {i.for_s:g} s" for p in plans for i in p.schedule if i.fault != "noop"})
+    return (
+        f"cell     {cell.claim.id}{f' [{cell.variant}]' if cell.variant else ''}: {trials * len(plans)} trials, each its own "
+        f"{', '.join(names)}; about {trials * sent:.0f} messages; {'; '.join(hit) or 'no fault'}"
+    )
+
+
+def clean(target: Target, *, dry_run: bool) -> list[str]:
+    """Removes what killed runs left on the target; lines that say what. Raises HarnessError where some will not go."""
+    from brokerproof.runtime.journal import Journal
+
+    journal = Journal(target.key)
+    left = journal.left_by_the_dead()
+    if dry_run:
+        return [f"{thing.kind} {thing.name} on {target.key}" for thing in left]
+    gone = adopting(target.product).remove(target, left)
+    journal.gone(gone)
+    if missed := [thing for thing in left if thing not in gone]:
+        raise HarnessError(
+            f"removed {len(gone)} of {len(left)} things from {target.key}; {missed[0].kind} {missed[0].name!r} is left: "
+            f"`brokerproof target check {target.path}` says whether it is reached"
+        )
+    return [f"removed {thing.kind} {thing.name} from {target.key}" for thing in gone]
+
+
+def loaded(path: Path) -> Target:
+    """Of a file, absolute, so that a report's command works from anywhere."""
+    return load(Path(os.path.abspath(path)))
