@@ -7,7 +7,8 @@ from collections.abc import Callable
 from brokerproof.brokers.base import configurations
 from brokerproof.claims import claim
 from brokerproof.experiment import Cell, Experiment
-from brokerproof.plan import Injection, Json, Receiver, Sender, Workload
+from brokerproof.killed_consumer import killed_consumer
+from brokerproof.plan import Injection, Json, Sender, Workload
 
 
 @claim(
@@ -72,26 +73,6 @@ def _effect(guard: str, cell: Cell, **options: object) -> Json:
     return {"guard": guard, "options": options, "sql": "mariadb" if cell.own_variant == "mariadb" else "postgresql"}
 
 
-def _killed(cell: Cell, treatment: Json, control: Json, *, control_ack: Json | None = None) -> Experiment:
-    """Treatment and control differ in the effect, or where ``control_ack`` is given in the acknowledgement."""
-    c = configurations(cell.broker)
-
-    def arm(effect: Json, ack: Json) -> Workload:
-        # Messages come faster than they are worked off, so that the kill finds one in hand and more behind it.
-        return Workload(
-            destinations=(c.destination,), senders=(Sender(settings=c.confirmed, rate_per_s=50.0, count=60),),
-            receivers=(Receiver(settings=ack, work_ms=25.0, prefetch=20, effect=effect),), load_s=3.0,
-        )  # fmt: skip
-
-    kill = Injection(fault="client_kill", target="consumer", at_s=1.2, for_s=0.5, options={"step": "effect"})
-    return Experiment(
-        # Three copies of a topic need three nodes.
-        topology=c.topology if cell.broker == "kafka" else "single",
-        treatment=arm(treatment, c.ack_after), control=arm(control, control_ack or c.ack_after),
-        schedule=(kill,), link_groups=("consumer",), sham_s=2.0,
-    )  # fmt: skip
-
-
 @claim(
     "dup/at-least-once-redelivers", revision=1, kind="hazard",
     sentence="A consumer that dies after the effect and before the acknowledgement gets the message again: a second effect.",
@@ -100,7 +81,7 @@ def _killed(cell: Cell, treatment: Json, control: Json, *, control_ack: Json | N
 )  # fmt: skip
 def test_at_least_once_redelivers(cell: Cell) -> Experiment:
     effect = _effect("increment", cell)
-    return _killed(cell, effect, effect, control_ack=configurations(cell.broker).ack_first)
+    return killed_consumer(cell, effect, effect, control_ack=configurations(cell.broker).ack_first)
 
 
 @claim(
@@ -110,7 +91,7 @@ def test_at_least_once_redelivers(cell: Cell) -> Experiment:
     always=True, profiles=_SLOWER,
 )  # fmt: skip
 def test_increment_is_not(cell: Cell) -> Experiment:
-    return _killed(cell, _effect("increment", cell), _effect("dedup_table", cell))
+    return killed_consumer(cell, _effect("increment", cell), _effect("dedup_table", cell))
 
 
 def _promised(
@@ -123,7 +104,7 @@ def _promised(
         control="`count = count + 1` without a guard", profiles=_SLOWER,
     )  # fmt: skip
     def test(cell: Cell) -> Experiment:
-        return _killed(cell, _effect(guard, cell, **options), _effect("increment", cell))
+        return killed_consumer(cell, _effect(guard, cell, **options), _effect("increment", cell))
 
     return test
 

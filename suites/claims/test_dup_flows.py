@@ -8,6 +8,7 @@ from brokerproof.brokers.base import configurations
 from brokerproof.claims import claim
 from brokerproof.effects.cached_result import CachedResult
 from brokerproof.experiment import Cell, ComparisonExperiment, Experiment
+from brokerproof.killed_consumer import killed_consumer
 from brokerproof.plan import Injection, Json, Receiver, Sender, Workload
 
 _ALL = {"rabbitmq": ("",), "kafka": ("",), "rocketmq": ("",)}
@@ -108,20 +109,8 @@ def test_consumer_side_suffices(cell: Cell) -> Experiment:
 def _restarted(cell: Cell, treatment: Json, control: Json, *databases: str) -> Experiment:
     """A consumer dies after an effect and before the acknowledgement; before another one is given the message again, the
     databases are killed and started."""
-    c = configurations(cell.broker)
-
-    def arm(effect: Json) -> Workload:
-        return Workload(
-            destinations=(c.destination,), senders=(Sender(settings=c.confirmed, rate_per_s=50.0, count=60),),
-            receivers=(Receiver(settings=c.ack_after, work_ms=25.0, prefetch=20, effect=effect),), load_s=3.0,
-        )  # fmt: skip
-
-    kill = Injection(fault="client_kill", target="consumer", at_s=1.2, for_s=8.0, options={"step": "effect"})
-    restarts = tuple(Injection(fault="store_restart", target=name, at_s=3.0, for_s=1.0) for name in databases)
-    return Experiment(
-        topology=_topology(cell), treatment=arm(treatment), control=arm(control), schedule=(kill, *restarts),
-        link_groups=("consumer",), sham_s=2.0,
-    )  # fmt: skip
+    restarts = [Injection(fault="store_restart", target=name, at_s=3.0, for_s=1.0) for name in databases]
+    return killed_consumer(cell, treatment, control, for_s=8.0, then=restarts)
 
 
 _FORGETS, _KEEPS = _effect("redis_seen_id"), {**_effect("redis_seen_id"), "keeps": True}

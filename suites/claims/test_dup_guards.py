@@ -7,7 +7,8 @@ from dataclasses import replace
 from brokerproof.brokers.base import configurations
 from brokerproof.claims import claim
 from brokerproof.experiment import Cell, Experiment, Mode
-from brokerproof.plan import Injection, Json, Receiver, Sender, Workload
+from brokerproof.killed_consumer import killed_consumer
+from brokerproof.plan import Json, Receiver, Sender, Workload
 
 _ALL = {"rabbitmq": ("",), "kafka": ("",), "rocketmq": ("",)}
 _SLOWER = ("standard", "thorough")
@@ -46,19 +47,8 @@ def _submitted_twice(
     always=True, profiles=_SLOWER,
 )  # fmt: skip
 def test_mark_first(cell: Cell) -> Experiment:
-    c = configurations(cell.broker)
-
-    def arm(effect: Json) -> Workload:
-        return Workload(
-            destinations=(c.destination,), senders=(Sender(settings=c.confirmed, rate_per_s=50.0, count=60),),
-            receivers=(Receiver(settings=c.ack_after, work_ms=25.0, prefetch=20, effect=effect),), load_s=3.0,
-        )  # fmt: skip
-
-    kill = Injection(fault="client_kill", target="consumer", at_s=1.2, for_s=0.5, options={"step": "effect:marked"})
-    return Experiment(
-        topology=_topology(cell), treatment=arm(_effect("redis_seen_id", order="setnx")),
-        control=arm(_effect("dedup_table", order="together")), schedule=(kill,), link_groups=("consumer",), sham_s=2.0,
-    )  # fmt: skip
+    marked, together = _effect("redis_seen_id", order="setnx"), _effect("dedup_table", order="together")
+    return killed_consumer(cell, marked, together, step="effect:marked")
 
 
 # Both look before either marks: which of them does is a matter of when they are handed the two.

@@ -275,7 +275,13 @@ JSONS = st.recursive(
 )
 SECRETS = st.text(
     st.characters(exclude_categories=("Cs", "Cc", "Z"), exclude_characters="\x7f"), min_size=8, max_size=16
-).filter(lambda s: not re.search(r"\s|[$%{}()<>\[\]*]", s) and not re.fullmatch(r"[0-9.eE+-]+|[A-Z_]+", s))
+).filter(
+    lambda s: (
+        not re.search(r"\s|[$%{}()<>\[\]*]", s)
+        and not re.fullmatch(r"[0-9.eE+-]+|[A-Z_]+", s)
+        and s.lower() != "undefined"
+    )
+)
 
 
 def shape(value: Any) -> Any:
