@@ -172,6 +172,6 @@ def test_a_run_on_a_broker_that_is_not_there_says_so(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PROOF_PASSWORD", CANARY)
     file = tmp_path / "mine.toml"
     file.write_text(PLAIN.replace("rabbit-1.example.com", "127.0.0.1:1"))
-    with pytest.raises(EnvironmentProblem, match="does not answer.*target check") as raised:
+    with pytest.raises(EnvironmentProblem, match=r"does not answer.*target check") as raised:
         app(["run", "--target", str(file), "--select", "order"], standalone_mode=False)
     assert CANARY not in str(raised.value)
