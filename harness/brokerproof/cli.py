@@ -171,6 +171,7 @@ def run(
             raise unknown("schedule", name, schedules())
     if target is not None:
         from brokerproof.adopting import Adoption
+        from brokerproof.brokers.base import adopting
         from brokerproof.targeting import dry_run as would
         from brokerproof.targeting import loaded
 
@@ -179,6 +180,9 @@ def run(
             lines = would(adoption, select=select, profile=profile, variant=variant, seed=seed or 0)
             print("\n".join([*lines, "nothing was done"]))
             return
+        adopting(adoption.product).version_of(
+            adoption.target
+        )  # a broker that is not there is told before anything starts
     if run_dir is not None and run_dir.exists() and resume is None:
         raise UsageError(f"run folder {str(run_dir)!r} exists; name another, or `brokerproof check {run_dir}`")
     raise typer.Exit(

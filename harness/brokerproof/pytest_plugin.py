@@ -571,10 +571,6 @@ def _run_suite(
             console.print("interrupted; nothing was decided yet, everything that was started is removed")
             return 130
         none = code in (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR)
-        told = [
-            line for line in said.splitlines() if line.startswith("ERROR: ") and code == pytest.ExitCode.USAGE_ERROR
-        ]
-        nothing = told[0].removeprefix("ERROR: ") if told else nothing
         reason = nothing if none else "\n".join(said.strip().splitlines()[-25:])
         console.print(f"brokerproof: nothing was decided: {reason}", highlight=False, markup=False)
         return EXIT_USAGE if none else EXIT_HARNESS

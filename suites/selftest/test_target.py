@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from brokerproof.credentials import reveal, told, wipe
-from brokerproof.errors import UsageError
+from brokerproof.errors import EnvironmentProblem, UsageError
 from brokerproof.target import Target, load
 from brokerproof.targeting import init, template
 
@@ -164,3 +164,14 @@ def test_what_was_spilt_is_overwritten_and_told(tmp_path: Path, monkeypatch: pyt
     assert found == [tmp_path / "deep" / "faults.json"]
     assert found[0].read_text() == f'{{"sasl.password": "{"*" * len(CANARY)}"}}'
     assert wipe(tmp_path, [{"env": "PROOF_PASSWORD"}]) == []
+
+
+def test_a_run_on_a_broker_that_is_not_there_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from brokerproof.cli import app
+
+    monkeypatch.setenv("PROOF_PASSWORD", CANARY)
+    file = tmp_path / "mine.toml"
+    file.write_text(PLAIN.replace("rabbit-1.example.com", "127.0.0.1:1"))
+    with pytest.raises(EnvironmentProblem, match=r"does not answer.*target check") as raised:
+        app(["run", "--target", str(file), "--select", "order"], standalone_mode=False)
+    assert CANARY not in str(raised.value)
