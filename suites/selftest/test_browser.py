@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import without_browser
+from without_browser import without_browser
 
 
 @pytest.mark.parametrize("environment", [{"CI": "true"}, {"CI": "1"}, {"BROKERPROOF_BROWSER": "required"}])
