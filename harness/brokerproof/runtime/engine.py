@@ -53,7 +53,11 @@ def connect(timeout_s: int = CALL_TIMEOUT_S) -> docker.DockerClient:
         if error is None:
             if host not in ("", _USUAL_SOCKET):
                 os.environ["DOCKER_HOST"] = host
-            return docker.from_env(timeout=timeout_s)
+            client = docker.from_env(timeout=timeout_s)
+            # To a socket of this machine no HTTP proxy leads; and the environment, which would name one, is changed by pytest
+            # while other threads call the engine.
+            client.api.trust_env = not client.api.base_url.startswith("http+")
+            return client
         tried.append(f"{host or 'as the environment says'}: {error}")
     raise EnvironmentProblem(
         f"looking for a container engine: expected one to answer, got {'; '.join(tried)}; {next_step()}"

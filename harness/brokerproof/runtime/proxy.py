@@ -29,23 +29,33 @@ _one_at_a_time = threading.Lock()
 _numbers = itertools.count(1)
 
 
-class _WithDeadline:
-    """Stands where toxiproxy-python looks for ``requests``, and adds the time-out it does not have."""
+class _Direct:
+    """Stands where toxiproxy-python looks for ``requests``, and adds the time-out it does not have.
+
+    The environment is not asked: an HTTP proxy that it names is not for calls to loopback, and reading it fails where another
+    thread changes it meanwhile, as pytest does between two tests.
+    """
 
     @staticmethod
     def get(**kwargs: Any) -> requests.Response:
-        return requests.get(timeout=DEADLINE_S, **kwargs)
+        return _asked("GET", **kwargs)
 
     @staticmethod
     def post(**kwargs: Any) -> requests.Response:
-        return requests.post(timeout=DEADLINE_S, **kwargs)
+        return _asked("POST", **kwargs)
 
     @staticmethod
     def delete(**kwargs: Any) -> requests.Response:
-        return requests.delete(timeout=DEADLINE_S, **kwargs)
+        return _asked("DELETE", **kwargs)
 
 
-toxiproxy.api.requests = _WithDeadline
+def _asked(method: str, **kwargs: Any) -> requests.Response:
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.request(method, timeout=DEADLINE_S, **kwargs)
+
+
+toxiproxy.api.requests = _Direct
 
 
 class ProxyServer:

@@ -38,7 +38,9 @@ class Machine:
                 except FileNotFoundError as exc:
                     raise requests.ConnectionError("Connection aborted, three layers up") from exc
 
-        return SimpleNamespace(ping=ping, close=lambda: None, address=address)
+        over = "http+docker://localhost" if address.startswith("unix") else "http://127.0.0.1:2375"
+        api = SimpleNamespace(base_url=over, trust_env=True)
+        return SimpleNamespace(ping=ping, close=lambda: None, address=address, api=api)
 
 
 USUAL = "unix:///var/run/docker.sock"
@@ -63,6 +65,15 @@ def test_the_usual_socket_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> Non
     engine.connect()
     assert machine.tried[0] == USUAL
     assert "DOCKER_HOST" not in os.environ
+
+
+@pytest.mark.parametrize(("host", "asks"), [("unix:///elsewhere.sock", False), ("tcp://127.0.0.1:2375", True)])
+def test_an_http_proxy_is_looked_for_where_one_may_be_on_the_way(
+    host: str, asks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Machine(monkeypatch, alive={host})
+    monkeypatch.setenv("DOCKER_HOST", host)
+    assert engine.connect().api.trust_env is asks
 
 
 def test_docker_host_decides_alone(monkeypatch: pytest.MonkeyPatch) -> None:
