@@ -78,7 +78,7 @@ class Bodies:
         self._template[:HEADER_BYTES] = np.frombuffer(head, np.uint8)
         self._template[HEADER_BYTES:] = np.frombuffer(filler(seed, size), np.uint8)
         plain = self._template.tobytes()
-        self._constant, self._tables = _linear_tables(plain)
+        self._constant, self._tables = _crc_of_body(plain), _differences(size)
         self._varying = np.dtype(
             {"names": ["msg", "key", "crc"], "formats": ["<u8", "<i4", "<u4"], "offsets": [12, 24, _CRC_AT],
              "itemsize": size}
@@ -126,45 +126,42 @@ def _crc_of_body(body: bytes) -> int:
     return crc32c(body[:_CRC_AT] + body[_CRC_AT + 4 :])
 
 
-def _linear_tables(template: bytes) -> tuple[int, list[npt.NDArray[np.uint32]]]:
-    """(crc of the template, for each varying byte the crc difference that each value of it makes)."""
-    base = _crc_of_body(template)
+#: Where the bytes are that vary: of the number, then of the key.
+_VARYING = (*range(12, 20), *range(24, 28))
+
+
+@cache
+def _differences(size: int) -> tuple[npt.NDArray[np.uint32], ...]:
+    """For each varying byte of a body of that size what each change of it changes in the checksum: the CRC is linear, so what
+    stands elsewhere is no matter.
+
+    The register of (change, zeros): the few zeros up to the last of these bytes one by one, those after it, which are the same
+    for all, by one matrix (the idea of zlib's crc32_combine).
+    """
+    step, last = _table(), _VARYING[-1]
+    rest = _zeros(size - 4 - last - 1)  # the checksum itself is left out
     tables: list[npt.NDArray[np.uint32]] = []
-    for at in (*range(12, 20), *range(24, 28)):
-        bits = []
-        for bit in range(8):
-            changed = bytearray(template)
-            changed[at] ^= 1 << bit
-            bits.append(_difference(template, bytes(changed), at))
+    for at in _VARYING:
         table = np.zeros(256, dtype=np.uint32)
-        for value in range(256):
-            acc = 0
-            for bit in range(8):
-                if value >> bit & 1:
-                    acc ^= bits[bit]
-            table[value] = acc
+        for bit in range(8):
+            register = step[1 << bit]
+            for _ in range(last - at):
+                register = step[register & 0xFF] ^ (register >> 8)
+            table[1 << bit : 2 << bit] = table[: 1 << bit] ^ np.uint32(_times(rest, register))
         tables.append(table)
-    return base, tables
+    return tuple(tables)
 
 
-def _difference(template: bytes, changed: bytes, at: int) -> int:
-    # Only the changed byte and what follows it matter, but the state before it is the same in both: the
-    # difference of the two registers is the CRC register of (delta, zeros). Walk the zeros by squaring.
-    tail = len(template) - 4 - (at if at < _CRC_AT else at - 4) - 1
-    register = _table()[template[at] ^ changed[at]]
-    return _advance(register, tail)
-
-
-def _advance(register: int, zeros: int) -> int:
-    """The CRC register after ``zeros`` more zero bytes, in O(log zeros) (zlib's crc32_combine idea)."""
-    matrix = _zero_byte_matrix()
-    while zeros:
-        if zeros & 1:
-            register = _times(matrix, register)
-        zeros >>= 1
-        if zeros:
-            matrix = tuple(_times(matrix, column) for column in matrix)
-    return register
+def _zeros(count: int) -> tuple[int, ...]:
+    """The matrix that ``count`` zero bytes are to a CRC register, in O(log count)."""
+    power, out = _zero_byte_matrix(), tuple(1 << bit for bit in range(32))
+    while count:
+        if count & 1:
+            out = tuple(_times(power, column) for column in out)
+        count >>= 1
+        if count:
+            power = tuple(_times(power, column) for column in power)
+    return out
 
 
 @cache
