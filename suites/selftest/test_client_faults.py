@@ -108,6 +108,8 @@ def test_one_of_several_consumers_dies(which: str, dies: int, step: str, tmp_pat
             assert f"consumer {dies} of t" in record.probes["during"]["seen"]
             assert f"consumer {3 - dies} of t" not in record.probes["during"]["seen"]
         assert record.evidence == "took_effect", record.probes
+        # The whole load: a successor that is given nothing leaves no trace.
+        wait_until(lambda: stage.block.now_s() > stage.plan.workload.load_s, 5, "the load to be over", interval_s=0.01)
         history = stage.end()
     finally:
         stage.close()
