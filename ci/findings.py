@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from brokerproof.brokers.base import broker
 from brokerproof.claims import Declared, declared
 from brokerproof.expected import lines
 
@@ -78,6 +79,48 @@ def page(claims: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterator[
         yield f"### {section}\n"
         for d in (d for d in first if _section(d) == section and d not in wrong):
             yield from _told(d, known, shown, by_id)
+    yield from _cells(claims, shown)
+
+
+def _cells(claims: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterator[str]:
+    """Every cell with a word for its verdict, and the ones that nobody has decided yet: a page that kept quiet about those would be
+    taken for all there is to ask. Of a version that is not the newest only what was run: it is asked where it may differ."""
+    versions = {product: broker(product).versions for product in NAMES}
+    columns = [
+        (product, version)
+        for product in NAMES
+        for version in versions[product]
+        if any((s.product, s.version) == (product, version) for lines_ in shown.values() for s in lines_)
+    ]
+    open_: Counter[tuple[str, str]] = Counter()
+    rows = []
+    for d in claims:
+        row = []
+        for product, version in columns:
+            words: dict[str, list[str]] = {}
+            for variant in d.brokers.get(product, ()):
+                line = next(
+                    (s for s in shown.get(d.claim.id, ()) if (s.product, s.version) == (product, version) and s.variant in (variant, "*")),
+                    None,
+                )  # fmt: skip
+                if line is None and version != versions[product][0]:
+                    continue
+                open_[product, version] += line is None
+                words.setdefault(_MEANS[d.claim.kind, line.verdict] if line else "not decided", []).append(variant)
+            row.append(
+                "; ".join(w if v == [""] else f"{w}: {', '.join(x or 'plain' for x in v)}" for w, v in words.items())
+            )
+        if any(row):
+            rows.append(f"| `{d.claim.id}` | {' | '.join(row)} |")
+    yield "## Every cell\n"
+    yield "Where a claim has several variants they are named. " + (
+        "Not decided yet: " + ", ".join(f"{n} of {NAMES[p]} {v}" for (p, v), n in open_.items() if n) + ".\n"
+        if any(open_.values())
+        else "All are decided.\n"
+    )
+    yield "| claim | " + " | ".join(f"{NAMES[p]} {v}" for p, v in columns) + " |"
+    yield "|---|" + "---|" * len(columns)
+    yield from rows
 
 
 def _counts(known: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterator[str]:

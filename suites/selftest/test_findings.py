@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def shown(verdict: str, variant: str = "") -> Shown:
 
 def test_a_contradicted_claim_is_told_first_with_what_sharpens_it() -> None:
     claims = [
-        declared("a/said"),
+        replace(declared("a/said"), brokers={"kafka": ("x",)}),
         declared("a/said--sharp", sharpens="a/said"),
         declared("b/fine"),
         declared("c/never-run"),
@@ -38,13 +39,33 @@ def test_a_contradicted_claim_is_told_first_with_what_sharpens_it() -> None:
         )
     )
     wrong, rest = text.split("## What is not as it is said")[1].split("## Everything else")
+    rest, _, every = rest.partition("## Every cell")
     assert "Sentence of a/said." in wrong
     assert "- Kafka 4.3.1, x: *does not hold*. measured VIOLATED." in wrong
     assert wrong.index("Sentence of a/said--sharp.") > wrong.index("Sentence of a/said.")
     assert "b/fine" not in wrong
     assert "Sentence of b/fine." in rest
     assert "a/said" not in rest, "said once"
-    assert "c/never-run" not in text, "what nobody has seen is no finding"
+    assert "c/never-run" not in wrong + rest, "what nobody has seen is no finding"
+    assert "| `c/never-run` | not decided |" in every, "and is not passed over in silence"
+    assert "Not decided yet: 1 of Kafka 4.3.1." in every
+
+
+def test_the_table_of_cells_names_the_variants_and_asks_an_older_version_only_what_was_run() -> None:
+    both = replace(declared("a/two"), brokers={"kafka": ("kill", "cut")})
+    old = replace(shown("VIOLATED", "cut"), version="3.9.2")
+    text = "\n".join(page([both, declared("b/new-only")], {"a/two": [shown("HOLDS", "kill"), old]}))
+    every = text.split("## Every cell")[1]
+    assert "| claim | Kafka 4.3.1 | Kafka 3.9.2 |" in every
+    assert "| `a/two` | holds: kill; not decided: cut | does not hold: cut |" in every
+    assert "| `b/new-only` | not decided |  |" in every
+
+
+def test_a_line_of_all_variants_is_about_each() -> None:
+    both = replace(declared("a/two"), brokers={"kafka": ("", "cut")})
+    every = "\n".join(page([both], {"a/two": [shown("HOLDS", "*")]})).split("## Every cell")[1]
+    assert "| `a/two` | holds: plain, cut |" in every
+    assert "All are decided." in every
 
 
 def test_a_hazard_that_was_seen_is_listed_with_its_safe_arm() -> None:
