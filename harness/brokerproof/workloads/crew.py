@@ -26,7 +26,9 @@ from brokerproof.recorder import PERIOD_S, Recorder
 from brokerproof.tape import Tape
 from brokerproof.waiting import wait_until
 
-READY_S = 30.0
+#: How long a load process may take to import its client library. One that ends instead is noticed at once; what is only slow (a
+#: machine with ten times the work it has cores for took more than 30 s) must not cost a cell of many minutes.
+READY_S = 120.0
 #: How long a worker may take to end its part after it was asked to.
 STOP_S = 75.0
 #: How long a process may take from its last words to its end, and they to be heard.

@@ -45,7 +45,7 @@ IN_WORK_S = 15.0
 #: Client libraries get stuck, most of all in a process that has served another trial.
 STUCK_S = 10.0
 #: How long its replacement may take before the load starts without it.
-CONNECT_S = 30.0
+CONNECT_S = 60.0
 
 
 #: How many times the deadline of the drain is granted anew to receivers that get on.
