@@ -13,7 +13,8 @@ from brokerproof.faults.planes.links import LinkFault
 @fault("reset")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reset(LinkFault):
-    """Evidence: a fresh connection is reset as soon as it speaks."""
+    """Connections are reset as soon as somebody speaks, and silent ones are closed at its end. Evidence: a fresh connection is
+    reset as soon as it speaks."""
 
     name: ClassVar[str] = "reset"
     #: How long a connection lives before it is reset; while the fault is on, new ones are reset as well.
@@ -23,6 +24,15 @@ class Reset(LinkFault):
         # Both directions: a toxic acts when data flows through its side, and either side may be the silent one.
         link.add_toxic("reset_peer", "upstream", timeout=self.after_ms)
         link.add_toxic("reset_peer", "downstream", timeout=self.after_ms)
+
+    def mend(self, link: Link) -> None:
+        # A connection on which nobody spoke meanwhile (a consumer that holds on to what it has) was not touched by a toxic. It ends
+        # with the fault: none that was there before outlives it.
+        try:
+            link.disable()
+        finally:
+            link.clear_toxics()
+            link.enable()
 
     def bites(self, seen: Greeted) -> bool:
         return not seen.answered and (seen.ended in ("rst", "fin") or not seen.connected)

@@ -125,6 +125,28 @@ def test_a_half_open_connection_stays_and_what_was_sent_into_it_is_sent_again(sc
         assert _read(held) == _ANSWER
 
 
+@pytest.mark.parametrize("speaks", [True, False], ids=["speaks", "silent"])
+def test_no_connection_outlives_a_reset(speaks: bool, scene: Scene) -> None:
+    (link,) = [link for link in scene.cluster.links("producer") if link.node == "b"]
+    with socket.create_connection(link.address, timeout=5) as held:
+        held.sendall(b"one\n")
+        assert _read(held) == _ANSWER
+        with apply(make("reset"), scene, "leader", now_s=lambda: 0.0) as record:
+            if speaks:
+                held.sendall(b"two\n")
+                assert _ends(held), "at once, where somebody speaks"
+        assert record.evidence == "took_effect", record.probes
+        assert _ends(held)
+    assert link.greet(2.0).answered
+
+
+def _ends(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
 def _read(sock: socket.socket) -> int:
     n = 0
     while n < _ANSWER:
