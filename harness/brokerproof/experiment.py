@@ -81,6 +81,7 @@ class Experiment:
     lane_age_s: see ``Plan.lane_age_s``.
     sham_s: how long the sham arm is loaded, at most the workload's own time; 0 no sham (an experiment without a fault
         has nothing to sham).
+    needs: capabilities that this variant asks for, besides those of its claim.
     """
 
     topology: str
@@ -97,6 +98,7 @@ class Experiment:
     stored: bool = False
     lane_age_s: float = LANE_AGE_S
     sham_s: float = 3.0
+    needs: tuple[str, ...] = ()
 
     @property
     def all_equipment(self) -> tuple[str, ...]:

@@ -285,7 +285,7 @@ class CellItem(pytest.Item):
             pytest.skip(f"UNSUPPORTED: {self.entry['reason']}")
         try:
             experiment = self.experiment()
-            if absent := run.lacking(experiment, self.cell.broker, self.adoption):
+            if absent := run.lacking(experiment, self.cell.broker, self.adoption, version=self.cell.version):
                 self.entry = run.unsupported(session, self.cell, absent)
                 pytest.skip(f"UNSUPPORTED: {absent}")
             self.entry = run.decide(session, self.cell, experiment)

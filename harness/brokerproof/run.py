@@ -24,7 +24,7 @@ import numpy as np
 
 from brokerproof import promises
 from brokerproof.adopting import Adoption
-from brokerproof.brokers.base import Cluster, Perishing, broker
+from brokerproof.brokers.base import Cluster, Perishing, broker, without
 from brokerproof.checkers.base import check
 from brokerproof.claim import Claim
 from brokerproof.effects.base import make as guard_of
@@ -340,13 +340,16 @@ def found(
     return entry
 
 
-def lacking(experiment: Decided, product: str, adoption: Adoption | None = None) -> str:
-    """What the product lacks for the experiment's faults, or this machine for them and the equipment, in a sentence; empty
-    when it can be had. adoption: the cluster of somebody else that it is to stand on."""
+def lacking(experiment: Decided, product: str, adoption: Adoption | None = None, *, version: str = "") -> str:
+    """What the product lacks for the experiment or its faults, or this machine for them and the equipment, in a sentence; empty
+    when it can be had. adoption: the cluster of somebody else that it is to stand on.  version: "" the newest."""
     if adoption is not None and (reason := adoption.lacking(experiment)):
         return reason
     if not isinstance(experiment, Experiment):
         return ""
+    version = version or broker(product).versions[0]
+    if absent := without(product, version, experiment.needs):
+        return f"{product} {version} has no {', '.join(absent)}"
     for injection in experiment.schedule:
         if absent := sorted(set(make(injection.fault, injection.options).asks) - broker(product).capabilities):
             return f"{product} has no {', '.join(absent)}, which {injection.fault} {dict(injection.options)} needs"

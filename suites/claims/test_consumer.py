@@ -312,6 +312,7 @@ def test_push_overruns(cell: Cell) -> Experiment:
 #: The limit is looked at every minute by default, too seldom for a trial. Source: rabbit_channel.erl, channel_tick_interval.
 _TICKS = {"advanced.config": "[{rabbit, [{channel_tick_interval, 1000}]}]."}
 _LIMIT_MS, _HELD_MS = 5000, 12_000.0
+_OWN_LIMIT = ("consumer_timeout_of_a_queue",)
 
 
 def _holding(queue: Mapping[str, object]) -> Workload:
@@ -343,7 +344,7 @@ def test_no_ack_timeout(cell: Cell) -> Experiment:
     by_node = cell.own_variant == "node"
     return Experiment(
         topology="single", treatment=_holding(queue(_LIMIT_MS)), control=_holding(queue(2000)),
-        settings={**_TICKS, **({"consumer_timeout": _LIMIT_MS} if by_node else {})},
+        settings={**_TICKS, **({"consumer_timeout": _LIMIT_MS} if by_node else {})}, needs=() if by_node else _OWN_LIMIT,
     )  # fmt: skip
 
 
@@ -358,7 +359,8 @@ def test_no_ack_timeout(cell: Cell) -> Experiment:
 def test_no_ack_timeout_below_the_limit(cell: Cell) -> Experiment:
     kind = {"x-queue-type": cell.own_variant}
     return Experiment(
-        topology="single", treatment=_holding(kind), control=_holding({**kind, "x-consumer-timeout": _LIMIT_MS}), settings=_TICKS
+        topology="single", treatment=_holding(kind), control=_holding({**kind, "x-consumer-timeout": _LIMIT_MS}), settings=_TICKS,
+        needs=_OWN_LIMIT,
     )  # fmt: skip
 
 

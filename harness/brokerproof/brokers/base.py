@@ -553,7 +553,7 @@ class Broker(Protocol):
     #: "several_consumers_per_lane".
     capabilities: frozenset[str]
     #: Capability -> what the names of the versions that have it begin with; all have what is not named.
-    capability_versions: Mapping[str, str]
+    capability_versions: Mapping[str, str | tuple[str, ...]]
     #: Settings that a running cluster takes: plans that differ in these alone share a cluster.
     live_settings: frozenset[str]
 

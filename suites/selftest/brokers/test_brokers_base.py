@@ -13,6 +13,8 @@ from brokerproof.brokers.base import broker, products, without
         ("3.10.8", ("mirrored", "leader"), []),
         ("4.0.5", ("mirrored", "leader"), ["mirrored"]),
         ("4.0.5", ("slave", "mirrored"), ["mirrored", "slave"]),
+        ("3.10.8", ("consumer_timeout_of_a_queue",), ["consumer_timeout_of_a_queue"]),
+        ("4.0.5", ("consumer_timeout_of_a_queue",), []),
     ],
 )
 def test_a_version_may_lack_what_another_has(version: str, needs: tuple[str, ...], missing: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import docker.errors
@@ -116,6 +117,12 @@ def test_a_cell_whose_fault_cannot_be_done_is_unsupported_with_the_missing_thing
     assert "packet filter: in a container: no" in run.lacking(experiment("partition"), "kafka")
     assert "memory limits: the engine" in run.lacking(experiment("memory_pressure"), "kafka")
     assert run.lacking(experiment("kill"), "kafka") == ""
+
+
+def test_a_variant_that_a_version_lacks_is_unsupported_there_alone() -> None:
+    asks = replace(experiment("kill"), schedule=(), needs=("consumer_timeout_of_a_queue",))
+    assert run.lacking(asks, "rabbitmq", version="3.10.8") == "rabbitmq 3.10.8 has no consumer_timeout_of_a_queue"
+    assert run.lacking(asks, "rabbitmq") == ""
 
 
 def test_equipment_that_is_missing_is_said_once(engine: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:

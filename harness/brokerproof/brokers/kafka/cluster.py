@@ -427,7 +427,7 @@ class KafkaBroker(AdoptsKafka):
     topologies: Mapping[str, str] = TOPOLOGIES
     #: several_consumers_per_lane: share groups, from 4.2 on.
     capabilities = frozenset({"leader", "peers", "three_nodes", "dedup", "transactions", "several_consumers_per_lane"})
-    capability_versions: Mapping[str, str] = {}
+    capability_versions: Mapping[str, str | tuple[str, ...]] = {}
     live_settings: frozenset[str] = frozenset()
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,

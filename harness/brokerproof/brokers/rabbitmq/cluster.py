@@ -462,11 +462,14 @@ class RabbitBroker(AdoptsRabbit):
     capabilities = frozenset(
         {
             "leader", "peers", "three_nodes", "confirm", "transactions", "several_consumers_per_lane", "exchanges",
-            "mirrored",
+            "mirrored", "consumer_timeout_of_a_queue",
         }
     )  # fmt: skip
-    #: Classic mirrored queues are gone since 4.0.
-    capability_versions: Mapping[str, str] = {"mirrored": "3."}
+    #: Classic mirrored queues are gone since 4.0. consumer_timeout is a queue's own (argument, policy) since 3.12, the node's before.
+    #: Source: rabbitmq.com/docs/consumers, per-queue delivery timeouts.
+    capability_versions: Mapping[str, str | tuple[str, ...]] = {
+        "mirrored": "3.", "consumer_timeout_of_a_queue": ("3.12", "3.13", "4."),
+    }  # fmt: skip
     live_settings: frozenset[str] = frozenset()
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
