@@ -16,6 +16,10 @@ _SMALL = {"rabbitmq": "single"}
 QUICK_MS = 1.0
 
 
+#: What "several consumers on one queue" asks for.
+_SEVERAL = ("several_consumers_per_lane",)
+
+
 def _arms(cell: Cell) -> tuple[Workload, Workload]:
     """(one consumer, several of unequal speed) on one queue with three keys, no fault."""
     c = configurations(cell.broker)
@@ -62,7 +66,7 @@ def _troubled(cell: Cell, one: Workload, *others: Workload) -> Experiment:
     return Experiment(
         topology=c.topology, treatment=arm(one), control=arm(others[0]), schedule=schedule, link_groups=("consumer",),
         # The control breaks the order without any fault.
-        sham_s=0.0,
+        sham_s=0.0, needs=_SEVERAL,
     )  # fmt: skip
 
 
@@ -81,7 +85,7 @@ def test_one_queue_one_consumer(cell: Cell) -> Experiment:
     one, several = _arms(cell)
     if cell.own_variant:
         return _troubled(cell, one, several)
-    return Experiment(topology=configurations(cell.broker).topology, treatment=one, control=several)
+    return Experiment(topology=configurations(cell.broker).topology, treatment=one, control=several, needs=_SEVERAL)
 
 
 @claim(
@@ -107,7 +111,7 @@ def test_one_queue_one_consumer_one_in_hand(cell: Cell) -> Experiment:
 )  # fmt: skip
 def test_many_consumers_break(cell: Cell) -> Experiment:
     one, several = _arms(cell)
-    return Experiment(topology=configurations(cell.broker).topology, treatment=several, control=one)
+    return Experiment(topology=configurations(cell.broker).topology, treatment=several, control=one, needs=_SEVERAL)
 
 
 def _lanes(cell: Cell) -> tuple[Workload, Workload]:

@@ -425,9 +425,10 @@ class KafkaBroker(AdoptsKafka):
     product = "kafka"
     versions = ("4.3.1", "3.9.2")
     topologies: Mapping[str, str] = TOPOLOGIES
-    #: several_consumers_per_lane: share groups, from 4.2 on.
+    #: several_consumers_per_lane: share groups.
     capabilities = frozenset({"leader", "peers", "three_nodes", "dedup", "transactions", "several_consumers_per_lane"})
-    capability_versions: Mapping[str, str | tuple[str, ...]] = {}
+    #: Share groups are on by default since 4.2; in 4.0 and 4.1 they are a preview. Source: KIP-932.
+    capability_versions: Mapping[str, str | tuple[str, ...]] = {"several_consumers_per_lane": ("4.2", "4.3")}
     live_settings: frozenset[str] = frozenset()
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,
