@@ -25,6 +25,14 @@ def _played(id: str, mutant: str) -> Outcome:
     [
         ("R6.03", "strangers_wait", "receiving before", "no answer"),
         ("R6.10", "order_lapses", "held back", "[b'A1'] delivered"),
+        ("R1.04", "keeps_large_frames", "broker's memory", "1024 MiB more, round after round"),
+        ("R3.08", "too_few_unsaid", "refused", "refused"),
+        ("R3.08", "stores_unseen", "stored, in sync again", "stored"),
+        ("R3.10", "recall_takes_all", "not recalled", "never"),
+        ("R3.10", "recall_does_nothing", "", "recalled, yet it came in time"),
+        ("R3.10", "recall_loses", "", "refused in words, never"),
+        ("R3.10", "recall_unsaid", "", "refused without a word, in time"),
+        ("R3.10", "recall_hurries", "", "refused in words, 60 s early"),
     ],
 )
 def test_a_step_sees_it(id: str, mutant: str, step: str, shows: str) -> None:
@@ -32,6 +40,23 @@ def test_a_step_sees_it(id: str, mutant: str, step: str, shows: str) -> None:
     assert outcome.verdict == "FAIL"
     (seen,) = [j for j in outcome.steps if j.step == step]
     assert (seen.verdict, seen.seen.behaviour) == ("FAIL", shows)
+
+
+def test_a_retry_in_broadcasting_mode_is_seen_and_nothing_else_is_wrong_there() -> None:
+    steps = {j.step: j.verdict for j in _played("R4.05", "retries_broadcast").steps}
+    assert {step for step, verdict in steps.items() if verdict != "PASS"} == {"no retry"}
+
+
+@pytest.mark.parametrize(
+    ("id", "mutant", "verdict"),
+    [
+        ("R3.08", "too_few_general_code", "CODE"),
+        ("R3.08", "too_few_timeout", "CODE"),
+        ("R3.10", "recall_forbidden", "UNIMPL"),
+    ],
+)
+def test_what_is_refused_in_words_is_no_failure(id: str, mutant: str, verdict: str) -> None:
+    assert _played(id, mutant).verdict == verdict
 
 
 @pytest.mark.parametrize(("id", "says"), [("R7.02", "the new master acknowledged nothing")])

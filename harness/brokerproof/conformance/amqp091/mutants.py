@@ -13,6 +13,7 @@ MUTANTS: Mapping[str, str] = {
     "declare-changes": "a declare with other properties is accepted, and changes what is there",
     "keeps-auto-delete": "auto-delete exchanges and queues stay",
     "hasty-auto-delete": "auto-delete exchanges go with any binding, auto-delete queues with the first consumer or get",
+    "get-consumes": "an auto-delete queue goes with a channel that has a message of it by get, as if that were a consumer",
     "refuses-transient": "queues that are not durable cannot be declared",
     "keeps-exclusive": "an exclusive queue outlives its connection",
     "shares-exclusive": "others may use an exclusive queue",

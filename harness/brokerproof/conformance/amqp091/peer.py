@@ -387,11 +387,12 @@ class Session:
         low = 0 < frame_max < wire.FRAME_MIN_SIZE or (
             frame_max == wire.FRAME_MIN_SIZE and self.is_mutant("refuses-small-frames")
         )
-        high = frame_max > self.frame_max or channel_max > self.channel_max
+        # What is offered as 0 has no limit.
+        high = frame_max > (self.frame_max or frame_max) or channel_max > (self.channel_max or channel_max)
         none = not (frame_max and channel_max) and self.is_mutant("other-records")
         if low or none or (high and not self.is_mutant("any-tune")):
             raise _Quit
-        self.frame_max, self.channel_max = frame_max or self.frame_max, channel_max or self.channel_max
+        self.frame_max, self.channel_max = frame_max or self.frame_max, channel_max or self.channel_max or 0xFFFF
         self._heartbeat_s = self._seconds(method["heartbeat"])
         self.state = "open"
 
