@@ -59,6 +59,23 @@ def test_an_auto_delete_queue_that_stays_or_goes_at_the_wrong_moment_is_seen(mut
     assert _verdicts(_played("A5.08", mutant))[step] == "FAIL"
 
 
+@pytest.mark.parametrize(
+    ("id", "variant", "mutant", "step"),
+    [
+        ("A2.16", "", "garbage-kept", "memory"),
+        ("A3.06", "", "serves-after-close-late", ""),
+        ("A5.16", "classic", "keeps-one-refused", "full queue"),
+        ("A7.12", "", "recover-doubles", "requeue"),
+        ("A7.14", "", "notice-to-all-late", "without"),
+    ],
+)
+def test_what_comes_late_or_once_too_often_is_seen_by_one_step(id: str, variant: str, mutant: str, step: str) -> None:
+    outcome = _played(id, mutant, variant)
+    assert {s for s, verdict in _verdicts(outcome).items() if verdict not in ("PASS", "INFO")} == {step}, (
+        outcome.observed
+    )
+
+
 def test_a_get_that_counts_as_a_consumer_is_all_that_is_wrong_there() -> None:
     wrong = {step for step, verdict in _verdicts(_played("A5.08", "get-consumes")).items() if verdict != "PASS"}
     assert wrong == {"get"}

@@ -108,6 +108,25 @@ def test_a_leader_that_serves_no_fetch_shows_nothing_of_what_was_read() -> None:
     assert (outcome.verdict, outcome.observed[:40]) == ("INCONCLUSIVE", "the new leader served no fetch within 20")
 
 
+def test_a_leader_that_acknowledges_nothing_has_lost_nothing() -> None:
+    outcome = _played("K7.01", "unwritten-after-election")
+    assert (outcome.verdict, outcome.observed[:40]) == ("INCONCLUSIVE", "no record was acknowledged in round 1, 2")
+
+
+@pytest.mark.parametrize(
+    ("id", "mutant", "steps"),
+    [
+        ("K1.02", "own-versions-hidden", {"", "then"}),
+        ("K3.10", "late-write-spoils", {"stable"}),
+        ("K3.12", "abort-stays-pending", {"aborted"}),
+    ],
+)
+def test_what_is_left_behind_is_seen(id: str, mutant: str, steps: set[str]) -> None:
+    outcome = _played(id, mutant)
+    assert {step for step, verdict in _verdicts(outcome).items() if verdict == "FAIL"} <= steps
+    assert outcome.verdict == "FAIL", outcome.observed
+
+
 def test_an_acknowledgement_that_waited_for_nobody_is_seen_while_the_replica_is_still_counted_in_sync() -> None:
     outcome = _played("K2.03", "acks-all-early")
     assert _verdicts(outcome)["while stopping"] == "FAIL"

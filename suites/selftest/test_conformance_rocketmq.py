@@ -25,6 +25,7 @@ def _played(id: str, mutant: str) -> Outcome:
     [
         ("R6.03", "strangers_wait", "receiving before", "no answer"),
         ("R6.10", "order_lapses", "held back", "[b'A1'] delivered"),
+        ("R5.03", "half_shows_late", "before commit", "visible"),
         ("R1.04", "keeps_large_frames", "broker's memory", "1024 MiB more, round after round"),
         ("R3.08", "too_few_unsaid", "refused", "refused"),
         ("R3.08", "stores_unseen", "stored, in sync again", "stored"),
@@ -59,7 +60,13 @@ def test_what_is_refused_in_words_is_no_failure(id: str, mutant: str, verdict: s
     assert _played(id, mutant).verdict == verdict
 
 
-@pytest.mark.parametrize(("id", "says"), [("R7.02", "the new master acknowledged nothing")])
-def test_where_nothing_was_acknowledged_nothing_can_be_lost(id: str, says: str) -> None:
-    outcome = _played(id, "elected_silent")
+@pytest.mark.parametrize(
+    ("id", "mutant", "says"),
+    [
+        ("R7.02", "elected_silent", "the new master acknowledged nothing"),
+        ("R6.04", "ends_untold", "the broker does not say where the topics end"),
+    ],
+)
+def test_where_nothing_is_said_or_acknowledged_nothing_is_passed(id: str, mutant: str, says: str) -> None:
+    outcome = _played(id, mutant)
     assert (outcome.verdict, outcome.observed[: len(says)]) == ("INCONCLUSIVE", says)

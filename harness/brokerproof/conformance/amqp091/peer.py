@@ -40,6 +40,7 @@ MUTANTS: Mapping[str, str] = {
     "no-channel-max": "opens any channel",
     "open-any-time": "opens a connection whose client has not said who it is",
     "serves-after-close": "goes on serving what it has closed",
+    "serves-after-close-late": "answers, after 2 s, a declare on a channel that it has closed",
     "no-heartbeats": "sends none, and awaits none",
     "only-heartbeats": "ends a connection without heartbeats although other frames come",
     "blocked-twice": "says blocked again for an alarm that is there",

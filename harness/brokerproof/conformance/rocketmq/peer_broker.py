@@ -377,6 +377,8 @@ class Broker:
         return wire.answer(frame, codes.SUCCESS)
 
     def _max_offset(self, connection: Connection, frame: Frame) -> Frame:
+        if self.is_bug("ends_untold"):
+            raise Refused(codes.SYSTEM_ERROR, "not told")
         if self.is_bug("trips_over_unknown") and "brokerproofField" in frame.fields:
             raise Refused(codes.SYSTEM_ERROR, "unknown field")
         topic = self.topics.get(frame.fields["topic"])

@@ -105,6 +105,8 @@ MUTANTS: Mapping[str, str] = {
     "loses_delayed": "never delivers delayed messages",
     "no_ceiling": "takes any delivery time",
     "low_ceiling": "its ceiling of delivery times is half of what it should be",
+    "half_shows_late": "half messages that nobody has decided are visible after 4 s",
+    "ends_untold": "does not say where a queue ends",
     "half_visible": "half messages are visible at once",
     "commits_twice": "a commit makes a message visible twice",
     "rollback_commits": "a rollback makes the message visible",

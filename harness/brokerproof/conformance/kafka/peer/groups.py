@@ -285,7 +285,8 @@ class Groups:
 
     def ended(self, name: str, pid: int, commit: bool) -> None:
         """A transaction with offsets of this group."""
-        found = self._group(name).open.pop(pid, {})
+        open_ = self._group(name).open
+        found = open_.get(pid, {}) if not commit and self._c.wrong("abort-stays-pending") else open_.pop(pid, {})
         if commit or self._c.wrong("abort-commits"):
             self._group(name).offsets |= found
 

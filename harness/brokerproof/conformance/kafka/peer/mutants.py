@@ -10,6 +10,7 @@ MUTANTS: Mapping[str, str] = {
     # basics
     "old-versions-refused": "ApiVersions v1 ends the connection",
     "empty-versions": "an unknown version of ApiVersions is answered without a list",
+    "own-versions-hidden": "an unknown version of ApiVersions is answered with a list of everything else",
     "header-tags": "the header of an ApiVersions response has tagged fields",
     "left-open": "what cannot be served leaves the connection open, without an answer",
     "half-frames-kept": "a connection that ends in the middle of a frame is held",
@@ -54,9 +55,11 @@ MUTANTS: Mapping[str, str] = {
     "epoch-not-raised": "EndTxn v5 does not raise the epoch",
     "produce-adds-nothing": "Produce v12 adds no partition to the transaction",
     "late-write": "a transactional batch is taken whatever its transaction's state",
+    "late-write-spoils": "refuses a batch that comes too late, and then a Fetch",
     "any-end": "EndTxn is taken in any state",
     "ends-at-once": "markers are written before EndTxn is answered",
     "pending-visible": "offsets of an open transaction are seen",
+    "abort-stays-pending": "offsets of an aborted transaction stay pending",
     "never-unstable": "OffsetFetch never says that offsets are pending",
     "abort-commits": "an abort commits",
     "no-markers": "no marker is written",
@@ -109,6 +112,7 @@ MUTANTS: Mapping[str, str] = {
     "no-share-offsets": "the start offset of a share group is −1",
     # replication, configuration
     "above-high-watermark": "consumers see the log's end",
+    "unwritten-after-election": "a leader that was elected answers no Produce but with an error",
     "unread-after-election": "a leader that was elected answers no Fetch but with an error",
     "acks-lost": "what was acknowledged is lost with the leader",
     "lag-twice": "replicas leave the in-sync set late",

@@ -38,6 +38,8 @@ class Topics:
     def __init__(self, cluster: Cluster, transactions: Transactions) -> None:
         self._c, self._transactions = cluster, transactions
         #: session id -> [next epoch, (topic, partition) -> (fetch offset, what was told last)]
+        #: Whether the next Fetch fails: a mutant's.
+        self._spoilt = False
         self._sessions: dict[int, list[Any]] = {}
         self._session_ids = itertools.count(1001)
         self.group_config: dict[str, dict[str, str]] = {}
@@ -140,7 +142,11 @@ class Topics:
             acks == -1 and len(part.isr) < int(topic.config["min.insync.replicas"]) and not self._c.wrong("min-isr-off")
         ):
             code = NOT_ENOUGH
-        code = code or self._transactions.may_produce(request, topic.name, index, asked["records"] or b"")
+        if part.epoch and self._c.wrong("unwritten-after-election"):
+            code = NOT_LEADER
+        late = code or self._transactions.may_produce(request, topic.name, index, asked["records"] or b"")
+        self._spoilt |= late != code and self._c.wrong("late-write-spoils")
+        code = late
         if code:
             return {**out, "error_code": code}
         done = part.log.append(asked["records"] or b"", version=request.version, leader_epoch=part.epoch)
@@ -235,8 +241,8 @@ class Topics:
         code = self._epoch_error(part, asked.get("current_leader_epoch", -1)) or (
             NOT_LEADER if part.leader != node else 0
         )
-        if part.epoch and self._c.wrong("unread-after-election"):
-            code = NOT_LEADER
+        if self._spoilt or (part.epoch and self._c.wrong("unread-after-election")):
+            code, self._spoilt = NOT_LEADER, False
         offset = asked["fetch_offset"]
         if not code and not log.start <= offset <= log.end:
             code = OUT_OF_RANGE
