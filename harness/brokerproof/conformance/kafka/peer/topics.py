@@ -13,6 +13,7 @@ from typing import Any
 from brokerproof.conformance.kafka.peer.cluster import TOPIC_CONFIG, Cluster, Partition, Topic
 from brokerproof.conformance.kafka.peer.log import NO_ZSTD, Log
 from brokerproof.conformance.kafka.peer.transactions import Transactions
+from brokerproof.wire.kafka import records
 from brokerproof.wire.kafka.frames import Request
 from brokerproof.wire.kafka.schema import NO_ID, Fields
 
@@ -148,8 +149,11 @@ class Topics:
         self._spoilt |= late != code and self._c.wrong("late-write-spoils")
         code = late
         if code:
+            self._refused(part, request)
             return {**out, "error_code": code}
         done = part.log.append(asked["records"] or b"", version=request.version, leader_epoch=part.epoch)
+        if done.code:
+            self._refused(part, request)
         if done.code == 0:
             part.ends[part.leader] = part.log.end
             self._c.tick()
@@ -162,6 +166,13 @@ class Topics:
             "record_errors": [{"batch_index": i, "batch_index_error_message": None} for i in done.record_errors],
         }  # fmt: skip
         return out
+
+    def _refused(self, part: Partition, request: Request) -> None:
+        if self._c.wrong("refused-appended"):
+            part.log.append(
+                records.batch([records.Record(b"refused", b"key")]), version=request.version, leader_epoch=part.epoch
+            )
+            part.ends = dict.fromkeys(part.ends, part.log.end)
 
     def _replicated(self, waiting: list[tuple[Fields, Partition, int]], timeout_ms: int) -> None:
         """Until all replicas in sync have it; what was appended and then could not be, says so."""
