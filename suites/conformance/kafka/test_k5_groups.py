@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from brokerproof.conformance.case import Line, Seen, Table, case, error, must
-from brokerproof.conformance.kafka.groups import Classic, Modern, commit, together
+from brokerproof.conformance.kafka.groups import Classic, Modern, commit, committed, together
 from brokerproof.conformance.kafka.scene import KafkaScene
 from brokerproof.conformance.kafka.topics import Topic
 from brokerproof.conformance.scene import Inconclusive
@@ -13,17 +13,12 @@ from brokerproof.conformance.scene import Inconclusive
 _ILLEGAL_GENERATION, _UNKNOWN_MEMBER, _REBALANCING, _INCONSISTENT = 22, 25, 27, 23
 
 
-def committed(scene: KafkaScene, group: str, topic: Topic, partition: int = 0) -> int:
+def _committed(scene: KafkaScene, group: str, topic: Topic, partition: int = 0) -> int:
     """Offset of a partition; −1: none. Raises Inconclusive for an error."""
-    to = scene.coordinator(group)
-    answer = to.ask(
-        "offset_fetch", to.best("offset_fetch", most=9), require_stable=False,
-        groups=[{"group_id": group, "topics": [{"name": topic.name, "partition_indexes": [partition]}]}],
-    )  # fmt: skip
-    found = answer.need()["groups"][0]
-    if answer.code != 0:
-        raise Inconclusive(f"the committed offset of {topic.name}-{partition}: {answer.seen()}")
-    return int(found["topics"][0]["partitions"][0]["committed_offset"])
+    code, offset = committed(scene, group, topic, partition)
+    if code != 0:
+        raise Inconclusive(f"the committed offset of {topic.name}-{partition}: error {code}")
+    return offset
 
 
 @case(
@@ -74,7 +69,7 @@ def test_classic_errors(scene: KafkaScene) -> None:
     scene.saw("commit, unknown", a.commit(topic, 1, id="nobody").seen())
     other = Classic(scene, group, [topic])
     scene.saw("other protocol type", other.ask_join(protocol_type="connect").seen())
-    offset = committed(scene, group, topic)
+    offset = _committed(scene, group, topic)
     scene.require("committed", offset == -1, f"offset {offset}")
 
 
@@ -124,9 +119,9 @@ def test_commit_metadata_size(scene: KafkaScene) -> None:
     group, topic = scene.group(), scene.topic()
     to = scene.coordinator(group)
     scene.saw("one more", scene.settled(lambda: commit(to, group, topic, 5, metadata="x" * (limit + 1))).seen())
-    scene.require("nothing", committed(scene, group, topic) == -1, f"offset {committed(scene, group, topic)}")
+    scene.require("nothing", _committed(scene, group, topic) == -1, f"offset {_committed(scene, group, topic)}")
     scene.saw("exactly", commit(to, group, topic, 6, metadata="x" * limit).seen())
-    scene.require("then", committed(scene, group, topic) == 6, f"offset {committed(scene, group, topic)}")
+    scene.require("then", _committed(scene, group, topic) == 6, f"offset {_committed(scene, group, topic)}")
 
 
 @case(
@@ -152,7 +147,7 @@ def test_consumer_group_heartbeat(scene: KafkaScene) -> None:
     _settle(scene, [member, other], [topic])
     given = next(iter(other.parts[topic.name]), 0)
     scene.saw("stale commit", member.commit(topic, 1, given, epoch=old).seen())
-    offset = committed(scene, group, topic, given)
+    offset = _committed(scene, group, topic, given)
     scene.require("committed", offset == -1, f"offset {offset}")
     scene.saw("wrong epoch", other.heartbeat(member_epoch=other.epoch + 50).seen())
     left = other.leave()
@@ -259,7 +254,7 @@ class _Crowd:
     def look_for_offsets(self, partitions: Iterable[int]) -> None:
         """What was committed is what the coordinator says, or it is lost; who reads on reads on from there."""
         for partition in partitions:
-            found, due = committed(self._scene, self._group, self._topic, partition), self.offsets[partition]
+            found, due = _committed(self._scene, self._group, self._topic, partition), self.offsets[partition]
             if found < due:  # more may be there: a commit whose answer did not come
                 self.lost.append(f"partition {partition}: {due} committed, {found} found")
             self.offsets[partition] = max(found, 0)
@@ -370,11 +365,11 @@ def test_delete_group_guards(scene: KafkaScene) -> None:
     asked = [{"name": topic.name, "partitions": [{"partition_index": 0}]}]
     scene.saw("delete", to.ask("delete_groups", groups_names=[group]).seen())
     scene.saw("offset delete", to.ask("offset_delete", group_id=group, topics=asked).seen())
-    kept, beat = [committed(scene, group, topic, p) for p in (0, 1)], member.heartbeat()
+    kept, beat = [_committed(scene, group, topic, p) for p in (0, 1)], member.heartbeat()
     scene.require("kept", kept == [3, 3] and beat.code == 0, f"offsets {kept}, heartbeat {beat.seen()}")
     member.leave()
     scene.saw("then offset delete", to.ask("offset_delete", group_id=group, topics=asked).seen())
-    left = [committed(scene, group, topic, p) for p in (0, 1)]
+    left = [_committed(scene, group, topic, p) for p in (0, 1)]
     scene.saw("then delete", to.ask("delete_groups", groups_names=[group]).seen())
-    gone = committed(scene, group, topic, 1)
+    gone = _committed(scene, group, topic, 1)
     scene.require("gone", (left, gone) == ([-1, 3], -1), f"offsets {left}, then {gone}")
