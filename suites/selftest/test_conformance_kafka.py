@@ -108,6 +108,51 @@ def test_a_leader_that_serves_no_fetch_shows_nothing_of_what_was_read() -> None:
     assert (outcome.verdict, outcome.observed[:40]) == ("INCONCLUSIVE", "the new leader served no fetch within 20")
 
 
+def test_a_leader_that_acknowledges_nothing_has_lost_nothing() -> None:
+    outcome = _played("K7.01", "unwritten-after-election")
+    assert (outcome.verdict, outcome.observed[:40]) == ("INCONCLUSIVE", "no record was acknowledged in round 1, 2")
+
+
+@pytest.mark.parametrize(
+    ("id", "mutant", "steps"),
+    [
+        ("K1.02", "own-versions-hidden", {"", "then"}),
+        ("K3.10", "late-write-spoils", {"stable"}),
+        ("K3.12", "abort-stays-pending", {"aborted"}),
+    ],
+)
+def test_what_is_left_behind_is_seen(id: str, mutant: str, steps: set[str]) -> None:
+    outcome = _played(id, mutant)
+    assert {step for step, verdict in _verdicts(outcome).items() if verdict == "FAIL"} <= steps
+    assert outcome.verdict == "FAIL", outcome.observed
+
+
+@pytest.mark.parametrize(
+    "id", ["K2.02", "K2.04", "K2.05", "K2.06", "K2.07", "K2.08", "K2.09", "K2.10", "K2.13", "K3.02"]
+)
+def test_what_is_refused_and_appended_all_the_same_is_seen(id: str) -> None:
+    verdicts = _verdicts(_played(id, "refused-appended"))
+    assert verdicts["log"] == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("id", "mutant", "step"),
+    [
+        ("K5.02", "commits-anyway", "committed"),
+        ("K5.05", "commits-anyway", "nothing"),
+        ("K5.06", "commits-anyway", "committed"),
+        ("K5.09", "deletes-anyway", "kept"),
+    ],
+)
+def test_what_a_group_refuses_and_does_all_the_same_is_seen(id: str, mutant: str, step: str) -> None:
+    assert _verdicts(_played(id, mutant))[step] == "FAIL"
+
+
+def test_no_version_that_is_served_is_no_version_that_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(server._MOST, "api_versions", 2)
+    assert _played("K1.03").verdict == "INCONCLUSIVE"
+
+
 def test_an_acknowledgement_that_waited_for_nobody_is_seen_while_the_replica_is_still_counted_in_sync() -> None:
     outcome = _played("K2.03", "acks-all-early")
     assert _verdicts(outcome)["while stopping"] == "FAIL"

@@ -1,6 +1,6 @@
 """The model-based tests: a sound reference peer does as the model, wrong ones are seen, and so does each product itself.
 
-The last are container tests; one of them alone: ``pytest suites/selftest/test_models.py -m container -k groups``.
+The last are container tests; one of them alone: ``pytest suites/selftest/test_models.py -m container -k "product and groups"``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from hypothesis.errors import FlakyFailure
 from brokerproof.brokers.base import broker as product_of
 from brokerproof.conformance import protocols
 from brokerproof.conformance.amqp091.machine import Queues
+from brokerproof.conformance.amqp091.machine_routing import Routing
 from brokerproof.conformance.kafka.machine_groups import Groups
 from brokerproof.conformance.kafka.machine_log import Log
 from brokerproof.conformance.modelled import Machine, check
@@ -21,11 +22,15 @@ from brokerproof.conformance.rocketmq.machine_fifo import Fifo
 
 #: Machine -> (examples, steps) on the sound peer.
 MACHINES: dict[type[Machine], tuple[int, int]] = {
-    Queues: (15, 30), Log: (8, 15), Groups: (4, 12), Fifo: (3, 12), Delay: (3, 10),
+    Queues: (15, 30), Routing: (15, 20), Log: (8, 15), Groups: (4, 12), Fifo: (3, 12), Delay: (3, 10),
 }  # fmt: skip
 WRONG: dict[type[Machine], tuple[str, ...]] = {
     Queues: (
-        "drops-redelivered", "requeue-at-tail", "copy-per-binding", "fanout-by-key", "loses-unacked", "purge-all", "wrong-count",
+        "drops-redelivered", "requeue-at-tail", "loses-unacked", "purge-all", "wrong-count",
+    ),
+    Routing: (
+        "copy-per-binding", "fanout-by-key", "no-alternate", "no-bindings-between-exchanges", "headers-compares-x",
+        "headers-any-is-all", "topic-hash-needs-a-word",
     ),
     Log: ("no-dedup", "retry-new-offset", "deletes-one-less"),
     Groups: ("any-generation", "commits-anyway", "no-rebalance-told"),

@@ -1,7 +1,7 @@
 """Model-based tests on a ground: Hypothesis does the same to a broker and to a model, in any order, and compares.
 
-A machine is a subclass of ``Machine``, in a module of its own protocol: ``amqp091/machine.py`` (exchanges, queues,
-acknowledgements), ``kafka/machine_log.py``, ``kafka/machine_groups.py``, ``rocketmq/machine_fifo.py``, ``rocketmq/machine_delay.py``.
+A machine is a subclass of ``Machine``, in a module of its own protocol: ``amqp091/machine.py`` (queues,
+acknowledgements), ``amqp091/machine_routing.py`` (exchanges, bindings), ``kafka/machine_log.py``, ``kafka/machine_groups.py``, ``rocketmq/machine_fifo.py``, ``rocketmq/machine_delay.py``.
 Only what model and every vendor agree on is done; where they differ there are cases. Rules take plain values, never ``st.data()``:
 what was drawn in a rule could not be written down as its argument, and the counter-example would be no script.
 """

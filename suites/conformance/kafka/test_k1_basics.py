@@ -90,8 +90,10 @@ def test_api_versions_too_new(scene: KafkaScene) -> None:
     conditions=("slicer",),
 )  # fmt: skip
 def test_api_versions_header_v0(scene: KafkaScene) -> None:
-    wrong = []
-    for version in scene.served("api_versions", least=3):
+    wrong, versions = [], scene.served("api_versions", least=3)
+    if not versions:
+        scene.inconclusive("no version of ApiVersions from 3 on is served by a version that should")
+    for version in versions:
         answer = scene.connect().ask("api_versions", version, **_OUR_NAME)
         if answer.code != 0 or answer.leftover or not _sound((answer.fields or {}).get("api_keys", [])):
             wrong.append(f"v{version}: {answer.seen()}, {answer.leftover} octets left over")

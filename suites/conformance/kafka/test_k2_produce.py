@@ -237,7 +237,8 @@ def test_future_timestamp(scene: KafkaScene) -> None:
 @case(
     "K2.10", "kafka/zstd-old-version",
     requirement="A zstd batch by Produce v6, and Fetch v9 from a partition that holds zstd, are refused with 76 each.",
-    reference="KIP-110", level="MUST", needs="kafka>=2.1", negative=True, accepts={"produce v6": error(76), "fetch v9": error(76), "fetch v9, topic's own": error(76)},
+    reference="KIP-110", level="MUST", needs="kafka>=2.1", negative=True, revision=2,
+    accepts={"produce v6": error(76), "log": must("nothing of it appended"), "fetch v9": error(76), "fetch v9, topic's own": error(76)},
 )  # fmt: skip
 def test_zstd_old_version(scene: KafkaScene) -> None:
     topic = scene.topic()
@@ -245,8 +246,11 @@ def test_zstd_old_version(scene: KafkaScene) -> None:
         scene.inconclusive("Produce v6 or Fetch v9 is not served by a version that should")
     data = batch(_made(scene, "x" * 200), compression="zstd")
     scene.saw("produce v6", topic.produce(data, version=6).seen())
+    _unchanged(scene, topic)
     for step, found in (("fetch v9", topic), ("fetch v9, topic's own", scene.topic(compression_type="zstd"))):
         found.produce(data)
+        if {b.compression for b in found.read().batches} != {"zstd"}:
+            scene.inconclusive(f"{step}: the partition holds no zstd, so no Fetch of it can be refused for that")
         scene.saw(step, found.fetch(version=9).seen())
 
 
@@ -283,7 +287,11 @@ def test_compression_round_trip(scene: KafkaScene) -> None:
 def test_log_append_time(scene: KafkaScene) -> None:
     topic = scene.topic(message_timestamp_type="LogAppendTime")
     done = topic.produce([Record(b"old", None, scene.now_ms() - 24 * _HOUR_MS)])
-    one = topic.read().batches[0]
+    batches = topic.read().batches
+    if not batches:
+        scene.require("", False, f"nothing is there: {done.seen()}")
+        return
+    one = batches[0]
     bit = bool(one.attributes & records.LOG_APPEND_TIME)
     near = abs(done.log_append_time - scene.now_ms()) < 5000
     scene.require(
@@ -319,7 +327,7 @@ def test_not_leader(scene: KafkaScene) -> None:
     requirement="Produce and Fetch by name to an unknown topic give 3, by topic id 100.",
     reference="KIP-516", level="MUST", negative=True,
     accepts={"produce by name": error(3), "fetch by name": error(3), "produce by id": error(100).or_else(RECORDED),
-             "fetch by id": error(100)},
+             "fetch by id": error(100).or_else(RECORDED)},
 )  # fmt: skip
 def test_unknown_topic(scene: KafkaScene) -> None:
     import uuid
@@ -333,4 +341,7 @@ def test_unknown_topic(scene: KafkaScene) -> None:
         scene.saw("produce by id", nowhere.produce(made, on=main).seen())
     else:
         scene.saw("produce by id", Seen("recorded"))  # not advertised: left out
-    scene.saw("fetch by id", nowhere.fetch(on=main).seen())
+    if scene.serves("fetch", FETCH_BY_ID):
+        scene.saw("fetch by id", nowhere.fetch(on=main).seen())
+    else:
+        scene.saw("fetch by id", Seen("recorded"))

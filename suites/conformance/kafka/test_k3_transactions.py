@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from brokerproof.conformance.case import Line, Seen, Table, case, error, must
+from brokerproof.conformance.kafka.groups import committed
 from brokerproof.conformance.kafka.producers import END_RAISES, PRODUCE_ADDS
 from brokerproof.conformance.kafka.scene import KafkaScene
 from brokerproof.conformance.kafka.topics import LATEST, READ_COMMITTED, Topic
@@ -313,17 +314,6 @@ def test_txn_offset_commit(scene: KafkaScene) -> None:
     producer.finish(commit=False)
     gone = scene.eventually(lambda: told(stable=True) == (0, 7), 10)
     scene.require("aborted", bool(gone), f"{told()}, stable {told(stable=True)}")
-
-
-def committed(scene: KafkaScene, group: str, topic: Topic, *, stable: bool = False) -> tuple[int | None, int]:
-    """(error code, offset) of partition 0; −1: none."""
-    to = scene.coordinator(group)
-    answer = to.ask(
-        "offset_fetch", to.best("offset_fetch", most=9), require_stable=stable,
-        groups=[{"group_id": group, "topics": [{"name": topic.name, "partition_indexes": [0]}]}],
-    )  # fmt: skip
-    one = answer.need()["groups"][0]["topics"][0]["partitions"][0]
-    return answer.code, one["committed_offset"]
 
 
 @case(

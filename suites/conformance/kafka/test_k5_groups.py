@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from brokerproof.conformance.case import Line, Seen, Table, case, error, must
-from brokerproof.conformance.kafka.groups import Classic, Modern, commit, together
+from brokerproof.conformance.kafka.groups import Classic, Modern, commit, committed, together
 from brokerproof.conformance.kafka.scene import KafkaScene
 from brokerproof.conformance.kafka.topics import Topic
 from brokerproof.conformance.scene import Inconclusive
@@ -13,17 +13,12 @@ from brokerproof.conformance.scene import Inconclusive
 _ILLEGAL_GENERATION, _UNKNOWN_MEMBER, _REBALANCING, _INCONSISTENT = 22, 25, 27, 23
 
 
-def committed(scene: KafkaScene, group: str, topic: Topic, partition: int = 0) -> int:
+def _committed(scene: KafkaScene, group: str, topic: Topic, partition: int = 0) -> int:
     """Offset of a partition; −1: none. Raises Inconclusive for an error."""
-    to = scene.coordinator(group)
-    answer = to.ask(
-        "offset_fetch", to.best("offset_fetch", most=9), require_stable=False,
-        groups=[{"group_id": group, "topics": [{"name": topic.name, "partition_indexes": [partition]}]}],
-    )  # fmt: skip
-    found = answer.need()["groups"][0]
-    if answer.code != 0:
-        raise Inconclusive(f"the committed offset of {topic.name}-{partition}: {answer.seen()}")
-    return int(found["topics"][0]["partitions"][0]["committed_offset"])
+    code, offset = committed(scene, group, topic, partition)
+    if code != 0:
+        raise Inconclusive(f"the committed offset of {topic.name}-{partition}: error {code}")
+    return offset
 
 
 @case(
@@ -45,11 +40,12 @@ def test_member_id_required(scene: KafkaScene) -> None:
     "K5.02", "kafka/classic-errors",
     requirement="An old generation gives 22 to Heartbeat and OffsetCommit, an unknown member 25, a rebalance 27, a join with "
     "another protocol type 23.",
-    reference="classic group protocol", level="MUST", negative=True,
+    reference="classic group protocol", level="MUST", negative=True, revision=2,
     accepts={
         "rebalancing": error(_REBALANCING), "heartbeat, old generation": error(_ILLEGAL_GENERATION),
         "commit, old generation": error(_ILLEGAL_GENERATION), "heartbeat, unknown": error(_UNKNOWN_MEMBER),
         "commit, unknown": error(_UNKNOWN_MEMBER), "other protocol type": error(_INCONSISTENT),
+        "committed": must("nothing of what was refused"),
     },
 )  # fmt: skip
 def test_classic_errors(scene: KafkaScene) -> None:
@@ -73,6 +69,8 @@ def test_classic_errors(scene: KafkaScene) -> None:
     scene.saw("commit, unknown", a.commit(topic, 1, id="nobody").seen())
     other = Classic(scene, group, [topic])
     scene.saw("other protocol type", other.ask_join(protocol_type="connect").seen())
+    offset = _committed(scene, group, topic)
+    scene.require("committed", offset == -1, f"offset {offset}")
 
 
 @case(
@@ -113,24 +111,26 @@ def test_static_member(scene: KafkaScene) -> None:
     "K5.05", "kafka/commit-metadata-size",
     requirement="OffsetCommit with metadata one octet above offset.metadata.max.bytes gives 12 and commits nothing; exactly at "
     "it, it is accepted.",
-    reference="offset.metadata.max.bytes", level="?", negative=True,
-    accepts={"one more": error(12), "nothing": must("committed nothing"), "exactly": error(0)},
+    reference="offset.metadata.max.bytes", level="?", negative=True, revision=2,
+    accepts={"one more": error(12), "nothing": must("committed nothing"), "exactly": error(0), "then": must("committed")},
 )  # fmt: skip
 def test_commit_metadata_size(scene: KafkaScene) -> None:
     limit = int(scene.config("offset.metadata.max.bytes"))
     group, topic = scene.group(), scene.topic()
     to = scene.coordinator(group)
     scene.saw("one more", scene.settled(lambda: commit(to, group, topic, 5, metadata="x" * (limit + 1))).seen())
-    scene.require("nothing", committed(scene, group, topic) == -1, f"offset {committed(scene, group, topic)}")
-    scene.saw("exactly", commit(to, group, topic, 5, metadata="x" * limit).seen())
+    scene.require("nothing", _committed(scene, group, topic) == -1, f"offset {_committed(scene, group, topic)}")
+    scene.saw("exactly", commit(to, group, topic, 6, metadata="x" * limit).seen())
+    scene.require("then", _committed(scene, group, topic) == 6, f"offset {_committed(scene, group, topic)}")
 
 
 @case(
     "K5.06", "kafka/consumer-group-heartbeat",
     requirement="Epoch 0 joins and gets an assignment, −1 leaves; a wrong epoch gives 110, OffsetCommit with a stale one 113, "
     "an instance id in use 111, an unknown assignor 112.",
-    reference="KIP-848", level="MUST", needs="kafka>=4.0", negative=True,
+    reference="KIP-848", level="MUST", needs="kafka>=4.0", negative=True, revision=2,
     accepts={"joins": must("an assignment of every partition"), "wrong epoch": error(110), "stale commit": error(113),
+             "committed": must("nothing of what was refused"),
              "instance in use": error(111), "assignor": error(112), "leaves": must("epoch −1, and gone")},
 )  # fmt: skip
 def test_consumer_group_heartbeat(scene: KafkaScene) -> None:
@@ -147,6 +147,8 @@ def test_consumer_group_heartbeat(scene: KafkaScene) -> None:
     _settle(scene, [member, other], [topic])
     given = next(iter(other.parts[topic.name]), 0)
     scene.saw("stale commit", member.commit(topic, 1, given, epoch=old).seen())
+    offset = _committed(scene, group, topic, given)
+    scene.require("committed", offset == -1, f"offset {offset}")
     scene.saw("wrong epoch", other.heartbeat(member_epoch=other.epoch + 50).seen())
     left = other.leave()
     gone = (left.fields or {}).get("member_epoch") == -1 and other.heartbeat(member_epoch=other.epoch).code == 25
@@ -252,7 +254,7 @@ class _Crowd:
     def look_for_offsets(self, partitions: Iterable[int]) -> None:
         """What was committed is what the coordinator says, or it is lost; who reads on reads on from there."""
         for partition in partitions:
-            found, due = committed(self._scene, self._group, self._topic, partition), self.offsets[partition]
+            found, due = _committed(self._scene, self._group, self._topic, partition), self.offsets[partition]
             if found < due:  # more may be there: a commit whose answer did not come
                 self.lost.append(f"partition {partition}: {due} committed, {found} found")
             self.offsets[partition] = max(found, 0)
@@ -348,12 +350,13 @@ def test_subscribed_regex(scene: KafkaScene) -> None:
     "K5.09", "kafka/delete-group-guards",
     requirement="DeleteGroups of a group with members gives 68, OffsetDelete of a topic to which a member subscribes 86; both "
     "work once the group is empty.",
-    reference="DeleteGroups; OffsetDelete", level="MUST", negative=True,
-    accepts={"delete": error(68), "offset delete": error(86), "then offset delete": error(0), "then delete": error(0)},
+    reference="DeleteGroups; OffsetDelete", level="MUST", negative=True, revision=2,
+    accepts={"delete": error(68), "offset delete": error(86), "kept": must("the group and its offsets"),
+             "then offset delete": error(0), "then delete": error(0), "gone": must("the offset, then the other one")},
 )  # fmt: skip
 def test_delete_group_guards(scene: KafkaScene) -> None:
     group, topic = scene.group(), scene.topic(partitions=2)
-    member = Classic(scene, group, [topic])
+    member = Classic(scene, group, [topic], session_ms=30_000)
     together(member)
     # The offset of the other partition stays: an empty group without any is gone by itself on some versions.
     for partition in (0, 1):
@@ -362,6 +365,11 @@ def test_delete_group_guards(scene: KafkaScene) -> None:
     asked = [{"name": topic.name, "partitions": [{"partition_index": 0}]}]
     scene.saw("delete", to.ask("delete_groups", groups_names=[group]).seen())
     scene.saw("offset delete", to.ask("offset_delete", group_id=group, topics=asked).seen())
+    kept, beat = [_committed(scene, group, topic, p) for p in (0, 1)], member.heartbeat()
+    scene.require("kept", kept == [3, 3] and beat.code == 0, f"offsets {kept}, heartbeat {beat.seen()}")
     member.leave()
     scene.saw("then offset delete", to.ask("offset_delete", group_id=group, topics=asked).seen())
+    left = [_committed(scene, group, topic, p) for p in (0, 1)]
     scene.saw("then delete", to.ask("delete_groups", groups_names=[group]).seen())
+    gone = _committed(scene, group, topic, 1)
+    scene.require("gone", (left, gone) == ([-1, 3], -1), f"offsets {left}, then {gone}")

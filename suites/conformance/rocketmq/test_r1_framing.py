@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from brokerproof.conformance.case import CUT, Line, Seen, Table, case, error, must
+from brokerproof.conformance.case import AS_REQUIRED, CUT, NOT_ASKED, Line, Seen, Table, case, error, must
 from brokerproof.conformance.rocketmq import codes
 from brokerproof.conformance.rocketmq.scene import Remote, RocketmqScene
 from brokerproof.wire import rocketmq as wire
@@ -26,6 +26,11 @@ _ERROR = Table(
         Line("CODE", endings=("eof", "reset")),
     ),
 )
+_BOUNDED = Table("memory stays bounded", (Line("PASS", behaviour=(AS_REQUIRED,)), NOT_ASKED))
+#: Of frames that are too large so many at a time, of each its beginning; half of that kept in every one of some rounds is too much.
+_MANY, _ROUNDS = 64, 5
+_BEGINNING = wire.illegal(b"", bytes(4 * 2**20), length=wire.FRAME_MAX + 1)
+_KEPT_MB = _MANY * len(_BEGINNING) / 2**20 / 2
 
 
 @case(
@@ -104,9 +109,11 @@ def test_bad_header(scene: RocketmqScene) -> None:
 
 @case(
     "R1.04", "rocketmq/frame-too-large",
-    requirement="A frame announced with 16 MiB + 1 is not read: its connection is closed, and no other.",
-    reference="frame limit 16 MiB (remoting configuration)", level="?", negative=True,
-    accepts={"broker": _CLOSED, "name server": _CLOSED},
+    requirement="A frame announced with 16 MiB + 1 is not read: its connection is closed, and no other; however many are announced, the "
+    "node's memory stays bounded.",
+    reference="frame limit 16 MiB (remoting configuration)", level="?", negative=True, limit_s=180, revision=2,
+    accepts={"broker": _CLOSED, "name server": _CLOSED, "broker's memory": _BOUNDED, "name server's memory": _BOUNDED},
+    records=("memory",),
     conditions=("slicer", "cut"),
 )  # fmt: skip
 def test_frame_too_large(scene: RocketmqScene) -> None:
@@ -116,6 +123,32 @@ def test_frame_too_large(scene: RocketmqScene) -> None:
             wire.illegal(b"", came, length=wire.FRAME_MAX + 1), f"a frame of 16 MiB + 1, its first {len(came)} octets"
         )
         scene.saw(step, to.reaction())
+    grown = {}
+    for step, node in (("broker", scene.place.master()), ("name server", scene.place.name_servers[0])):
+        if scene.condition:
+            # Octet by octet, or cut short, so much would take for ever.
+            scene.require(f"{step}'s memory", False, "not asked")
+            continue
+        more = grown[step] = _grows(scene, node)
+        scene.require(f"{step}'s memory", more <= _KEPT_MB, f"{more:.0f} MiB more, round after round")
+    scene.record("memory", {step: f"{more:+.0f} MiB" for step, more in grown.items()})
+
+
+def _grows(scene: RocketmqScene, node: str) -> float:
+    """MiB by which the node's own memory grows when frames are announced that are too large, in the round in which it grows least: a
+    heap that is filled for the first time grows as well, but not every time."""
+    least = float("inf")
+    for number in range(_ROUNDS):
+        before = scene.place.memory(node)
+        flood = [scene.spared(f"flood-{node}-{number}-{i}", node) for i in range(_MANY)]
+        for to in flood:
+            to.link.send(_BEGINNING, decoded=f"a frame of 16 MiB + 1, its first {len(_BEGINNING)} octets")
+        least = min(least, scene.place.memory(node) - before)
+        for to in flood:
+            to.close()
+        if least <= _KEPT_MB:
+            break
+    return least
 
 
 @case(

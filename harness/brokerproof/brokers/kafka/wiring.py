@@ -1,7 +1,4 @@
-"""Topic-partitions of a case, asked and used node by node: what a client library would hide.
-
-Source: protocol guide, https://kafka.apache.org/protocol.html, Produce 8, Fetch 10 and 11 (both without compact lengths).
-"""
+"""Topic-partitions of a case, asked and used node by node: what a client library would hide."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import contextlib
 import itertools
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,10 +15,12 @@ from brokerproof.brokers.base import Json, Node
 from brokerproof.brokers.kafka import ask
 from brokerproof.brokers.kafka.probe import NotPassed, probe
 from brokerproof.plan import Destination
+from brokerproof.wire.kafka import records
 
 #: Error codes of the protocol that are expected here; others are told by their number.
 ERRORS = {0: "", 2: "CORRUPT_MESSAGE", 3: "UNKNOWN_TOPIC_OR_PARTITION", 6: "NOT_LEADER_OR_FOLLOWER"}
-_PRODUCE, _FETCH = 0, 1
+#: The version of Produce.
+_PRODUCE = 7
 _ASK_S = 8.0
 _HEALTHY_S = 90.0
 _RECORDS_MAX = 1 << 20
@@ -97,24 +95,18 @@ class KafkaWiring:
         """What that node itself answers to a Produce: the error's name. The batch is well-formed but for its checksum, which a
         leader finds out, so that nothing is written."""
         with self._connected(node) as sock:
-            name = self._name.encode()
-            batch = _batch()
-            body = struct.pack(">hhi", -1, 1, 5000)  # no transactional id, acks=1, time-out in ms
-            body += struct.pack(">ih", 1, len(name)) + name + struct.pack(">iii", 1, 0, len(batch)) + batch
-            sock.sendall(ask.framed_request(_PRODUCE, 7, body))
-            answer = ask.answer_from(sock)
-            answer.i32()
-            answer.skip(answer.i16())
-            answer.i32()
-            answer.i32()
-            return _error(answer.i16())
+            part = {"index": 0, "records": records.batch([records.Record(b"x", None, 0)], crc=0)}
+            topic = {"name": self._name, "partition_data": [part]}
+            sock.sendall(ask.request("produce", _PRODUCE, acks=1, timeout=5000, topic_data=[topic]))
+            answer = ask.answer_from(sock, "produce", _PRODUCE)
+            return _error(answer["responses"][0]["partition_responses"][0]["error_code"])
 
     def unasked(self, seconds: float) -> int:
         """Octets that the leader sends by itself to a client that has connected and asked for its versions, while messages are
         sent to the topic."""
         with self._connected(self.leader) as sock:
             sock.sendall(ask.opening().greeting)
-            ask.answer_from(sock)
+            ask.answer_from(sock, "api_versions", 0)
             until = time.monotonic() + seconds
             came = 0
             while time.monotonic() < until:
@@ -163,44 +155,31 @@ class KafkaWiring:
             yield sock
 
     def _fetch_request(self, version: int, offset: int, wait_ms: int) -> bytes:
-        name = self._name.encode()
-        # A consumer (-1), at least one octet, all that is committed, no fetch session.
-        body = struct.pack(">iiiibii", -1, wait_ms, 1, _RECORDS_MAX, 1, 0, -1)
-        partition = struct.pack(">iiqqi", 0, -1, offset, -1, _RECORDS_MAX)
-        body += struct.pack(">ih", 1, len(name)) + name + struct.pack(">i", 1) + partition + struct.pack(">i", 0)
-        if version >= 11:
-            body += struct.pack(">h", 0)  # no rack
-        return ask.framed_request(_FETCH, version, body)
+        """Of a consumer: at least one octet, all that is committed, no fetch session."""
+        part = {"partition": 0, "fetch_offset": offset, "partition_max_bytes": _RECORDS_MAX}
+        return ask.request(
+            "fetch", version, max_wait=wait_ms, min_bytes=1, max_bytes=_RECORDS_MAX, isolation_level=1,
+            topics=[{"topic": self._name, "partitions": [part]}],
+        )  # fmt: skip
 
     def _end(self) -> int:
         with self._connected(self.leader) as sock:
             sock.sendall(self._fetch_request(11, 0, 500))
-            return _read_fetch(ask.answer_from(sock), 11)[1]
+            return _read_fetch(sock, 11)[1]
 
 
 def _fetched(sock: socket.socket, version: int) -> Fetched:
-    error, _, octets = _read_fetch(ask.answer_from(sock), version)
+    error, _, octets = _read_fetch(sock, version)
     return Fetched(error, octets)
 
 
-def _read_fetch(answer: ask.Answer, version: int) -> tuple[str, int, int]:
+def _read_fetch(sock: socket.socket, version: int) -> tuple[str, int, int]:
     """(error, high watermark, octets of records) of the one partition."""
-    answer.i32()
-    whole = answer.i16()
-    answer.i32()
-    if whole or not answer.i32():
-        return _error(whole) or "no topic in the answer", -1, 0
-    answer.skip(answer.i16())
-    answer.i32()
-    answer.i32()
-    error, high = answer.i16(), answer.i64()
-    answer.i64()
-    answer.i64()
-    for _ in range(max(0, answer.i32())):
-        answer.skip(16)
-    if version >= 11:
-        answer.i32()
-    return _error(error), high, max(0, answer.i32())
+    answer = ask.answer_from(sock, "fetch", version)
+    if answer["error_code"] or not answer["responses"]:
+        return _error(answer["error_code"]) or "no topic in the answer", -1, 0
+    only = answer["responses"][0]["partitions"][0]
+    return _error(only["error_code"]), only["high_watermark"], len(only["records"] or b"")
 
 
 def _error(code: int) -> str:
@@ -220,14 +199,3 @@ def _waiting(sock: socket.socket, seconds: float) -> int:
             break
         came += len(part)
     return came
-
-
-def _batch() -> bytes:
-    """A record batch of magic 2 with one record, its checksum zero."""
-    record = (
-        bytes([0, 0, 0, 1, 2]) + b"x" + bytes([0])
-    )  # attributes, deltas, no key (varint -1), value of one octet, no headers
-    record = bytes([2 * len(record)]) + record
-    after_checksum = struct.pack(">hiqqqhii", 0, 0, 0, 0, -1, -1, -1, 1) + record
-    after_length = struct.pack(">ibI", -1, 2, 0) + after_checksum
-    return struct.pack(">qi", 0, len(after_length)) + after_length

@@ -173,8 +173,8 @@ class Channel(Topology, Settling):
             for held in taken:
                 if not self._is("loses-unacked"):
                     self._give_back(held)
-            for consumer in consumers:
-                self._auto_delete(consumer.queue)
+            for queue in [c.queue for c in consumers] + [h.queue for h in taken if self._is("get-consumes")]:
+                self._auto_delete(queue)
             for queue in {h.queue for h in taken} | {c.queue for c in consumers}:
                 self._broker.pump(self._vhost, queue)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from brokerproof.conformance.amqp091.channel_base import ChannelBase, operation
@@ -82,6 +83,8 @@ class Settling(ChannelBase, ABC):
             self._lighten(held)
             if held not in mine:
                 self._give_back(held)
+        for held in taken[:1] if requeue and self._is("recover-doubles") else ():
+            held.queue.give_back(replace(held.stored, order=(held.stored.order[0], held.queue.tail())))
         for held in mine:
             assert held.consumer is not None
             held.stored.redelivered = True

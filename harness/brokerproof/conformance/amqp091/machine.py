@@ -35,7 +35,7 @@ _SIDES = st.sampled_from((0, 1))
 _WHICH = st.integers(0, 11)
 
 
-class _NoSink:
+class NoSink:
     """The machine has no consumers, so nothing comes unasked."""
 
     def deliver(self, delivery: Delivery) -> None:
@@ -56,7 +56,7 @@ class Queues(Machine):
         super().__init__()
         self._model = Broker(lambda: 0.0)
         self._connections = [self._model.connect("guest", "/") for _ in range(2)]
-        self.ours: list[Channel] = [c.channel(_NoSink()) for c in self._connections]
+        self.ours: list[Channel] = [c.channel(NoSink()) for c in self._connections]
         self.theirs: list[wire_side.Channel] = [self.scene.connect().channel() for _ in range(2)]
         for channel in self.theirs:
             channel.call("confirm.select")
@@ -172,7 +172,7 @@ class Queues(Machine):
         self.ours[side].close()
         self.theirs[side] = connection.channel()
         self.theirs[side].call("confirm.select")
-        self.ours[side] = self._connections[side].channel(_NoSink())
+        self.ours[side] = self._connections[side].channel(NoSink())
 
     def ends(self) -> None:
         """What is left in the queues once all that is held is back."""

@@ -315,7 +315,8 @@ class Broker:
         for consumer in list(self.consumers_of(queue)):
             consumer.channel.forget(consumer)
             can = "consumer_cancel_notify" in consumer.channel.connection.capabilities
-            if (can or self.is_mutant("notice-to-all")) and not self.is_mutant("no-cancel-notice"):
+            all_ = self.is_mutant("notice-to-all") or self.is_mutant("notice-to-all-late")
+            if (can or all_) and not self.is_mutant("no-cancel-notice"):
                 consumer.channel.sink.cancelled(consumer.tag)
         self._consumers.pop(queue, None)
         self.unbind(vhost, [b for b in vhost.bindings if b.to == "queue" and b.destination == queue.name])
@@ -438,6 +439,8 @@ class Broker:
         if is_full and str(overflow).startswith("reject-publish") and not self.is_mutant("accepts-when-full"):
             if overflow == "reject-publish-dlx":
                 self._dead_letter(vhost, queue, Stored(message, (0, 0)), "maxlen")
+            if self.is_mutant("keeps-one-refused") and not self._over(vhost, queue):
+                self._store(vhost, queue, message)
             return False
         n = next(self._stored)
         if n % 10 == 0 and self.is_mutant("loses"):

@@ -40,6 +40,7 @@ MUTANTS: Mapping[str, str] = {
     "no-channel-max": "opens any channel",
     "open-any-time": "opens a connection whose client has not said who it is",
     "serves-after-close": "goes on serving what it has closed",
+    "serves-after-close-late": "answers, after 2 s, a declare on a channel that it has closed",
     "no-heartbeats": "sends none, and awaits none",
     "only-heartbeats": "ends a connection without heartbeats although other frames come",
     "blocked-twice": "says blocked again for an alarm that is there",
@@ -387,11 +388,12 @@ class Session:
         low = 0 < frame_max < wire.FRAME_MIN_SIZE or (
             frame_max == wire.FRAME_MIN_SIZE and self.is_mutant("refuses-small-frames")
         )
-        high = frame_max > self.frame_max or channel_max > self.channel_max
+        # What is offered as 0 has no limit.
+        high = frame_max > (self.frame_max or frame_max) or channel_max > (self.channel_max or channel_max)
         none = not (frame_max and channel_max) and self.is_mutant("other-records")
         if low or none or (high and not self.is_mutant("any-tune")):
             raise _Quit
-        self.frame_max, self.channel_max = frame_max or self.frame_max, channel_max or self.channel_max
+        self.frame_max, self.channel_max = frame_max or self.frame_max, channel_max or self.channel_max or 0xFFFF
         self._heartbeat_s = self._seconds(method["heartbeat"])
         self.state = "open"
 

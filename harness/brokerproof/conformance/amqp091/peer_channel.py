@@ -7,6 +7,7 @@ its lock held, so it stands behind the answer that let it happen.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -61,7 +62,9 @@ class PeerChannel:
         )  # fmt: skip
 
     def cancelled(self, consumer_tag: str) -> None:
-        self._answer("basic.cancel", consumer_tag=consumer_tag, nowait=True)
+        can = "consumer_cancel_notify" in self.model.connection.capabilities
+        late = self._is("notice-to-all-late") and not can
+        self._after(3 if late else 0, lambda: self._answer("basic.cancel", consumer_tag=consumer_tag, nowait=True))
 
     def closed(self, refused: Refused) -> None:
         self.session.refuse(refused, self.number)
@@ -103,8 +106,19 @@ class PeerChannel:
         elif frame.type == wire.METHOD and name == "channel.close":
             self._answer("channel.close-ok")
         else:
+            if name == "queue.declare" and self._is("serves-after-close-late"):
+                self._after(2, lambda: self._answer("queue.declare-ok", queue="", message_count=0, consumer_count=0))
             return not self._is("serves-after-close")
         return True
+
+    def _after(self, seconds: float, call: Callable[[], None]) -> None:
+        """At once for 0; later: a mutant's. In seconds of the broker's."""
+        if not seconds:
+            call()
+            return
+        timer = threading.Timer(seconds * self.session.peer.scale, call)
+        timer.daemon = True
+        timer.start()
 
     def _method(self, method: Method) -> None:
         if method.name == "basic.publish":

@@ -192,6 +192,17 @@ def commit(connection: Any, group: str, topic: Topic, offset: int, partition: in
     return answer
 
 
+def committed(scene: KafkaScene, group: str, topic: Topic, partition: int = 0, *, stable: bool = False) -> tuple[int | None, int]:  # fmt: skip
+    """(error code, committed offset) of a partition; −1: none. stable: only what no transaction can still change."""
+    to = scene.coordinator(group)
+    answer = to.ask(
+        "offset_fetch", to.best("offset_fetch", most=9), require_stable=stable,
+        groups=[{"group_id": group, "topics": [{"name": topic.name, "partition_indexes": [partition]}]}],
+    )  # fmt: skip
+    found = answer.need()["groups"][0]["topics"]
+    return answer.code, int(found[0]["partitions"][0]["committed_offset"]) if found else -1
+
+
 def _good(answer: Answer, what: str) -> None:
     if answer.code != 0:
         raise Inconclusive(f"{what}: {answer.seen()}")

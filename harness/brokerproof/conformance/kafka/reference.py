@@ -8,7 +8,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from brokerproof.conformance.case import CUT, Case
+from brokerproof.conformance.case import Case
 from brokerproof.conformance.kafka.connection import Connection
 from brokerproof.conformance.kafka.ground import after, versions_of
 from brokerproof.conformance.kafka.peer.mutants import MUTANTS
@@ -18,7 +18,7 @@ from brokerproof.conformance.kafka.topics import produced
 from brokerproof.conformance.link import Link
 from brokerproof.conformance.scene import Scene
 from brokerproof.conformance.wirelog import WireLog
-from brokerproof.errors import HarnessError, unknown
+from brokerproof.errors import unknown
 from brokerproof.waiting import wait_until
 from brokerproof.wire.kafka import murmur, records
 
@@ -111,8 +111,6 @@ class KafkaReference:
         self, case: Case, *, variant: str, condition: str, log: WireLog, stop: Callable[[], bool]
     ) -> Iterator[Scene]:
         """A scene on a peer of its own, of one node or three, with the case's settings."""
-        if condition not in ("", "slicer", CUT):
-            raise HarnessError(f"Kafka's cases have no condition {condition!r}")
         # Members of groups have sessions of 6 s; a busy machine is late by more than their share at the smaller scale.
         scale = _SCALES.get(case.id, TIMING_SCALE if case.timing or case.section == "K5" else SCALE)
         nodes = 3 if case.topology == "cluster" else 1

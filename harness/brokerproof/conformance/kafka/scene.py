@@ -77,6 +77,8 @@ class KafkaScene(Scene):
         self, case: Case, stage: Stage, versions: Versions, *, variant: str, condition: str, product: str, version: str,
         name: str, log: WireLog, scale: float, stop: Callable[[], bool],
     ) -> None:  # fmt: skip
+        if condition not in ("", "slicer", CUT):
+            raise HarnessError(f"Kafka's cases have no condition {condition!r}")
         super().__init__(
             case, variant=variant, condition=condition, product=product, version=version, name=name, log=log, scale=scale,
             stop=stop,

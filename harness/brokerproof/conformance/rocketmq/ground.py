@@ -77,6 +77,11 @@ class ClusterPlace:
         if disk is not None:
             disk.throttle(0)
 
+    def memory(self, node: str) -> float:
+        found = self._cluster.nodes[node]
+        assert isinstance(found, ContainerNode)
+        return found.memory().own_mb
+
     def controller(self) -> Address:
         return self._cluster.controller_address
 

@@ -271,15 +271,24 @@ class Broker:
         ours = self.s(seconds) * (0.3 if self.is_bug("delivers_early") else 1) + 0.002
 
         def deliver() -> None:
-            if words.get("UNIQ_KEY") not in self.recalled and topic in self.topics:
+            all_of_them = self.recalled and self.is_bug("recall_takes_all")
+            if words.get("UNIQ_KEY") not in self.recalled and not all_of_them and topic in self.topics:
                 self.store(topic, queue, body, words, reconsumed=reconsumed)
 
         self.timers.after(max(0.0, ours), deliver)
 
     def _recall(self, connection: Connection, frame: Frame) -> Frame:
-        if not self.is_bug("recall_does_nothing"):
-            self.recalled.add(frame.fields["recallHandle"])
-        return wire.answer(frame, codes.SUCCESS, {"msgId": frame.fields["recallHandle"]})
+        id = frame.fields["recallHandle"]
+        if self.is_bug("recall_unsaid"):
+            raise Refused(codes.SYSTEM_ERROR, "")
+        if self.is_bug("recall_hurries"):
+            message = next(m for m in self.topics[SCHEDULE].queues[17] if m.properties.get("UNIQ_KEY") == id)
+            self.store(frame.fields["topic"], 0, message.body, message.properties)
+        if not self.is_bug("recall_does_nothing") and not self.is_bug("recall_forbidden"):
+            self.recalled.add(id)
+        if self.bug in ("recall_forbidden", "recall_loses", "recall_hurries"):
+            raise Refused(codes.NO_PERMISSION, "recall is forbidden")
+        return wire.answer(frame, codes.SUCCESS, {"msgId": id})
 
     # -- pulling -------------------------------------------------------------------------------------------------------
 
@@ -368,6 +377,8 @@ class Broker:
         return wire.answer(frame, codes.SUCCESS)
 
     def _max_offset(self, connection: Connection, frame: Frame) -> Frame:
+        if self.is_bug("ends_untold"):
+            raise Refused(codes.SYSTEM_ERROR, "not told")
         if self.is_bug("trips_over_unknown") and "brokerproofField" in frame.fields:
             raise Refused(codes.SYSTEM_ERROR, "unknown field")
         topic = self.topics.get(frame.fields["topic"])
@@ -405,12 +416,15 @@ class Broker:
         if level < 0 or (found.reconsumed >= most and not self.is_bug("retries_for_ever")):
             self.dead(words["group"], replace(found, reconsumed=found.reconsumed + 1))
             return wire.answer(frame, codes.SUCCESS)
-        level = level or (3 if self.is_bug("same_level") else 3 + found.reconsumed)
-        retry = f"%RETRY%{words['group']}"
-        self.topics.setdefault(retry, Topic([[]]))
-        times = found.reconsumed + (0 if self.is_bug("not_counted") else 1)
-        self._later(LEVELS_S[level - 1], retry, 0, found.body, {**found.properties, "RETRY_TOPIC": found.topic}, times)
+        self.retry(words["group"], found, level or (3 if self.is_bug("same_level") else 3 + found.reconsumed))
         return wire.answer(frame, codes.SUCCESS)
+
+    def retry(self, group: str, message: Stored, level: int) -> None:
+        """Puts it into the group's retry topic when the level's time is over."""
+        self.topics.setdefault(f"%RETRY%{group}", Topic([[]]))
+        times = message.reconsumed + (0 if self.is_bug("not_counted") else 1)
+        words = {**message.properties, "RETRY_TOPIC": message.topic}
+        self._later(LEVELS_S[level - 1], f"%RETRY%{group}", 0, message.body, words, times)
 
     def dead(self, group: str, message: Stored) -> None:
         """Puts it into the group's dead-letter topic."""

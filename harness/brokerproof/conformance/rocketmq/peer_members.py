@@ -25,6 +25,8 @@ class Members:
         self._broker = broker
         self.of: dict[str, dict[str, tuple[Connection, float]]] = {}
         self.producers: dict[str, dict[str, Connection]] = {}
+        #: Topics of the broadcasting groups.
+        self.broadcasting: dict[str, list[str]] = {}
         self.locks: dict[tuple[str, str, int], tuple[str, float]] = {}
 
     def heartbeat(self, connection: Connection, frame: Frame) -> Frame:
@@ -35,6 +37,8 @@ class Members:
         for consumer in data.get("consumerDataSet") or ():
             group = str(consumer["groupName"])
             members = self.of.setdefault(group, {})
+            if consumer.get("messageModel") == "BROADCASTING":
+                self.broadcasting[group] = [str(s["topic"]) for s in consumer.get("subscriptionDataSet") or ()]
             new = client not in members
             beat = time.monotonic()
             members[client] = (connection, beat)
@@ -67,6 +71,11 @@ class Members:
                 members.pop(client, None)
             if lost:
                 self._tell(group)
+            if lost and self._broker.is_bug("retries_broadcast"):
+                for topic in self.broadcasting.get(group, ()):
+                    for queue in self._broker.topics[topic].queues:
+                        for message in queue:
+                            self._broker.retry(group, message, 3)
 
     def listed(self, connection: Connection, frame: Frame) -> Frame:
         ids = sorted(self.of.get(frame.fields["consumerGroup"], {}))

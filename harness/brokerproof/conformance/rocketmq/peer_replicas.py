@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from brokerproof.conformance.rocketmq.reference import ReferencePlace
 
 _ELECTION_S, _LEAVES_S = 5.0, 15.0
+#: The answer to a send for which too few are in sync: a code that nothing else has.
+_TOO_FEW = 2900
 
 
 class Replicas:
@@ -35,6 +37,8 @@ class Replicas:
         self._in_sync = set(nodes)
         #: Replicas that lack something, and are made anew when they are reached.
         self._behind: set[str] = set()
+        #: What was refused for too few in sync and is kept all the same: a mutant's.
+        self._unseen: list[Stored] = []
         for node in nodes:
             broker = place.nodes[node]
             broker.admit = lambda node=node: self._admit(node)  # type: ignore[misc]  # bound early
@@ -64,10 +68,14 @@ class Replicas:
 
     def _admit(self, node: str) -> None:
         """Raises Refused where fewer are in sync than demanded."""
-        least = int(self._settings.get("minInSyncReplicas", 1))
-        if self._elects and len(self._in_sync) < least and not self._bug("stores_too_few"):
-            code = codes.SYSTEM_ERROR if self._bug("too_few_general_code") else codes.SERVICE_NOT_AVAILABLE
-            raise Refused(code, "in-sync replicas not enough")
+        if self._elects and self._too_few() and self._place.bug not in ("stores_too_few", "stores_unseen"):
+            if self._bug("too_few_unsaid"):
+                raise Refused(codes.SYSTEM_ERROR, "something went wrong")
+            code = {"too_few_general_code": codes.SYSTEM_ERROR, "too_few_timeout": codes.FLUSH_SLAVE_TIMEOUT}
+            raise Refused(code.get(self._place.bug, _TOO_FEW), "in-sync replicas not enough")
+
+    def _too_few(self) -> bool:
+        return len(self._in_sync) < int(self._settings.get("minInSyncReplicas", 1))
 
     def _copied(self, node: str, message: Stored) -> int:
         """Copies it; the code of the answer."""
@@ -81,9 +89,9 @@ class Replicas:
             return codes.FLUSH_DISK_TIMEOUT
         if self._bug("acks_alone") or len(self._nodes) == 1:
             return codes.SUCCESS
-        return self._answer(node, reached)
+        return self._answer(node, reached, message)
 
-    def _answer(self, node: str, reached: set[str]) -> int:
+    def _answer(self, node: str, reached: set[str], message: Stored) -> int:
         if not self._elects:
             missing = set(self._nodes) - reached - {node}
             if self._settings.get("brokerRole") != "SYNC_MASTER" or not missing:
@@ -97,8 +105,10 @@ class Replicas:
         if self._place.raft:
             enough = len(reached) + 1 > len(self._nodes) // 2 or self._bug("minority_acks")
             return codes.SUCCESS if enough else codes.FLUSH_SLAVE_TIMEOUT
-        if self._bug("stores_too_few") and len(self._in_sync) < int(self._settings.get("minInSyncReplicas", 1)):
-            return codes.SERVICE_NOT_AVAILABLE
+        if self._too_few():
+            if self._bug("stores_unseen"):
+                self._unseen.append(self._broker(node).topics[message.topic].queues[message.queue].pop())
+            return _TOO_FEW
         return codes.SUCCESS if self._in_sync - {node} <= reached and self.master == node else codes.FLUSH_SLAVE_TIMEOUT
 
     # -- elections -----------------------------------------------------------------------------------------------------
@@ -108,6 +118,10 @@ class Replicas:
         for node in sorted(self._behind | set(self._nodes)):
             if node != self.master and self._place.reaches(self.master, node):
                 self._catch_up(node)
+        if not self._too_few():
+            while self._unseen:
+                message = self._unseen.pop()
+                self._broker(self.master).topics[message.topic].queues[message.queue].append(message)
         if not self._elects:
             return
         self._place.timers.after(self._place.scale * _LEAVES_S, self._shrink)

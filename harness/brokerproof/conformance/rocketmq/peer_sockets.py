@@ -56,7 +56,7 @@ class Server:
     """Serves remoting on a port of its own, which it keeps over ``stop`` and ``start``.
 
     handle: the answer to a request, None for none (yet).  gone: told of every connection that ended.
-    idle_s: after so long without an octet a connection is ended.  bug: the mutant's name; three concern frames.
+    idle_s: after so long without an octet a connection is ended.  bug: the mutant's name; some concern frames.
     slices: every octet comes and goes in a segment of its own, so far as ``_SLICED`` goes.
     """
 
@@ -70,6 +70,8 @@ class Server:
         self._listening: socket.socket | None = None
         self._stopped = threading.Event()
         self.port = 0
+        #: Octets that it would not give back: nothing but a mutant's.
+        self.kept = 0
         self.start()
 
     @property
@@ -120,6 +122,7 @@ class Server:
                 try:
                     frames = decoder.feed(data)
                 except wire.ProtocolError:
+                    self.kept += wire.FRAME_MAX if self._bug == "keeps_large_frames" else 0
                     if self._bug != "keeps_after_bad_frame":
                         return
                     decoder = wire.Decoder()

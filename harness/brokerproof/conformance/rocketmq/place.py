@@ -39,6 +39,9 @@ class Place(Protocol):
 
     def quick_disk(self, node: str) -> None: ...
 
+    def memory(self, node: str) -> float:
+        """MiB that it cannot give back, as the kernel counts them: pages of files are not in it."""
+
     def controller(self) -> Address:
         """Of the controller's remoting port, where the topology has one."""
 

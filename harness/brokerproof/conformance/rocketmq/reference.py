@@ -34,6 +34,7 @@ MUTANTS: Mapping[str, str] = {
     "trailing_octets": "two octets more than its length after the answer to a heartbeat",
     "json_only": "refuses the compact header",
     "keeps_after_bad_frame": "reads on after a frame that cannot be",
+    "keeps_large_frames": "has the octets of a frame that is too large set aside for ever, and closes",
     "keeps_half_frames": "holds a connection that ended in the middle of a frame",
     "answers_half_frames": "answers what came of a frame when its connection ends",
     "unknown_wrong_code": "an unknown request code gets 1",
@@ -62,6 +63,11 @@ MUTANTS: Mapping[str, str] = {
     "ignores_perm": "ignores a topic's permissions",
     "other_defaults": "flushes synchronously by default",
     "recall_does_nothing": "answers a recall and delivers all the same",
+    "recall_takes_all": "a recall takes along all that is due",
+    "recall_forbidden": "says that it does not recall, and delivers",
+    "recall_loses": "says that it does not recall, and does not deliver",
+    "recall_unsaid": "refuses a recall without a word, and delivers",
+    "recall_hurries": "says that it does not recall, and delivers at once",
     "wrong_pull_code": "answers 20 at the end of a queue",
     "offset_outside": "answers 19 outside a queue, and does not say where it begins and ends",
     "never_suspends": "answers a pull at the end at once",
@@ -73,6 +79,7 @@ MUTANTS: Mapping[str, str] = {
     "unfiltered": "accepts an SQL expression and delivers everything",
     "reads_any_expression": "takes an expression that cannot be parsed",
     "shares_nothing": "gives every member all queues",
+    "retries_broadcast": "what a broadcasting member had when it went comes again",
     "keeps_broadcast_offsets": "keeps offsets of broadcasting groups",
     "same_level": "every retry at level 3",
     "not_counted": "does not count deliveries of what was sent back",
@@ -98,6 +105,8 @@ MUTANTS: Mapping[str, str] = {
     "loses_delayed": "never delivers delayed messages",
     "no_ceiling": "takes any delivery time",
     "low_ceiling": "its ceiling of delivery times is half of what it should be",
+    "half_shows_late": "half messages that nobody has decided are visible after 4 s",
+    "ends_untold": "does not say where a queue ends",
     "half_visible": "half messages are visible at once",
     "commits_twice": "a commit makes a message visible twice",
     "rollback_commits": "a rollback makes the message visible",
@@ -130,7 +139,10 @@ MUTANTS: Mapping[str, str] = {
     "name_servers_talk": "name servers keep connections to each other",
     "acks_alone": "a synchronous master answers success without its slave",
     "stores_too_few": "stores a message that it refuses for too few in sync",
-    "too_few_general_code": "refuses for too few in sync with 1",
+    "too_few_general_code": "refuses for too few in sync with 1, and says why",
+    "too_few_unsaid": "refuses for too few in sync with 1, and does not say why",
+    "too_few_timeout": "refuses for too few in sync with 12 for ever",
+    "stores_unseen": "stores what it refuses for too few in sync, and shows it when enough are there again",
     "elects_anybody": "elects whoever is alive, in sync or not",
     "epoch_stays": "the epoch does not rise with a new master",
     "old_master_stays": "the old master comes back as the master",
@@ -235,6 +247,10 @@ class ReferencePlace:
 
     def quick_disk(self, node: str) -> None:
         """Nothing to heal."""
+
+    def memory(self, node: str) -> float:
+        server = self.servers[node].server if node in self.servers else self.nodes[node].server
+        return server.kept / 2**20
 
     def registrations(self, name_server: str, broker: str, since: float) -> list[float]:
         return [at for at, node in self.servers[name_server].beats if node == broker and at >= since]

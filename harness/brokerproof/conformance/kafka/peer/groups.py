@@ -285,7 +285,8 @@ class Groups:
 
     def ended(self, name: str, pid: int, commit: bool) -> None:
         """A transaction with offsets of this group."""
-        found = self._group(name).open.pop(pid, {})
+        open_ = self._group(name).open
+        found = open_.get(pid, {}) if not commit and self._c.wrong("abort-stays-pending") else open_.pop(pid, {})
         if commit or self._c.wrong("abort-commits"):
             self._group(name).offsets |= found
 
@@ -310,7 +311,7 @@ class Groups:
         for topic in request.fields["topics"]:
             used = any(topic["name"] in m.topics for m in group.members.values())
             code = SUBSCRIBED if used else 0
-            for part in topic["partitions"] if not code else []:
+            for part in topic["partitions"] if not code or self._c.wrong("deletes-anyway") else []:
                 group.offsets.pop((topic["name"], part["partition_index"]), None)
             parts = [{"partition_index": p["partition_index"], "error_code": code} for p in topic["partitions"]]
             out.append({"name": topic["name"], "partitions": parts})
@@ -321,7 +322,7 @@ class Groups:
         for name in request.fields["groups_names"]:
             group = self._groups.get(name)
             code = NOT_FOUND if group is None else NON_EMPTY if group.members else 0
-            if not code:
+            if not code or (group is not None and self._c.wrong("deletes-anyway")):
                 del self._groups[name]
             out.append({"group_id": name, "error_code": code})
         return {"results": out}

@@ -191,6 +191,8 @@ class Peer:
         low, high = self._range(name)
         if key == _API_VERSIONS and not low <= version <= high:
             keys = [] if self.cluster.wrong("empty-versions") else self._advertised()
+            if self.cluster.wrong("own-versions-hidden"):
+                keys = [k for k in keys if k["api_key"] != _API_VERSIONS]
             return frames.response(key, 0, correlation, {"error_code": _UNSUPPORTED, "api_keys": keys})
         if name not in self._handlers or not low <= version <= high:
             if self.cluster.wrong("serves-removed"):

@@ -13,6 +13,7 @@ from typing import Any
 from brokerproof.conformance.kafka.peer.cluster import TOPIC_CONFIG, Cluster, Partition, Topic
 from brokerproof.conformance.kafka.peer.log import NO_ZSTD, Log
 from brokerproof.conformance.kafka.peer.transactions import Transactions
+from brokerproof.wire.kafka import records
 from brokerproof.wire.kafka.frames import Request
 from brokerproof.wire.kafka.schema import NO_ID, Fields
 
@@ -38,6 +39,8 @@ class Topics:
     def __init__(self, cluster: Cluster, transactions: Transactions) -> None:
         self._c, self._transactions = cluster, transactions
         #: session id -> [next epoch, (topic, partition) -> (fetch offset, what was told last)]
+        #: Whether the next Fetch fails: a mutant's.
+        self._spoilt = False
         self._sessions: dict[int, list[Any]] = {}
         self._session_ids = itertools.count(1001)
         self.group_config: dict[str, dict[str, str]] = {}
@@ -140,10 +143,17 @@ class Topics:
             acks == -1 and len(part.isr) < int(topic.config["min.insync.replicas"]) and not self._c.wrong("min-isr-off")
         ):
             code = NOT_ENOUGH
-        code = code or self._transactions.may_produce(request, topic.name, index, asked["records"] or b"")
+        if part.epoch and self._c.wrong("unwritten-after-election"):
+            code = NOT_LEADER
+        late = code or self._transactions.may_produce(request, topic.name, index, asked["records"] or b"")
+        self._spoilt |= late != code and self._c.wrong("late-write-spoils")
+        code = late
         if code:
+            self._refused(part, request)
             return {**out, "error_code": code}
         done = part.log.append(asked["records"] or b"", version=request.version, leader_epoch=part.epoch)
+        if done.code:
+            self._refused(part, request)
         if done.code == 0:
             part.ends[part.leader] = part.log.end
             self._c.tick()
@@ -156,6 +166,13 @@ class Topics:
             "record_errors": [{"batch_index": i, "batch_index_error_message": None} for i in done.record_errors],
         }  # fmt: skip
         return out
+
+    def _refused(self, part: Partition, request: Request) -> None:
+        if self._c.wrong("refused-appended"):
+            part.log.append(
+                records.batch([records.Record(b"refused", b"key")]), version=request.version, leader_epoch=part.epoch
+            )
+            part.ends = dict.fromkeys(part.ends, part.log.end)
 
     def _replicated(self, waiting: list[tuple[Fields, Partition, int]], timeout_ms: int) -> None:
         """Until all replicas in sync have it; what was appended and then could not be, says so."""
@@ -235,8 +252,8 @@ class Topics:
         code = self._epoch_error(part, asked.get("current_leader_epoch", -1)) or (
             NOT_LEADER if part.leader != node else 0
         )
-        if part.epoch and self._c.wrong("unread-after-election"):
-            code = NOT_LEADER
+        if self._spoilt or (part.epoch and self._c.wrong("unread-after-election")):
+            code, self._spoilt = NOT_LEADER, False
         offset = asked["fetch_offset"]
         if not code and not log.start <= offset <= log.end:
             code = OUT_OF_RANGE
