@@ -13,6 +13,7 @@ be called with a bare history as well.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -74,10 +75,16 @@ def checker(*, anomalies: Sequence[str] = (), observations: Sequence[str] = ()) 
 
 def checkers() -> tuple[Checker, ...]:
     """All checkers, by name: whatever the modules of this folder register."""
+    _registered()
+    return tuple(_REGISTRY[name] for name in sorted(_REGISTRY))
+
+
+@functools.cache
+def _registered() -> None:
+    """Imports them all. Once: to look through the folder again takes as long as judging a small history."""
     for module in pkgutil.iter_modules([str(_HERE)]):
         if module.name != "base":
             importlib.import_module(f"{__package__}.{module.name}")
-    return tuple(_REGISTRY[name] for name in sorted(_REGISTRY))
 
 
 def keys() -> dict[str, Kind]:

@@ -26,7 +26,6 @@ from brokerproof.conformance.protocols import CONDITIONS, on_cluster
 from brokerproof.conformance.scene import AFTERWARDS, Ground, Judged, Outcome, of_steps, play
 from brokerproof.errors import HarnessError
 from brokerproof.results import RunFolder, write_json
-from brokerproof.runtime import equipment
 from brokerproof.runtime.pool import ClusterKey, Pool
 
 #: Cases at a time on one cluster: most of them wait, for a reaction or for a window to end.
@@ -127,6 +126,8 @@ class Conductor:
 
     def _by_cluster(self) -> list[tuple[ClusterKey, list[Job]]]:
         """Jobs by the cluster that they need, the usual one first; those that do not apply are decided at once."""
+        from brokerproof.runtime import equipment  # brings the engine's library, which not every pytest needs
+
         groups: dict[ClusterKey, list[Job]] = {}
         product, version = self._target.product, self._target.version
         for job in self._results:
