@@ -205,6 +205,12 @@ def print_results(console: Console, results: Mapping[str, Any], folder: Path) ->
     if costs is not None:
         console.print()
         console.print(costs)
+    if known := [e["claim"] for e in results["claims"] if e["verdict"] == "VIOLATED" and e["as_expected"]]:
+        one = "as stated it is" if len(known) == 1 else "as stated they are"
+        console.print(
+            f"\nviolated, as was expected: {', '.join(dict.fromkeys(known))} ({one} known not to hold there; the report says why)",
+            highlight=False, markup=False,
+        )  # fmt: skip
     for entry in unexpected(results["claims"]):
         console.print(
             f"\n[bold]{entry['claim']}[/] on {entry['broker']} {entry['version']} {entry['variant']}: "

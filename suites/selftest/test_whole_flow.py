@@ -53,6 +53,7 @@ def test_a_sound_broker_keeps_its_promises(tmp_path: Path, state: Path) -> None:
         c.get("promises") for c in results["claims"]
     ]
     assert again.returncode == 0, again.stdout + again.stderr
+    assert "violated, as was expected: amqp/topic-star-hash (as stated it is" in " ".join(again.stdout.split())
     assert list((folder / "rechecks").glob("*/results.json"))
 
     trial = next(c for c in results["claims"] if c["claim"] == "producer/fire-and-forget-loses")["treatment"][

@@ -157,7 +157,7 @@ def test_log_lines_of_the_stretch_are_read_when_they_are_asked_for(open_page: Op
     assert page.inner_text(".zoom-bar button >> nth=0") == "放大"
     page.click(".zoom-bar button >> nth=4")  # all: the list is made anew, and is in Chinese at once
     page.wait_for_function("document.querySelectorAll('.log-lines li').length === 200")
-    assert "请放大" in page.inner_text("details.log .hint") and page.inner_text(".log-warning .level") == "警告"
+    assert "请放大" in page.inner_text("details.log .hint") and page.inner_text(".log-error .level") == "错误"
     page.set_viewport_size({"width": 390, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     for scheme in ("light", "dark"):
