@@ -221,7 +221,8 @@ def cases_in_words(adoption: Adoption, ids: Collection[str], *, each: bool) -> l
             left_out.setdefault(absent, []).append(job.slug)
         else:
             runs.append(f"case     {job.slug} {job.case.slug}")
-    lines += runs if each else [f"cases    {len(runs)}; each is named by --list"]
+    at_most = "at most, each named by --list; some see only on their way that they need a hand on the broker: SKIP"
+    lines += runs if each else [f"cases    {len(runs)} {at_most}"]
     return lines + [f"left out {', '.join(slugs)}: {reason}" for reason, slugs in left_out.items()]
 
 

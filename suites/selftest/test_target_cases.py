@@ -240,7 +240,13 @@ def test_the_pace_is_of_all_together() -> None:
 
 @pytest.mark.parametrize(
     ("id", "says"),
-    [("A6.07", "others on the broker"), ("A7.17", "consumer_timeout"), ("A5.14", "does not use it"), ("A1.01", "")],
+    [
+        ("A6.07", "others on the broker"),
+        ("A7.17", "consumer_timeout"),
+        ("A5.14", "does not use it"),
+        ("K1.06", "administration too"),
+        ("A1.01", ""),
+    ],
 )
 def test_what_a_target_does_not_give_is_said_before(id: str, says: str, served: Served, tmp_path: Path) -> None:
     found: Case = CASES[id]

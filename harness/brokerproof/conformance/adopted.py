@@ -18,8 +18,11 @@ from brokerproof.conformance.scene import Skip
 from brokerproof.conformance.way import Pace, Way, context_of
 from brokerproof.runtime.journal import Journal
 
-#: Cases -> what of the broker's own they look at, beyond what its protocol tells.
-_ASKS = {"A5.14": "a look at what exists that does not use it"}
+#: Cases -> what they ask of a broker that nobody asks of somebody else's.
+_ASKS = {
+    "A5.14": "a look at what exists that does not use it",
+    "K1.06": "a broker that may be sent every request there is, those of administration too",
+}
 #: Cases at a time: it is somebody's broker.
 SIDE_BY_SIDE = 4
 
