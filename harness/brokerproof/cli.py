@@ -144,12 +144,15 @@ def run(
     if resume is not None:
         from brokerproof.resuming import prepare
 
-        if broker or select or variant or schedule or seed is not None or run_dir or expected is not None or target:
+        given = (broker, select, variant, schedule, run_dir, expected, target, allow_destructive, dry_run)
+        if any(given) or seed is not None:
             raise UsageError("--resume asks for what the run was asked for; leave the other options away")
         folder, asked = prepare(resume)
         broker, select, variant, schedule = (asked[name] for name in ("broker", "select", "variant", "schedule"))
         profile, seed, run_dir = str(asked["profile"]), int(asked["seed"]), folder.path
         expected = Path(asked["expected"]) if "expected" in asked else None
+        target = Path(asked["target"]) if "target" in asked else None
+        allow_destructive = "allow-destructive" in asked
     if target is None and (allow_destructive or dry_run):
         raise UsageError("--allow-destructive and --dry-run are about a --target; brokers of our own are made for it")
     if target is not None and broker:
@@ -213,17 +216,32 @@ def conformance(
     seed: Annotated[int | None, typer.Option(help="Seed of the order of cases. Default: random.")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Run folder; must not exist. Default: runs/UTC-SEED.")] = None,
     expected: Annotated[Path | None, typer.Option(help="Folder of expected results. Default: the suite's own.")] = None,
-    list_only: Annotated[bool, typer.Option("--list", help="List the cases and end.")] = False,
+    list_only: Annotated[
+        bool, typer.Option("--list", help="List the cases and end; with --target, what is left out there, and why.")
+    ] = False,
+    target: TargetFile = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Sends what the protocols allow and what they forbid, and judges the answers, octet by octet.
 
-    RabbitMQ by AMQP 0-9-1, Kafka by its protocol, RocketMQ by remoting and gRPC. Without --broker: all three.
+    RabbitMQ by AMQP 0-9-1, Kafka by its protocol, RocketMQ by remoting and gRPC. Without --broker: all three. On a --target
+    names are under its prefix, and cases that need what it does not give (its nodes, its settings) are SKIP with the reason.
     """
     from brokerproof.conformance.protocols import PROTOCOLS
     from brokerproof.listing import cases
     from brokerproof.pytest_plugin import run_cases, targets
 
-    chosen = targets(broker)
+    if target is not None and broker:
+        raise UsageError("--target and --broker: a run is about one of them")
+    if target is None and dry_run:
+        raise UsageError("--dry-run is about a --target; brokers of our own are made for it")
+    adoption = None
+    if target is not None:
+        from brokerproof.adopting import Adoption
+        from brokerproof.targeting import loaded
+
+        adoption = Adoption(loaded(target), "")
+    chosen = targets(broker) if adoption is None else [(adoption.product, adoption.target.version)]
     for product, _ in chosen:
         if product not in PROTOCOLS:
             raise unknown("product with protocol cases", product, PROTOCOLS)
@@ -235,24 +253,32 @@ def conformance(
     for name in section:
         if name not in {c["section"] for c in known}:
             raise unknown("section", name, {c["section"] for c in known})
+    mine = {PROTOCOLS[product] for product, _ in chosen}
+    asked = {
+        c["case"]: c
+        for c in known
+        if c["slug"].partition("/")[0] in mine
+        and (not section or c["section"] in section)
+        and (not case or {c["case"], c["slug"]} & {name.partition("@")[0] for name in case})
+        and (not level or c["level"].lower() in {x.lower() for x in level})
+    }
+    if adoption is not None and (dry_run or list_only):
+        from brokerproof.targeting import cases_in_words
+
+        print("\n".join([*cases_in_words(adoption, asked, each=list_only), *(["nothing was done"] if dry_run else [])]))
+        return
     if list_only:
-        mine = {PROTOCOLS[product] for product, _ in chosen}
-        _print_rows(
-            [
-                {k: c[k] for k in ("case", "slug", "level", "requirement")}
-                for c in known
-                if c["slug"].partition("/")[0] in mine
-                and (not section or c["section"] in section)
-                and (not case or c["case"] in case or c["slug"] in case)
-                and (not level or c["level"].lower() in {x.lower() for x in level})
-            ]
-        )
+        _print_rows([{k: c[k] for k in ("case", "slug", "level", "requirement")} for c in asked.values()])
         return
     if run_dir is not None and run_dir.exists():
         raise UsageError(f"run folder {str(run_dir)!r} exists; name another")
+    if adoption is not None:
+        from brokerproof.brokers.base import adopting
+
+        adopting(adoption.product).version_of(adoption.target)  # one that is not there is told before anything starts
     raise typer.Exit(
         run_cases(
-            brokers=[f"{p}={v}" for p, v in chosen], case=case, section=section, level=level, tag=tag, variant=variant,
+            brokers=[f"{p}={v}" for p, v in chosen] if adoption is None else [], target=target, case=case, section=section, level=level, tag=tag, variant=variant,
             strict=strict, seed=seed, run_dir=run_dir, expected=expected,
         )
     )  # fmt: skip

@@ -48,8 +48,8 @@ from brokerproof.results import (
     EXIT_MISSING,
     EXIT_OK,
     EXIT_UNEXPECTED,
-    INTERRUPTED,
     SCHEMA,
+    interruption,
     load_json,
     open_run,
 )
@@ -230,8 +230,8 @@ def _what(entry: Entry, word: str, *, listed: bool, strict: bool) -> What | None
 
 def _begun(results: Mapping[str, Any]) -> Gate:
     gate = Gate(len(results["claims"]) + len(results["cases"]))
-    if results.get("interrupted"):
-        gate.notes.append(Note("harness error", str(results.get("run", "")), INTERRUPTED))
+    if cut := interruption(results):
+        gate.notes.append(Note("harness error", str(results.get("run", "")), cut))
     gate.notes += [Note("harness error", str(e["where"]), str(e["error"])) for e in results["errors"]]
     gate.notes += [
         Note("harness error", _case_name(c), str(c["observed"]), _again(c))
@@ -524,8 +524,8 @@ def write_expected(results: Mapping[str, Any], file: Path, date: str, *, strict:
     UsageError where the file exists (a line that is there is changed by a person, who has looked at why), the run has several
     targets, or was interrupted.
     """
-    if results.get("interrupted"):
-        raise UsageError(f"{INTERRUPTED}; what it showed is not what the next one has to show")
+    if cut := interruption(results):
+        raise UsageError(f"{cut}; what it showed is not what the next one has to show")
     targets = _targets(results)
     if file.exists():
         raise UsageError(

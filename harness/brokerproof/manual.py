@@ -63,6 +63,8 @@ PAGES: Mapping[str, Page] = {
             "brokerproof conformance --broker rabbitmq=4.0.5",
             "brokerproof conformance --broker kafka --section K2 --level must --strict",
             "brokerproof conformance --list --section A2",
+            "brokerproof conformance --target mine.toml --dry-run",
+            "brokerproof conformance --target mine.toml --section A6",
         ),
         DECIDES, IMAGES | STATE | DOCKER, RUN_FOLDER | EXPECTED,
     ),

@@ -1,6 +1,6 @@
 """The pytest surface of protocol cases: a case becomes one item per target, variant and condition.
 
-    pytest suites/conformance --broker rabbitmq=4.0.5 --case A2.03
+    pytest suites/conformance --brokerproof-broker rabbitmq=4.0.5 --brokerproof-case A2.03
 
 The items of a target are run by its ``Conductor``, side by side where they are isolated; an item waits for its own, and fails if
 and only if the verdict is not the expected one.
@@ -23,21 +23,32 @@ from brokerproof.conformance.running import Conductor, Job, Target, jobs_of
 
 def add_options(group: pytest.OptionGroup) -> None:
     group.addoption(
-        "--case", action="append", default=[], metavar="ID", help="Only this protocol case, e.g. A2.03. Repeatable."
+        "--brokerproof-case",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="Only this protocol case, e.g. A2.03. Repeatable.",
     )
     group.addoption(
-        "--section", action="append", default=[], metavar="ID", help="Only cases of this section, e.g. A2. Repeatable."
+        "--brokerproof-section",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="Only cases of this section, e.g. A2. Repeatable.",
     )
     group.addoption(
-        "--level",
+        "--brokerproof-level",
         action="append",
         default=[],
         help="Only cases of this level: must, should, may, extension, unspecified.",
     )
     group.addoption(
-        "--tag", action="append", default=[], help="Only cases with this tag; no-TAG: only those without. Repeatable."
+        "--brokerproof-tag",
+        action="append",
+        default=[],
+        help="Only cases with this tag; no-TAG: only those without. Repeatable.",
     )
-    group.addoption("--nonstrict-fails", action="store_true", help="NONSTRICT is not as expected.")  # fmt: skip
+    group.addoption("--brokerproof-nonstrict-fails", action="store_true", help="NONSTRICT is not as expected.")  # fmt: skip
 
 
 def wanted(job: Job, option: Any) -> bool:
@@ -45,11 +56,13 @@ def wanted(job: Job, option: Any) -> bool:
     case = job.case
     tags = set(case.tags)
     return (
-        (not option.case or bool({case.id, job.id, case.slug} & set(option.case)))
-        and (not option.section or case.section in option.section)
-        and (not option.level or case.level.lower() in {level.lower() for level in option.level})
-        and (not option.variant or job.variant in option.variant)
-        and all((t[3:] not in tags) if t.startswith("no-") else (t in tags) for t in option.tag)
+        (not option.brokerproof_case or bool({case.id, job.id, case.slug} & set(option.brokerproof_case)))
+        and (not option.brokerproof_section or case.section in option.brokerproof_section)
+        and (
+            not option.brokerproof_level or case.level.lower() in {level.lower() for level in option.brokerproof_level}
+        )
+        and (not option.brokerproof_variant or job.variant in option.brokerproof_variant)
+        and all((t[3:] not in tags) if t.startswith("no-") else (t in tags) for t in option.brokerproof_tag)
     )
 
 
@@ -60,16 +73,16 @@ def whole(suite: Path, target: Target, known: Collection[tuple[str, str]]) -> bo
     return {(job.id, job.variant) for job in jobs} <= set(known)
 
 
-def items_of(collector: Any, name: str, case: Case, targets: Sequence[tuple[str, str]]) -> Iterator[pytest.Item]:
+def items_of(collector: Any, name: str, case: Case, targets: Sequence[Target]) -> Iterator[pytest.Item]:
     option = collector.config.option
-    for product, version in targets:
-        if PROTOCOLS.get(product) != case.protocol:
+    for target in targets:
+        if PROTOCOLS.get(target.product) != case.protocol:
             continue
         for job in jobs_of([case]):
             if wanted(job, option):
-                tail = "-".join(p for p in (product, version, job.condition, job.variant) if p)
+                tail = "-".join(p for p in (target.product, target.version, job.condition, job.variant) if p)
                 item = CaseItem.from_parent(collector, name=f"{name}[{tail}]")
-                item.prepare(job, Target(product, version))
+                item.prepare(job, target)
                 yield item
 
 
@@ -155,9 +168,9 @@ class Conductors:
                 stale(lines, known, whole=whole(cells.suites() / "conformance", target, known)),
             )
             # The order in which a file happens to name them is nobody's business; a seed makes it another one each time.
-            random.Random(option.seed).shuffle(jobs)
+            random.Random(option.brokerproof_seed).shuffle(jobs)
             self._by_target[target] = Conductor(
                 home, target, jobs, expected_in=cells.expected_in(), ledger_in=cells.suites() / "conformance" / "ledger",
-                strict=option.nonstrict_fails, clusters=CLUSTERS if len(option.broker) == 1 else 1,
+                strict=option.brokerproof_nonstrict_fails, clusters=CLUSTERS if len(option.brokerproof_broker) == 1 else 1,
             )  # fmt: skip
         return self._by_target[target]

@@ -1,6 +1,6 @@
 """The pytest surface: claims become items, one per cell; a test fails if and only if its verdict is not the expected.
 
-    pytest suites/claims --broker kafka=4.3.1 --profile quick -k order --seed 7
+    pytest suites/claims --brokerproof-broker kafka=4.3.1 --brokerproof-profile quick -k order --brokerproof-seed 7
 
 A claim is a plain function with ``@claim(...)`` that takes a ``Cell`` and returns how it is decided (``Experiment``).
 The controlling process names the run folder and hands it to xdist workers; each item writes its own verdict file.
@@ -46,54 +46,65 @@ REAL = ("kafka", "rabbitmq", "rocketmq")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("brokerproof", "brokerproof: which delivery promises does a broker keep")
     group.addoption(
-        "--broker", action="append", default=[], metavar="PRODUCT[=VERSION]",
+        "--brokerproof-broker", action="append", default=[], metavar="PRODUCT[=VERSION]",
         help="Broker to test, repeatable: kafka=4.3.1, rabbitmq, memory=doubles. Default: kafka, rabbitmq and rocketmq, "
         "each in its default version. `brokerproof list brokers` shows all.",
     )  # fmt: skip
     group.addoption(
-        "--profile",
+        "--brokerproof-profile",
         default="quick",
         choices=PROFILES,
         help="How much: quick decides what is deterministic, once; standard repeats, and takes races; thorough more so.",
     )
-    group.addoption("--seed", type=int, default=None, help="Seed of the plans; the report names it. Default: random.")
     group.addoption(
-        "--variant", action="append", default=[], help="Only cells of this variant, e.g. quorum. Repeatable."
+        "--brokerproof-seed", type=int, default=None, help="Seed of the plans; the report names it. Default: random."
     )
     group.addoption(
-        "--select",
+        "--brokerproof-variant",
+        action="append",
+        default=[],
+        help="Only cells of this variant, e.g. quorum. Repeatable.",
+    )
+    group.addoption(
+        "--brokerproof-select",
         action="append",
         default=[],
         metavar="CLAIM",
         help="Only this claim, by id or by section, e.g. order/one-queue-one-consumer or order. Repeatable.",
     )
     group.addoption(
-        "--schedule", action="append", default=[], metavar="NAME",
+        "--brokerproof-schedule", action="append", default=[], metavar="NAME",
         help="Decide promises under this schedule of faults in place of their own, repeatable: `brokerproof list "
         "schedules`. Such a cell is a variant of its own, under-NAME.",
     )  # fmt: skip
     group.addoption(
-        "--run-dir", default=None, metavar="DIR", help="Run folder; must not exist. Default: runs/<utc>-<seed>."
+        "--brokerproof-run-dir",
+        default=None,
+        metavar="DIR",
+        help="Run folder; must not exist. Default: runs/<utc>-<seed>.",
     )
     group.addoption(
-        "--resume", action="store_true",
+        "--brokerproof-resume", action="store_true",
         help="Go on in the run folder: only cells that it has no verdict of. `brokerproof run --resume RUN` makes it ready.",
     )  # fmt: skip
-    group.addoption("--live", action="store_true", help="Count and judge every trial while it runs.")
+    group.addoption("--brokerproof-live", action="store_true", help="Count and judge every trial while it runs.")
     group.addoption(
-        "--fail-fast",
+        "--brokerproof-fail-fast",
         action="store_true",
         help="End a trial, and the run, at the first promise that is seen to be broken and was expected to hold.",
     )
     group.addoption(
-        "--expected", default=None, metavar="DIR", help="Expected results. Default: the suite's own, suites/expected."
+        "--brokerproof-expected",
+        default=None,
+        metavar="DIR",
+        help="Expected results. Default: the suite's own, suites/expected.",
     )
     group.addoption(
-        "--target", default=None, metavar="FILE",
-        help="A broker that somebody else runs, in place of --broker; `brokerproof target init` writes such a file.",
+        "--brokerproof-target", default=None, metavar="FILE",
+        help="A broker that somebody else runs, in place of --brokerproof-broker; `brokerproof target init` writes such a file.",
     )  # fmt: skip
     group.addoption(
-        "--allow-destructive", action="store_true",
+        "--brokerproof-allow-destructive", action="store_true",
         help="Faults may break the nodes of the target, by the commands or containers that its file gives.",
     )  # fmt: skip
     from brokerproof.pytest_cases import add_options
@@ -111,32 +122,32 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{marker}: {meaning}")
     worker = getattr(config, "workerinput", None)
     if worker is not None:
-        config.option.seed = worker["brokerproof_seed"]
-        config.option.run_dir = worker["brokerproof_run"]
-        config.option.run_owner = worker["brokerproof_owner"]
-        config.option.run_command = worker["brokerproof_command"]
-        config.option.target_version = worker["brokerproof_target_version"]
+        config.option.brokerproof_seed = worker["brokerproof_seed"]
+        config.option.brokerproof_run_dir = worker["brokerproof_run"]
+        config.option.brokerproof_run_owner = worker["brokerproof_owner"]
+        config.option.brokerproof_run_command = worker["brokerproof_command"]
+        config.option.brokerproof_target_version = worker["brokerproof_target_version"]
     else:
-        config.option.target_version = _asked_for_its_version(config)
-        config.option.run_owner = os.getpid()
+        config.option.brokerproof_target_version = _asked_for_its_version(config)
+        config.option.brokerproof_run_owner = os.getpid()
         typed = "pytest " + " ".join(str(a) for a in config.invocation_params.args)
-        config.option.run_command = os.environ.get(_COMMAND) or typed
-        if config.option.seed is None:
-            config.option.seed = random.SystemRandom().randrange(1, 100_000)
-        if config.option.run_dir is None:
-            config.option.run_dir = str(Path("runs", new_run_id(config.option.seed)).absolute())
-        elif Path(config.option.run_dir).exists() and not config.option.resume:
+        config.option.brokerproof_run_command = os.environ.get(_COMMAND) or typed
+        if config.option.brokerproof_seed is None:
+            config.option.brokerproof_seed = random.SystemRandom().randrange(1, 100_000)
+        if config.option.brokerproof_run_dir is None:
+            config.option.brokerproof_run_dir = str(Path("runs", new_run_id(config.option.brokerproof_seed)).absolute())
+        elif Path(config.option.brokerproof_run_dir).exists() and not config.option.brokerproof_resume:
             raise pytest.UsageError(
-                f"run folder {config.option.run_dir!r} exists; name another, or `brokerproof check` it"
+                f"run folder {config.option.brokerproof_run_dir!r} exists; name another, or `brokerproof check` it"
             )
-    for name in config.option.schedule:
+    for name in config.option.brokerproof_schedule:
         if name not in schedules():
             raise pytest.UsageError(str(unknown("schedule", name, schedules())))
     config.pluginmanager.register(_Cells(config), "brokerproof-cells")
 
 
 def targets(texts: Sequence[str]) -> list[tuple[str, str]]:
-    """(product, version) of each ``--broker``. Raises UsageError for what does not exist."""
+    """(product, version) of each ``--brokerproof-broker``. Raises UsageError for what does not exist."""
     return [parse_target(text) for text in texts or REAL]
 
 
@@ -144,13 +155,14 @@ def targets(texts: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: Any) -> list[pytest.Item] | None:
-    from brokerproof.pytest_cases import items_of
-
     case = getattr(obj, "brokerproof_case", None)
     if case is not None:
-        if collector.config.option.target is not None:
-            raise pytest.UsageError("protocol cases are not run on a --target; `--broker` starts a broker for them")
-        return list(items_of(collector, name, case, _chosen(collector.config)))
+        from brokerproof.conformance.running import Target
+        from brokerproof.pytest_cases import items_of
+
+        adoption = adoption_of(collector.config)
+        chosen = [Target(product, version, adoption) for product, version in _chosen(collector.config)]
+        return list(items_of(collector, name, case, chosen))
     found = getattr(obj, "brokerproof", None)
     if not isinstance(found, Declared):
         return None
@@ -159,18 +171,20 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str
 
 def _asked_for_its_version(config: pytest.Config) -> str:
     """Of the target, by connecting to it; "" without one."""
-    if config.option.target is None:
-        if config.option.allow_destructive:
-            raise pytest.UsageError("--allow-destructive is about a --target; brokers of our own are broken anyway")
+    if config.option.brokerproof_target is None:
+        if config.option.brokerproof_allow_destructive:
+            raise pytest.UsageError(
+                "--brokerproof-allow-destructive is about a --brokerproof-target; brokers of our own are broken anyway"
+            )
         return ""
-    if config.option.broker:
-        raise pytest.UsageError("--target and --broker: a run is about one of them")
+    if config.option.brokerproof_broker:
+        raise pytest.UsageError("--brokerproof-target and --brokerproof-broker: a run is about one of them")
     if getattr(config.option, "numprocesses", None):
         raise pytest.UsageError(
-            "-n with --target: one process decides one cell at a time there, or the load would add up"
+            "-n with --brokerproof-target: one process decides one cell at a time there, or the load would add up"
         )
     try:
-        target = load(Path(config.option.target))
+        target = load(Path(config.option.brokerproof_target))
         return adopting(target.product).version_of(target)
     except HarnessError as exc:
         raise pytest.UsageError(str(exc)) from exc
@@ -178,37 +192,39 @@ def _asked_for_its_version(config: pytest.Config) -> str:
 
 def adoption_of(config: pytest.Config) -> Adoption | None:
     """The target of this run, if it has one."""
-    if config.option.target is None:
+    if config.option.brokerproof_target is None:
         return None
-    target = load(Path(config.option.target))
-    return Adoption(target, config.option.target_version, config.option.allow_destructive)
+    target = load(Path(config.option.brokerproof_target))
+    return Adoption(target, config.option.brokerproof_target_version, config.option.brokerproof_allow_destructive)
 
 
 def _chosen(config: pytest.Config) -> list[tuple[str, str]]:
     if (adoption := adoption_of(config)) is not None:
         return [(adoption.product, adoption.version)]
     try:
-        return targets(config.option.broker)
+        return targets(config.option.brokerproof_broker)
     except UsageError as exc:
         raise pytest.UsageError(str(exc)) from exc
 
 
 def _cells_of(collector: Any, name: str, found: Declared) -> Iterator[pytest.Item]:
     option = collector.config.option
-    if option.select and not any(s in (found.claim.id, found.claim.section) for s in option.select):
+    if option.brokerproof_select and not any(
+        s in (found.claim.id, found.claim.section) for s in option.brokerproof_select
+    ):
         return
-    if option.profile not in found.profiles or (found.on_request and not option.select):
+    if option.brokerproof_profile not in found.profiles or (found.on_request and not option.brokerproof_select):
         return
     for product, version in _chosen(collector.config):
         for variant in found.brokers.get(product, ()):
-            if (option.variant and variant not in option.variant) or (
-                option.profile == "quick" and variant in found.longer
+            if (option.brokerproof_variant and variant not in option.brokerproof_variant) or (
+                option.brokerproof_profile == "quick" and variant in found.longer
             ):
                 continue
-            for under in option.schedule or [""]:
+            for under in option.brokerproof_schedule or [""]:
                 cell = Cell(
-                    claim=found.claim, broker=product, version=version, variant=variant, profile=option.profile,
-                    seed=option.seed,
+                    claim=found.claim, broker=product, version=version, variant=variant, profile=option.brokerproof_profile,
+                    seed=option.brokerproof_seed,
                 )  # fmt: skip
                 if under:
                     if not _takes_a_schedule(found, cell):
@@ -317,7 +333,7 @@ class _Cells:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._session: Any = None
-        self.folder = RunFolder(Path(config.option.run_dir))
+        self.folder = RunFolder(Path(config.option.brokerproof_run_dir))
         self.results: dict[str, Any] | None = None
         #: Slug of each experiment of one's own -> the test that it is.
         self.own_experiments: dict[str, str] = {}
@@ -333,13 +349,16 @@ class _Cells:
             from brokerproof import run
             from brokerproof.runtime import sweep
 
-            self.folder.create(seed=self._config.option.seed, command=self._config.option.run_command)
-            sweep.register(self.folder.mark, owner=self._config.option.run_owner, folder=self.folder.path)
-            if os.getpid() != self._config.option.run_owner:
+            adoption = adoption_of(self._config)
+            self.folder.create(
+                seed=self._config.option.brokerproof_seed, command=self._config.option.brokerproof_run_command,
+                target=adoption.target.public() if adoption is not None else None,
+            )  # fmt: skip
+            sweep.register(self.folder.mark, owner=self._config.option.brokerproof_run_owner, folder=self.folder.path)
+            if os.getpid() != self._config.option.brokerproof_run_owner:
                 # A worker goes on for a while when its controller is killed, and would start more.
                 sweep.register_process(self.folder.mark, os.getpid())
             sweep.clean()  # what killed runs left; a living one is never touched
-            adoption = adoption_of(self._config)
             if adoption is not None:
                 self._remove_leftovers(adoption)
             self._session = run.Session(
@@ -347,8 +366,8 @@ class _Cells:
                 expected_in=self.expected_in(),
                 progress=self._say,
                 upcoming=list(_experiments(session.items)),
-                live=self._config.option.live,
-                fail_fast=self._config.option.fail_fast,
+                live=self._config.option.brokerproof_live,
+                fail_fast=self._config.option.brokerproof_fail_fast,
                 adoption=adoption,
             )
         return self._session
@@ -364,7 +383,11 @@ class _Cells:
             raise UsageError(others)
 
     def expected_in(self) -> Path:
-        return Path(self._config.option.expected) if self._config.option.expected else self.suites() / "expected"
+        return (
+            Path(self._config.option.brokerproof_expected)
+            if self._config.option.brokerproof_expected
+            else self.suites() / "expected"
+        )
 
     def suites(self) -> Path:
         from brokerproof.suites import suites
@@ -377,7 +400,7 @@ class _Cells:
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Cases by target, which shares a cluster. What a resumed run has decided is not decided again."""
         items.sort(key=lambda i: (t.product, t.version) if (t := getattr(i, "target", None)) is not None else ("", ""))
-        if not config.option.resume:
+        if not config.option.brokerproof_resume:
             return
         decided = {entry["slug"] for entry in self.folder.cells()}
         left = [i for i in items if not (isinstance(i, CellItem) and i.cell.slug in decided)]
@@ -388,11 +411,11 @@ class _Cells:
     def pytest_configure_node(self, node: Any) -> None:
         """Controller of pytest-xdist: every worker belongs to this run."""
         option = self._config.option
-        node.workerinput["brokerproof_seed"] = option.seed
-        node.workerinput["brokerproof_run"] = option.run_dir
-        node.workerinput["brokerproof_owner"] = option.run_owner
-        node.workerinput["brokerproof_command"] = option.run_command
-        node.workerinput["brokerproof_target_version"] = option.target_version
+        node.workerinput["brokerproof_seed"] = option.brokerproof_seed
+        node.workerinput["brokerproof_run"] = option.brokerproof_run_dir
+        node.workerinput["brokerproof_owner"] = option.brokerproof_run_owner
+        node.workerinput["brokerproof_command"] = option.brokerproof_run_command
+        node.workerinput["brokerproof_target_version"] = option.brokerproof_target_version
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
@@ -418,7 +441,7 @@ class _Cells:
             conductors.close()
         if self._session is not None:
             self._session.close()
-        if self._config.option.run_owner != os.getpid() or not (self.folder.path / "run.json").exists():
+        if self._config.option.brokerproof_run_owner != os.getpid() or not (self.folder.path / "run.json").exists():
             return
         from brokerproof.render import render_all
         from brokerproof.runtime import sweep
@@ -469,24 +492,14 @@ def run_pytest(
 ) -> int:  # fmt: skip
     """Runs the claims with pytest and shows the run in our own way; returns the exit code of its results."""
     seed = _seed(seed)
-    args = ["--profile", profile, "--seed", str(seed), *_of_target(target, destructive)]
-    words = [f"--profile {profile}", f"--seed {seed}", *(f"--broker {b}" for b in brokers)]
-    words += [shlex.join(_of_target(target, destructive))] if target is not None else []
-    for option, values in (
-        ("--broker", brokers),
-        ("--select", select),
-        ("--variant", variant),
-        ("--schedule", schedule),
-    ):
-        args += [word for value in values for word in (option, value)]
-        words += [f"{option} {value}" for value in values if option != "--broker"]
-    args += ["--live"] if live else []
-    args += ["--resume"] if resume else []
-    args += ["--fail-fast", "--exitfirst"] if fail_fast else []
+    asked = ["--profile", profile, "--seed", str(seed), *_each("--broker", brokers), *_of_target(target, destructive)]
+    asked += [*_each("--select", select), *_each("--variant", variant), *_each("--schedule", schedule)]
+    flags = (["--live"] if live else []) + (["--resume"] if resume else []) + (["--fail-fast"] if fail_fast else [])
+    args = [*_for_pytest([*asked, *flags]), *(["--exitfirst"] if fail_fast else [])]
     folder = _folder(run_dir, seed)
     going_on = f", going on after {len(folder.cells())} verdicts" if resume else ""
     return _run_suite(
-        "claims", folder, args, words, expected=expected, workers=workers, command="run",
+        "claims", folder, args, asked, expected=expected, workers=workers, command="run",
         heading=f"{', '.join(brokers) or f'target {target}'}, profile {profile}, seed {seed}{going_on}",
         nothing="no cell matches: `brokerproof list claims` shows brokers, variants and profiles",
     )  # fmt: skip
@@ -495,22 +508,34 @@ def run_pytest(
 def run_cases(
     *, brokers: Sequence[str], case: Sequence[str], section: Sequence[str], level: Sequence[str], tag: Sequence[str],
     variant: Sequence[str], strict: bool, seed: int | None, run_dir: Path | None, expected: Path | None,
+    target: Path | None = None,
 ) -> int:  # fmt: skip
     """Runs the protocol cases with pytest and shows the run in our own way; returns the exit code of its results."""
     seed = _seed(seed)
-    args, words = ["--seed", str(seed)], [*(f"--broker {b}" for b in brokers)]
-    for option, values in (
-        ("--broker", brokers), ("--case", case), ("--section", section), ("--level", level), ("--tag", tag), ("--variant", variant),
-    ):  # fmt: skip
-        args += [word for value in values for word in (option, value)]
-        words += [f"{option} {value}" for value in values if option != "--broker"]
-    args += ["--nonstrict-fails"] if strict else []
-    words += ["--strict"] if strict else []
+    asked = [
+        *_each("--broker", brokers),
+        *_of_target(target, False),
+        *_each("--case", case),
+        *_each("--section", section),
+    ]
+    asked += [*_each("--level", level), *_each("--tag", tag), *_each("--variant", variant)]
+    args = _for_pytest(["--seed", str(seed), *asked, *(["--nonstrict-fails"] if strict else [])])
+    asked += ["--strict"] if strict else []
     return _run_suite(
-        "conformance", _folder(run_dir, seed), args, words, expected=expected, command="conformance",
-        workers=len({b.partition("=")[0] for b in brokers}), heading=f"protocol cases on {', '.join(brokers)}, seed {seed}",
+        "conformance", _folder(run_dir, seed), args, asked, expected=expected, command="conformance",
+        workers=len({b.partition("=")[0] for b in brokers}),
+        heading=f"protocol cases on {', '.join(brokers) or f'target {target}'}, seed {seed}",
         nothing="no case matches: `brokerproof conformance --list` shows them",
     )  # fmt: skip
+
+
+def _each(option: str, values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in (option, value)]
+
+
+def _for_pytest(words: Sequence[str]) -> list[str]:
+    """Our options as pytest has them, beside those of its other plugins."""
+    return [word.replace("--", "--brokerproof-", 1) if word.startswith("--") else word for word in words]
 
 
 def _of_target(target: Path | None, destructive: bool) -> list[str]:
@@ -528,10 +553,10 @@ def _folder(run_dir: Path | None, seed: int) -> RunFolder:
 
 
 def _run_suite(
-    suite: str, folder: RunFolder, asked: Sequence[str], words: list[str], *, expected: Path | None, workers: int,
+    suite: str, folder: RunFolder, args: Sequence[str], asked: Sequence[str], *, expected: Path | None, workers: int,
     command: str, heading: str, nothing: str,
 ) -> int:  # fmt: skip
-    """Runs one folder of the suites; returns the exit code of its results."""
+    """Runs one folder of the suites; returns the exit code of its results. asked: as a person types it."""
     from rich.console import Console
 
     from brokerproof.results import EXIT_HARNESS, EXIT_USAGE, exit_code, load_json
@@ -542,16 +567,17 @@ def _run_suite(
     path = folder.path
     # An ini file of the suite's own: the caller's pytest settings are about the caller's tests.
     ini = suites() / "claims" / "pytest.ini"
-    args = [str(suites() / suite), "-c", str(ini), "-p", "no:cacheprovider", "-s", "--run-dir", str(path), *asked]
-    if expected is not None:
-        args += ["--expected", str(expected)]
-        words += [f"--expected {shlex.quote(str(expected.absolute()))}"]
+    told = ["--expected", str(expected.absolute())] if expected is not None else []
+    args = [
+        str(suites() / suite), "-c", str(ini), "-p", "no:cacheprovider", "-s", *args,
+        *_for_pytest(["--run-dir", str(path), *told]),
+    ]  # fmt: skip
     if workers > 1:
         args += ["-n", str(workers), "--dist", "loadgroup"]
     if "brokerproof.pytest_plugin" not in {p.value for p in _installed_plugins()}:
         args += ["-p", "brokerproof.pytest_plugin"]
     console.print(f"run {folder.id}: {heading}", highlight=False)
-    os.environ[_COMMAND] = " ".join([f"brokerproof {command}", *words])
+    os.environ[_COMMAND] = shlex.join(["brokerproof", command, *asked, *told])
     path.parent.mkdir(parents=True, exist_ok=True)
     log = path.parent / f".{path.name}.pytest.log"
     # A polite kill is an interrupt: everything that was started goes through the same way out.

@@ -22,8 +22,17 @@ from brokerproof.errors import EnvironmentProblem, UsageError
 SCHEMA = 1
 #: Exit codes (fixed), the first that applies: wrong usage, harness failed, unexpected verdict, evidence missing, all well.
 EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, EXIT_MISSING, EXIT_HARNESS = 0, 1, 2, 3, 4
-#: What ``interrupted`` in ``results.json`` says, in a sentence.
-INTERRUPTED = "the run was interrupted or killed before all was decided; `brokerproof run --resume RUN` goes on with it"
+
+
+def interruption(results: Mapping[str, Any]) -> str:
+    """What ``interrupted`` says, in a sentence; "" where the run came to its end."""
+    if not results.get("interrupted"):
+        return ""
+    then = (
+        "`brokerproof run --resume RUN` goes on with it" if results.get("resumable", False)
+        else "give its command again, with another run folder"
+    )  # fmt: skip
+    return f"the run was interrupted or killed before all was decided; {then}"
 
 
 def utc_now() -> str:
@@ -58,8 +67,9 @@ class RunFolder:
     def trial(self, trial: str) -> Path:
         return self.trials / trial
 
-    def create(self, *, seed: int, command: str) -> None:
-        """Makes the folder with its ``run.json``, once; several processes may call it."""
+    def create(self, *, seed: int, command: str, target: Mapping[str, Any] | None = None) -> None:
+        """Makes the folder with its ``run.json``, once; several processes may call it. target: what is public of a broker that
+        somebody else runs; None: there is none."""
         try:
             self.trials.mkdir(parents=True, exist_ok=True)
             (self.path / "cells").mkdir(exist_ok=True)
@@ -71,7 +81,7 @@ class RunFolder:
                     "os": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count(),
                     "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
                 },
-                "engine": {}, "images": {}, "brokers": {},
+                "engine": {}, "images": {}, "brokers": {}, **({"target": target} if target is not None else {}),
             }  # fmt: skip
             with (self.path / "run.json").open("x") as file:
                 json.dump(facts, file, indent=1)
@@ -136,6 +146,8 @@ class RunFolder:
             "schema": SCHEMA, "run": self.id, "seed": facts.get("seed", 0), "finished": utc_now(), "interrupted": interrupted, "errors": errors,
             "claims": self.cells(), "cases": self.cases(), "gate": self._gate(),
         }  # fmt: skip
+        if interrupted:
+            results["resumable"] = str(facts.get("command", "")).startswith("brokerproof run ")
         for file in sorted((self.path / "clusters").glob("*.json")):
             cluster = load_json(file)
             facts["brokers"][file.stem] = {k: v for k, v in cluster.items() if k not in ("engine", "images")}

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import shlex
 import shutil
@@ -16,6 +15,8 @@ from typing import Any
 from brokerproof.errors import UsageError
 from brokerproof.results import RunFolder, load_json, open_run, write_json
 from brokerproof.runtime import sweep
+from brokerproof.target import Target, load
+from brokerproof.targeting import clean
 
 _ARMS = ("treatment", "control", "sham")
 _TRIAL = re.compile(r"(?P<cell>.*)-(?:treatment|control|sham)-\d+")
@@ -28,7 +29,10 @@ _OPTIONS = {
     "variant": True,
     "schedule": True,
     "expected": False,
+    "target": False,
 }
+#: Those without one.
+_FLAGS = ("allow-destructive",)
 _BY_HAND = "give its command again, with another run folder"
 
 
@@ -41,8 +45,12 @@ def prepare(path: Path) -> tuple[RunFolder, Mapping[str, Any]]:
     asked = _asked(folder)
     if sweep.alive(folder.mark):
         raise UsageError(f"run {folder.id} still goes on; `brokerproof run --resume` is for one that has ended")
+    target = _same_target(folder, Path(asked["target"])) if "target" in asked else None
     sweep.clean(folder.mark)
     sweep.unregister(folder.mark)
+    if target is not None:
+        # What it left there bears names that it is going to use again.
+        clean(target)
     shutil.rmtree(folder.path / "pool", ignore_errors=True)
     for entry in folder.cells():
         if entry.get("undecided"):  # it stood for the cell that was being decided
@@ -63,8 +71,13 @@ def _asked(folder: RunFolder) -> Mapping[str, Any]:
             f"run {folder.id} was not started by `brokerproof run` ({' '.join(words) or 'nothing is known of it'}): {_BY_HAND}"
         )
     asked: dict[str, Any] = {name: [] for name, several in _OPTIONS.items() if several}
-    for option, value in itertools.zip_longest(words[2::2], words[3::2]):
+    left = iter(words[2:])
+    for option in left:
         name = option.removeprefix("--")
+        if name in _FLAGS:
+            asked[name] = True
+            continue
+        value = next(left, None)
         if name not in _OPTIONS or value is None:
             raise UsageError(
                 f"run {folder.id}: its command has {option!r}, which cannot be asked for again; {_BY_HAND}"
@@ -76,6 +89,17 @@ def _asked(folder: RunFolder) -> Mapping[str, Any]:
     if missing := {"profile", "seed"} - set(asked):
         raise UsageError(f"run {folder.id}: its command says no {' and no '.join(sorted(missing))}; {_BY_HAND}")
     return asked
+
+
+def _same_target(folder: RunFolder, file: Path) -> Target:
+    """Raises UsageError where the file says another broker, access, load or prefix than when the run began: one run is about one."""
+    target = load(file)
+    before, now = load_json(folder.path / "run.json").get("target", {}), target.public()
+    if others := sorted(key for key in now if now[key] != before.get(key)):
+        raise UsageError(
+            f"run {folder.id}: {str(file)!r} says other {', '.join(others)} than when it began; put them back, or {_BY_HAND}"
+        )
+    return target
 
 
 def _forget_halves(folder: RunFolder) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from brokerproof.render import recovery
-from brokerproof.results import INTERRUPTED, RunFolder, matrix, unexpected
+from brokerproof.results import RunFolder, interruption, matrix, unexpected
 
 #: Word -> (symbol, style). The word always stands beside the colour.
 LOOK: Mapping[str, tuple[str, str]] = {
@@ -205,6 +205,12 @@ def print_results(console: Console, results: Mapping[str, Any], folder: Path) ->
     if costs is not None:
         console.print()
         console.print(costs)
+    if known := [e["claim"] for e in results["claims"] if e["verdict"] == "VIOLATED" and e["as_expected"]]:
+        one = "as stated it is" if len(known) == 1 else "as stated they are"
+        console.print(
+            f"\nviolated, as was expected: {', '.join(dict.fromkeys(known))} ({one} known not to hold there; the report says why)",
+            highlight=False, markup=False,
+        )  # fmt: skip
     for entry in unexpected(results["claims"]):
         console.print(
             f"\n[bold]{entry['claim']}[/] on {entry['broker']} {entry['version']} {entry['variant']}: "
@@ -225,7 +231,7 @@ def print_results(console: Console, results: Mapping[str, Any], folder: Path) ->
         console.print(
             f"\nharness error in {error['where']}: {error['error']}", style="red", highlight=False, markup=False
         )
-    if results.get("interrupted"):
-        console.print(f"\n{INTERRUPTED}", style="red", highlight=False, markup=False)
+    if cut := interruption(results):
+        console.print(f"\n{cut}", style="red", highlight=False, markup=False)
     console.print(f"\nreport   {folder / 'report' / 'index.html'}", highlight=False, soft_wrap=True)
     console.print(f"results  {folder / 'results.json'}", highlight=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from brokerproof.adopting import Adoption, link_groups
@@ -18,7 +18,7 @@ from brokerproof.faults.base import faults, plane
 from brokerproof.plan import Plan
 from brokerproof.run import lacking
 from brokerproof.suites import suites
-from brokerproof.target import MESSAGES_PER_S, PORTS, PREFIX, Target, load
+from brokerproof.target import MESSAGES_PER_S, PORTS, PREFIX, Target, joined, load
 
 _COMMON_TAIL = """\
 [limits]
@@ -176,14 +176,11 @@ def _possible(target: Target) -> list[Noted]:
 def dry_run(adoption: Adoption, *, select: Sequence[str], profile: str, variant: Sequence[str], seed: int) -> list[str]:
     """Lines that say what a run would touch. Nothing is connected to."""
     target = adoption.target
-    version = adoption.version or target.version or broker(target.product).versions[0]
-    lines = [
-        f"target   {target.product} {target.version or '(version as it says)'}: "
-        + ", ".join(f"{n.name} {n.address[0]}:{n.address[1]}" for n in target.nodes.values()),
-        f"access   {target.access_in_words()}" + (f", vhost {target.vhost}" if target.product == "rabbitmq" else ""),
-        f"load     at most {target.messages_per_s:g} messages/s; proxied: {', '.join(link_groups(target)) or 'nobody'}",
-        f"names    {target.prefix}<16 hex digits>-<name>, and {target.prefix}probe-…; all removed at the end",
-    ]
+    version = _version(adoption)
+    lines = _touched(
+        target, f"{target.messages_per_s:g} messages/s; proxied: {', '.join(link_groups(target)) or 'nobody'}",
+        f", and {target.prefix}probe-…",
+    )  # fmt: skip
     left_out: Counter[str] = Counter()
     for one in declared(suites() / "claims"):
         if (select and not any(s in (one.claim.id, one.claim.section) for s in select)) or profile not in one.profiles:
@@ -207,6 +204,42 @@ def dry_run(adoption: Adoption, *, select: Sequence[str], profile: str, variant:
     return lines
 
 
+def cases_in_words(adoption: Adoption, ids: Collection[str], *, each: bool) -> list[str]:
+    """Lines that say which of these protocol cases would be run on the target, and which not and why. Nothing is connected to.
+    each: a line for every case that would."""
+    from brokerproof.conformance.adopted import lacking
+    from brokerproof.conformance.case import cases_of
+    from brokerproof.conformance.running import jobs_of
+
+    target = adoption.target
+    lines = _touched(target, f"{target.messages_per_s:g} requests/s; nothing is proxied", "")
+    left_out: dict[str, list[str]] = {}
+    runs: list[str] = []
+    for job in jobs_of(c for c in cases_of(suites() / "conformance") if c.id in ids):
+        absent = job.case.absent(target.product, _version(adoption), job.variant)
+        if absent := absent or lacking(adoption, job.case, job.variant, job.condition):
+            left_out.setdefault(absent, []).append(job.slug)
+        else:
+            runs.append(f"case     {job.slug} {job.case.slug}")
+    at_most = "at most, each named by --list; some see only on their way that they need a hand on the broker: SKIP"
+    lines += runs if each else [f"cases    {len(runs)} {at_most}"]
+    return lines + [f"left out {', '.join(slugs)}: {reason}" for reason, slugs in left_out.items()]
+
+
+def _version(adoption: Adoption) -> str:
+    return adoption.version or adoption.target.version or broker(adoption.product).versions[0]
+
+
+def _touched(target: Target, load: str, more_names: str) -> list[str]:
+    return [
+        f"target   {target.product} {target.version or '(version as it says)'}: "
+        + ", ".join(f"{n.name} {joined(n.address)}" for n in target.nodes.values()),
+        f"access   {target.access_in_words()}" + (f", vhost {target.vhost}" if target.product == "rabbitmq" else ""),
+        f"load     at most {load}",
+        f"names    {target.prefix}<16 hex digits>-<name>{more_names}; all removed at the end",
+    ]
+
+
 def _cell_in_words(adoption: Adoption, cell: Cell, experiment: Experiment) -> str:
     blocks = [adoption.fitted(block) for block in experiment.blocks(cell, 0)]
     plans: list[Plan] = [plan for block in blocks for plan in block]
@@ -220,7 +253,7 @@ def _cell_in_words(adoption: Adoption, cell: Cell, experiment: Experiment) -> st
     )
 
 
-def clean(target: Target, *, dry_run: bool) -> list[str]:
+def clean(target: Target, *, dry_run: bool = False) -> list[str]:
     """Removes what killed runs left on the target; lines that say what. Raises HarnessError where some will not go."""
     from brokerproof.runtime.journal import Journal
 

@@ -42,7 +42,7 @@ const brokerproof = (() => {
     if (!table) return;
     const ours = (at) => !at.closest("[translate=no],[aria-hidden=true],code,pre,script,style,blockquote,cite,textarea,#language") &&
       // Evidence is what was recorded; only what heads it is ours.
-      (!at.closest(".evidence-body,.trial-body") || at.closest("h2,h3,thead th,p.hint,.badge,.case-verdict,.legend"));
+      (!at.closest(".evidence-body,.trial-body") || at.closest("h2,h3,thead th,p.hint,.badge,.case-verdict,.legend,.ours"));
     const walker = document.createTreeWalker(root_, NodeFilter.SHOW_TEXT, (node) => (ours(node.parentElement) ? NodeFilter.FILTER_ACCEPT : NodeFilter.FILTER_REJECT));
     for (let node = walker.nextNode(); node; node = walker.nextNode()) {
       const words = english.has(node) ? english.get(node) : node.data;

@@ -15,15 +15,15 @@ function drawTimeline(place, name, data) {
   svg.setAttribute("tabindex", "0");
   const said = make("span", { class: "hint stretch", translate: "no", role: "status" });
   const button = (words, action) => { const b = make("button", { type: "button" }, words); b.addEventListener("click", action); return b; };
-  const bar = make("p", { class: "zoom-bar" }, button("Zoom in", () => zoom(0.5)), " ", button("Zoom out", () => zoom(2)), " ", button("Earlier", () => move(-0.5)), " ",
+  const bar = make("p", { class: "zoom-bar ours" }, button("Zoom in", () => zoom(0.5)), " ", button("Zoom out", () => zoom(2)), " ", button("Earlier", () => move(-0.5)), " ",
     button("Later", () => move(0.5)), " ", button("All", () => look(0, end)), " ", said);
   place.replaceChildren(svg);
   place.closest("figure").before(bar);
 
   // --- lines of the nodes' logs: marks on the drawing, and a list of those of the stretch, read when it is opened
   const LINES = 200;
-  const list = make("ol", { class: "log-lines", translate: "no", tabindex: "0", "aria-label": "log lines" }), rest = make("p", { class: "hint", role: "status" });
-  const fold = data.log && make("details", { class: "fold log" }, make("summary", {}, "Log lines of this stretch"), list, rest);
+  const list = make("ol", { class: "log-lines", tabindex: "0", "aria-label": "log lines" }), rest = make("p", { class: "hint", role: "status" });
+  const fold = data.log && make("details", { class: "fold log" }, make("summary", { class: "ours" }, "Log lines of this stretch"), list, rest);
   if (fold) {
     place.closest("figure").after(fold);
     fold.addEventListener("toggle", () => tell());
@@ -33,10 +33,14 @@ function drawTimeline(place, name, data) {
     let lines;
     try { lines = await load(`${name}-log`, `details/${name}-log.js`); } catch (error) { rest.textContent = error.message; return; }
     const here = lines.filter(([at]) => at >= from - (from === 0 ? 1 : 0) && at <= to + (to === end ? 1 : 0));
+    // What a node wrote is evidence; only the name of its level is ours.
+    const theirs = (tag, text, of = "") => make(tag, { translate: "no", class: of || null }, text);
     list.replaceChildren(...here.slice(0, LINES).map(([at, node, level, text]) =>
-      make("li", { class: `log-${level}` }, make("span", { class: "num" }, `${at.toFixed(3)} s`), " ", make("b", {}, node), " ", make("span", { class: "level" }, level === "other" ? "" : level), " ", text)));
-    const more = here.length - LINES;
-    rest.textContent = [more > 0 ? `${more} more here: zoom in.` : here.length ? "" : "None here.", data.log.left_out ? `${data.log.left_out} lines without error or warning, away from faults, are in the run folder only.` : ""].join(" ").trim();
+      make("li", { class: `log-${level}` }, theirs("span", `${at.toFixed(3)} s`, "num"), " ", theirs("b", node), " ", make("span", { class: "level ours" }, level === "other" ? "" : level), " ", theirs("span", text))));
+    const more = here.length - LINES, counted = (n, words) => [theirs("span", `${n} `), words, " "];
+    rest.replaceChildren(...(more > 0 ? counted(more, "more here: zoom in.") : here.length ? [] : ["None here.", " "]),
+      ...(data.log.left_out ? counted(data.log.left_out, "lines without error or warning, away from faults, are in the run folder only.") : []));
+    brokerproof.say(fold);
   }
 
   const shape = (tag, attributes, text) => {

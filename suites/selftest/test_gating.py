@@ -267,7 +267,7 @@ def test_strict_is_about_what_the_run_expected_too(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_proves_nothing(tmp_path: Path) -> None:
-    cut = results(claim(), case()) | {"interrupted": True}
+    cut = results(claim(), case()) | {"interrupted": True, "resumable": True}
     for gate in (
         against_expected(cut),
         against_baseline(cut, results(claim(), case())),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +66,8 @@ def run(tmp_path: Path, body: str, *arguments: str) -> tuple[subprocess.Complete
     (tmp_path / "test_shop.py").write_text(SERVICE + body)
     plugin = [] if installed() else ["-p", "brokerproof.pytest_plugin"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, "--run-dir", "run", "--seed", "3", *arguments,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, "--brokerproof-run-dir", "run",
+         "--brokerproof-seed", "3", *arguments,
          "test_shop.py"],
         cwd=tmp_path, text=True, capture_output=True, timeout=120,
     )  # fmt: skip
@@ -253,3 +256,35 @@ def test_trials_of_one_profile_serve_every_profile() -> None:
     for wrong in ({}, {"fast": 1}, {"quick": 0}, 0, {"quick": True}):
         with pytest.raises(PlanError, match="a number from 1, or one for each of quick"):
             trials(wrong)
+
+
+def test_options_have_names_of_their_own_beside_those_of_other_plugins(tmp_path: Path, state: Path) -> None:
+    """Plugins that order tests have a --seed, those of applications a --broker or a --target: both sides keep theirs."""
+    theirs = [
+        "--seed",
+        "--broker",
+        "--target",
+        "--profile",
+        "--case",
+        "--tag",
+        "--level",
+        "--live",
+        "--expected",
+        "--resume",
+    ]
+    (tmp_path / "others.py").write_text(
+        "def pytest_addoption(parser):\n"
+        f"    for name in {theirs!r}:\n"
+        "        parser.addoption(name, default='theirs')\n"
+        "def pytest_configure(config):\n"
+        "    assert config.option.seed == 'theirs' == config.option.target\n"
+    )
+    plugin = [] if installed() else ["-p", "brokerproof.pytest_plugin"]
+    helped = subprocess.run(
+        [sys.executable, "-m", "pytest", *plugin, "-p", "others", "--help"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, text=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert helped.returncode == 0, helped.stderr
+    group = helped.stdout.partition("brokerproof: which delivery promises")[2].partition("\n\n")[0]
+    ours = re.findall(r"^  (--[a-z-]+)", group, re.MULTILINE)
+    assert len(ours) == 18 and all(name.startswith("--brokerproof-") for name in ours)

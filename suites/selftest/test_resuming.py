@@ -6,15 +6,24 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from brokerproof.brokers.base import Thing
+from brokerproof.brokers.rabbitmq import admin
+from brokerproof.brokers.rabbitmq.adopted import direct
+from brokerproof.conformance.amqp091.model import Broker
+from brokerproof.conformance.amqp091.peer import Peer
 from brokerproof.errors import UsageError
-from brokerproof.results import RunFolder, load_json
+from brokerproof.results import RunFolder, interruption, load_json
 from brokerproof.resuming import prepare
 from brokerproof.runtime import sweep
+from brokerproof.runtime.journal import Journal
+from brokerproof.target import load
 
 HAZARD, PROMISE = "producer/fire-and-forget-loses", "producer/acknowledged-survives-link-cut"
 
@@ -123,3 +132,51 @@ def test_other_options_have_no_place_beside_it(tmp_path: Path, state: Path) -> N
     assert said.returncode == 2
     assert "leave the other options away" in said.stderr + said.stdout
     assert json.loads((run.path / "run.json").read_text())["seed"] == 7
+
+
+def test_a_run_on_a_target_goes_on_once_what_it_left_there_is_gone(
+    tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROOF_PASSWORD", "proof-of-it")
+    broker = Broker(time.monotonic)
+    broker.add_vhost("proof")
+    broker.add_user("proof", "proof-of-it")
+    broker.set_permissions("proof", "proof")
+    with closing(Peer(broker, 1.0)) as peer:
+        file = tmp_path / "mine.toml"
+        file.write_text(
+            f'product = "rabbitmq"\n[nodes.r1]\naddress = "127.0.0.1:{peer.address[1]}"\n'
+            '[access]\nuser = "proof"\npassword_env = "PROOF_PASSWORD"\nvhost = "proof"\n'
+        )
+        target, run = load(file), RunFolder(tmp_path / "run")
+        run.create(
+            seed=7, command=f"brokerproof run --profile quick --seed 7 --target {file} --allow-destructive --select order",
+            target=target.public(),
+        )  # fmt: skip
+        left = Thing("queue", "bp-left")
+        Journal(target.key).making(run.mark, [left])
+        with admin.channel(peer.address, direct(target)) as ch:
+            ch.queue_declare("bp-left", durable=True)
+            ch.queue_declare("theirs", durable=True)
+        text = file.read_text()
+        file.write_text(f'{text}[names]\nprefix = "other-"\n')
+        with pytest.raises(UsageError, match="says other prefix than when it began"):
+            prepare(run.path)
+        assert broker.entities("proof").queues == {"bp-left", "theirs"}
+        file.write_text(text)
+        _, asked = prepare(run.path)
+        assert (asked["target"], asked["allow-destructive"], asked["select"]) == (str(file), True, ["order"])
+        assert broker.entities("proof").queues == {"theirs"}
+        assert Journal(target.key).left() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "goes_on"),
+    [("brokerproof run --seed 7", True), ("brokerproof conformance --seed 7", False), ("pytest -k order", False)],
+)
+def test_only_a_run_that_can_be_gone_on_with_is_said_to_be(tmp_path: Path, command: str, goes_on: bool) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.create(seed=7, command=command)
+    said = interruption(run.fold(interrupted=True))
+    assert ("--resume" in said) == goes_on and ("give its command again" in said) != goes_on
+    assert interruption(run.fold(interrupted=False)) == ""

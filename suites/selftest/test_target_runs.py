@@ -92,7 +92,7 @@ def holds_canary(data: bytes) -> bool:
 
 def there(target: Target, thing: Thing) -> bool:
     node = next(iter(target.nodes.values()))
-    with admin.channel(node.address, adopted._direct(target)) as ch:
+    with admin.channel(node.address, adopted.direct(target)) as ch:
         return adopted.there(ch, thing)
 
 
@@ -189,7 +189,7 @@ def test_what_others_have_under_our_name_is_not_touched(mine: Path, tmp_path: Pa
     name = Plan(
         product="rabbitmq", version="4.0.5", topology="x", workload=load_, seed=7, trial=trial
     ).destination_name(0)
-    with admin.channel(node.address, adopted._direct(target)) as ch:
+    with admin.channel(node.address, adopted.direct(target)) as ch:
         ch.queue_declare(name, durable=True)
         ch.basic_publish("", name, b"theirs")
         code, said = finished(

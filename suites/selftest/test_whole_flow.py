@@ -53,6 +53,7 @@ def test_a_sound_broker_keeps_its_promises(tmp_path: Path, state: Path) -> None:
         c.get("promises") for c in results["claims"]
     ]
     assert again.returncode == 0, again.stdout + again.stderr
+    assert "violated, as was expected: amqp/topic-star-hash (as stated it is" in " ".join(again.stdout.split())
     assert list((folder / "rechecks").glob("*/results.json"))
 
     trial = next(c for c in results["claims"] if c["claim"] == "producer/fire-and-forget-loses")["treatment"][
@@ -144,7 +145,8 @@ def test_through_pytest_a_test_fails_when_its_verdict_is_not_the_expected_one(tm
     claims = suites() / "claims"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", str(claims), "-c", str(claims / "pytest.ini"), "-p", "no:cacheprovider", "-q",
-         "--broker", "memory=reorders", "--broker", "memory", "-k", "one_consumer", "--seed", "5", "--run-dir", "run"],
+         "--brokerproof-broker", "memory=reorders", "--brokerproof-broker", "memory", "-k", "one_consumer",
+         "--brokerproof-seed", "5", "--brokerproof-run-dir", "run"],
         cwd=tmp_path, text=True, capture_output=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr

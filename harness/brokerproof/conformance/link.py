@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from brokerproof.conformance.way import OURS, Way
 from brokerproof.conformance.wirelog import WireLog
 from brokerproof.errors import EnvironmentProblem
 
@@ -34,15 +35,16 @@ class Link:
     """
 
     def __init__(
-        self, address: tuple[str, int], *, log: WireLog, name: str, deadline: float, tls: ssl.SSLContext | None = None,
-        stop: Callable[[], bool] = lambda: False,
+        self, address: tuple[str, int], *, log: WireLog, name: str, deadline: float, stop: Callable[[], bool] = lambda: False,
+        way: Way = OURS,
     ) -> None:  # fmt: skip
         self.name, self.ended = name, ""
         self._log, self._deadline, self._stop, self._received = log, deadline, stop, 0
+        self._pace = way.pace
         try:
             self._socket = socket.create_connection(address, timeout=_CONNECT_S)
-            if tls is not None:
-                self._socket = tls.wrap_socket(self._socket, server_hostname=address[0])
+            if way.tls is not None:
+                self._socket = way.tls.wrap_socket(self._socket, server_hostname=way.server_name or address[0])
         except OSError as exc:
             raise EnvironmentProblem(f"connecting to {address[0]}:{address[1]}: {exc}; is the broker up?") from exc
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -51,6 +53,7 @@ class Link:
     def send(self, data: bytes, *, decoded: str = "", chan: int | None = None) -> bool:
         """Whether all of it was handed to the kernel before the link was ended; a link that was is not an error here, it
         is something to observe. decoded: what it is, for the log."""
+        self._pace()
         self._log.add(">", "frame" if decoded else "tcp", data, conn=self.name, chan=chan, decoded=decoded)
         if self.ended == "reset":
             return False
@@ -104,7 +107,8 @@ class Link:
         """FIN from us; the peer can still send."""
         self._log.add("-", "tcp", conn=self.name, note="FIN sent")
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
+            # Of the TCP connection, also where there is TLS on it: ``SSLSocket.shutdown`` would read on without TLS.
+            socket.socket.shutdown(self._socket, socket.SHUT_WR)
 
     def cut(self, octets: bytes, *, decoded: str) -> None:
         """Sends what is left of a frame, and the end of the connection behind it; the peer can still send."""

@@ -1,6 +1,7 @@
 """Which protocol a product speaks, and where its cases are run. Each protocol is a package here that offers
 
 ground.py     on_cluster(cluster: Cluster) -> Ground
+adopted.py    on_target(adoption: Adoption, run: str) -> Ground      of what somebody else runs, where the protocol has that
 reference.py  on_reference(mutant: str = "") -> Ground      an in-process peer; ``MUTANTS`` says what each mutant gets wrong
               MUTANTS: Mapping[str, str]
 """
@@ -11,6 +12,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from brokerproof.adopting import Adoption
 from brokerproof.brokers.base import Cluster
 from brokerproof.conformance.scene import Ground
 from brokerproof.errors import unknown
@@ -33,6 +35,12 @@ def protocol_of(product: str) -> str:
 
 def on_cluster(cluster: Cluster) -> Ground:
     found: Ground = _module(protocol_of(cluster.product), "ground").on_cluster(cluster)
+    return found
+
+
+def on_target(adoption: Adoption, run: str) -> Ground:
+    """run: its mark, for what is written down of what is made. Raises UsageError for a target that cases cannot be run on."""
+    found: Ground = _module(protocol_of(adoption.product), "adopted").on_target(adoption, run)
     return found
 
 

@@ -14,15 +14,18 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from brokerproof.adopting import Adoption
 from brokerproof.brokers.base import Cluster
+from brokerproof.conformance import adopted
+from brokerproof.conformance.adopted import lacking
 from brokerproof.conformance.case import CUT_SHORT, Case
 from brokerproof.conformance.ledger import Says, admitted, drifts, ledger
-from brokerproof.conformance.manifest import gate, manifest
-from brokerproof.conformance.protocols import CONDITIONS, on_cluster
+from brokerproof.conformance.manifest import Judgement, gate, manifest
+from brokerproof.conformance.protocols import CONDITIONS, on_cluster, on_target
 from brokerproof.conformance.scene import AFTERWARDS, Ground, Judged, Outcome, of_steps, play
 from brokerproof.errors import HarnessError
 from brokerproof.results import RunFolder, write_json
@@ -57,15 +60,21 @@ class Job:
     def command(self, target: Target) -> str:
         """What repeats it, in this variant and through this condition."""
         variant = f" --variant {self.variant}" if self.variant else ""
-        return f"brokerproof conformance --broker {target.product}={target.version} --case {self.id}{variant}"
+        return f"brokerproof conformance {target.asked_for} --case {self.id}{variant}"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the cases are run on."""
+    """What the cases are run on. adoption: of a broker that somebody else runs; None: of one of ours."""
 
     product: str
     version: str
+    adoption: Adoption | None = field(default=None, compare=False)
+
+    @property
+    def asked_for(self) -> str:
+        """As a person types it."""
+        return self.adoption.command if self.adoption is not None else f"--broker {self.product}={self.version}"
 
 
 class Home(Protocol):
@@ -117,6 +126,9 @@ class Conductor:
 
     def _all(self) -> None:
         try:
+            if self._target.adoption is not None:
+                self._on_target(self._target.adoption)
+                return
             with ThreadPoolExecutor(self._clusters, thread_name_prefix="cluster") as several:
                 for ended in [several.submit(self._on_one, key, jobs) for key, jobs in self._by_cluster()]:
                     ended.result()
@@ -143,6 +155,22 @@ class Conductor:
             groups.items(), key=lambda item: (item[0].topology != "single", item[0].settings != "{}", item[0].settings)
         )
 
+    def _on_target(self, adoption: Adoption) -> None:
+        """All jobs that somebody else's broker can be asked; what it does not give is decided at once."""
+        name = f"{adoption.product} {adoption.version}"
+        for job in self._results:
+            absent = job.case.absent(adoption.product, adoption.version, job.variant)
+            if absent := absent or lacking(adoption, job.case, job.variant, job.condition):
+                self._done(job, Outcome("SKIP", absent), {})
+        try:
+            ground = on_target(adoption, self._home.folder.mark)
+            try:
+                self._play_shared(ground, None, self._left(list(self._results)), adopted.SIDE_BY_SIDE)
+            finally:
+                ground.close()
+        except Exception as exc:  # as in ``_on_one``
+            self._harness_error(name, exc, list(self._results))
+
     def _on_one(self, key: ClusterKey, jobs: list[Job]) -> None:
         """All jobs of one cluster. A cluster that one of them breaks is replaced for the rest."""
         name = f"{key.product} {key.version}"
@@ -160,22 +188,20 @@ class Conductor:
             except (
                 Exception
             ) as exc:  # ours or the machine's: no case may be left waiting, and none counts against a broker
-                what = str(exc) if isinstance(exc, HarnessError) else f"{type(exc).__name__}: {exc}"
-                with contextlib.suppress(Exception):
-                    self._home.say(name, f"harness error: {what}")
                 with contextlib.suppress(Exception):
                     self._home.pool.spoil(key)
-                for job in self._left(jobs):
-                    self._done(job, Outcome("HARNESS", what), {})
+                self._harness_error(name, exc, jobs)
+
+    def _harness_error(self, name: str, exc: Exception, jobs: Sequence[Job]) -> None:
+        what = str(exc) if isinstance(exc, HarnessError) else f"{type(exc).__name__}: {exc}"
+        with contextlib.suppress(Exception):
+            self._home.say(name, f"harness error: {what}")
+        for job in self._left(jobs):
+            self._done(job, Outcome("HARNESS", what), {})
 
     def _play_all(self, ground: Ground, cluster: Cluster, jobs: Sequence[Job]) -> None:
-        """The shared ones together, the longest first; then the others, until one leaves the cluster unwell."""
-        shared = sorted(
-            (j for j in jobs if not j.case.alone), key=lambda j: ("slow" not in j.case.tags, -j.case.limit_s)
-        )
-        with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="case") as several:
-            for ended in [several.submit(self._one, ground, cluster, job) for job in shared]:
-                ended.result()
+        """The shared ones together; then the others, until one leaves the cluster unwell."""
+        self._play_shared(ground, cluster, [j for j in jobs if not j.case.alone], SIDE_BY_SIDE)
         for job in (j for j in jobs if j.case.alone):
             self._one(ground, cluster, job)
             if self._stop.is_set():
@@ -186,7 +212,14 @@ class Conductor:
                 self._home.say(job.slug, f"the cluster is replaced: {exc}")
                 return
 
-    def _one(self, ground: Ground, cluster: Cluster, job: Job) -> None:
+    def _play_shared(self, ground: Ground, cluster: Cluster | None, jobs: Sequence[Job], at_a_time: int) -> None:
+        """Together, the longest first. cluster: whose logs stand beside what is not as required; None: there are none."""
+        longest_first = sorted(jobs, key=lambda j: ("slow" not in j.case.tags, -j.case.limit_s))
+        with ThreadPoolExecutor(at_a_time, thread_name_prefix="case") as several:
+            for ended in [several.submit(self._one, ground, cluster, job) for job in longest_first]:
+                ended.result()
+
+    def _one(self, ground: Ground, cluster: Cluster | None, job: Job) -> None:
         if self._stop.is_set():
             return
         where = f"{job.slug} {self._target.product}-{self._target.version}"
@@ -203,9 +236,10 @@ class Conductor:
                 f"repeats disagree: {failed} of {len(tried)} FAIL ({tried[0].observed}), then {outcome.verdict}"
             )
             outcome.verdict = "INCONCLUSIVE"
-        self._done(
-            job, outcome, _log_lines(cluster, outcome) if outcome.verdict not in ("PASS", "INFO", "SKIP") else {}
-        )
+        if cluster is None or outcome.verdict in ("PASS", "INFO", "SKIP"):
+            self._done(job, outcome, {})
+        else:
+            self._done(job, outcome, _log_lines(cluster, outcome))
 
     def _done(self, job: Job, outcome: Outcome, logs: Mapping[str, Sequence[str]]) -> None:
         try:
@@ -223,6 +257,9 @@ class Conductor:
         says = [s for s in self._ledger if s.of(job.case.id, version, job.variant)]
         admit(outcome, says)
         found = gate(self._manifest, job.case, job.id, job.variant, outcome.verdict, strict=self._strict)
+        if self._target.adoption is not None and outcome.verdict == "SKIP":
+            # The lines were measured on brokers of ours, which give everything.
+            found = Judgement("SKIP", outcome.observed, listed=False, as_expected=True)
         path = Path("conformance", f"{product}-{version}", f"{job.slug}.json")
         # The fixed part first (design, section 6).
         entry: dict[str, Any] = {

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from brokerproof.conformance.case import AS_REQUIRED, CUT, CUT_SHORT, Case, Seen, Table, Verdict, worst
-from brokerproof.conformance.link import OutOfTime
+from brokerproof.conformance.link import Link, OutOfTime
+from brokerproof.conformance.way import OURS, Way
 from brokerproof.conformance.wirelog import WireLog
 from brokerproof.errors import HarnessError
 
@@ -65,15 +66,16 @@ class Scene:
     """scale: 1 on a broker; less on a reference peer, whose timers are shortened alike.
 
     name: fresh for this case: what it makes bears it.  stop: asked now and then; true ends the case at once.
+    way: how its connections get to the peer.
     """
 
     def __init__(
         self, case: Case, *, variant: str, condition: str, product: str, version: str, name: str, log: WireLog,
-        scale: float = 1.0, stop: Callable[[], bool] = lambda: False,
+        scale: float = 1.0, stop: Callable[[], bool] = lambda: False, way: Way = OURS,
     ) -> None:  # fmt: skip
         self.case, self.variant, self.condition = case, variant, condition
         self.product, self.version, self.name = product, version, name
-        self.log, self.scale, self.stop = log, scale, stop
+        self.log, self.scale, self.stop, self.way = log, scale, stop, way
         more_s = _SLICER_S if condition == "slicer" else 0.0
         #: How long a reaction is waited for, in seconds of the broker's.
         self.window_s = case.window_s + more_s
@@ -84,6 +86,10 @@ class Scene:
         self.tables = case.tables(condition)
         self._cut_at = 0
         self._cleaning = contextlib.ExitStack()
+
+    def link(self, address: tuple[str, int], name: str) -> Link:
+        """A fresh connection; the caller sees to it that it is closed."""
+        return Link(address, log=self.log, name=name, deadline=self.deadline, stop=self.stop, way=self.way)
 
     # -- what the script says ------------------------------------------------------------------------------------------
 

@@ -23,6 +23,8 @@ class WireLog:
     """Entries of one case, from several threads. Its clock is zero when it is made; ``began`` is that moment's UTC time."""
 
     def __init__(self) -> None:
+        #: What must not stand in it, whoever says it.
+        self.hides: tuple[str, ...] = ()
         self._zero = time.monotonic()
         self.began = time.time()
         self._lock = threading.Lock()
@@ -34,6 +36,10 @@ class WireLog:
         decoded: str = "", note: str = "",
     ) -> None:  # fmt: skip
         """One entry. data: the octets it is about, if any."""
+        for secret in self.hides:
+            data = data.replace(secret.encode(), b"*" * len(secret.encode()))
+            for form in (secret, repr(secret)[1:-1], repr(secret.encode())[2:-1]):
+                decoded, note = decoded.replace(form, "***"), note.replace(form, "***")
         entry: dict[str, Any] = {
             "t": self.elapsed(), "dir": direction, "layer": layer, "conn": conn, "chan": chan,
             "hex": data[:HEX_OCTETS].hex(), "octets": len(data), "decoded": decoded, "note": note,

@@ -37,7 +37,7 @@ def brokerproof_stage(request: pytest.FixtureRequest) -> Stage:
     callspec = getattr(request.node, "callspec", None)
     variant = re.sub(r"[^A-Za-z0-9.]+", "-", callspec.id).strip("-") if callspec is not None else ""
     cell = Cell(
-        claim=own.claim, broker="", version="", variant=variant, profile=option.profile, seed=option.seed,
+        claim=own.claim, broker="", version="", variant=variant, profile=option.brokerproof_profile, seed=option.brokerproof_seed,
         node_id=request.node.nodeid,
     )  # fmt: skip
     return Stage(plugin.session(request.session), own, cell)
@@ -72,11 +72,11 @@ def _broker(product: str) -> Callable[..., Iterator[Target]]:
     def fixture(request: pytest.FixtureRequest, brokerproof_stage: Stage) -> Iterator[Target]:
         from brokerproof.brokers.base import parse_target
 
-        if request.config.option.target is not None:
+        if request.config.option.brokerproof_target is not None:
             raise pytest.UsageError(
-                "experiments of one's own are not run on a --target; `--broker` starts a broker for them"
+                "experiments of one's own are not run on a --brokerproof-target; `--brokerproof-broker` starts a broker for them"
             )
-        named = dict(parse_target(text) for text in request.config.option.broker)
+        named = dict(parse_target(text) for text in request.config.option.brokerproof_broker)
         mark = request.node.get_closest_marker("broker")
         asked: dict[str, Any] = dict(mark.kwargs) if mark is not None else {}
         if odd := sorted(set(asked) - {"topology", "settings", "version"}):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from brokerproof.finding import Finding
-from brokerproof.results import INTERRUPTED
+from brokerproof.results import interruption
 
 Json = Mapping[str, Any]
 ARMS = ("treatment", "control", "sham")
@@ -106,7 +106,8 @@ class Run:
     @property
     def alerts(self) -> tuple[str, ...]:
         """What a reader has to know before all else: files that are missing, an end before the end."""
-        return (*self.missing, INTERRUPTED) if self.results.get("interrupted") is True else self.missing
+        cut = interruption(self.results)
+        return (*self.missing, cut) if cut else self.missing
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -132,7 +132,7 @@ class RunInfo:
     read: Run
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Row:
     """One claim or case with its cells by target: a line of the matrix, and a page."""
 
@@ -151,8 +151,16 @@ class Row:
         """Whether targets, variants or configurations disagree; what does not apply somewhere is no disagreement."""
         return len({c.latest.verdict for c in self.cells} - {"UNSUPPORTED", "SKIP"}) > 1
 
+    @cached_property
+    def by_target(self) -> Mapping[tuple[str, str], tuple[Cell, ...]]:
+        """Only those that it has cells on."""
+        found: dict[tuple[str, str], list[Cell]] = {}
+        for cell in self.cells:
+            found.setdefault(cell.key.target, []).append(cell)
+        return {target: tuple(cells) for target, cells in found.items()}
+
     def at(self, target: tuple[str, str]) -> tuple[Cell, ...]:
-        return tuple(c for c in self.cells if c.key.target == target)
+        return self.by_target.get(target, ())
 
 
 @dataclass(frozen=True)
@@ -183,8 +191,35 @@ class Model:
             )  # fmt: skip
         return tuple(sorted(out, key=lambda r: (r.what != "claim", natural(r.group), natural(r.id))))
 
+    @cached_property
+    def by_what(self) -> Mapping[What, tuple[Row, ...]]:
+        return {what: tuple(r for r in self.rows if r.what == what) for what in ("claim", "case")}
+
     def of(self, what: What) -> tuple[Row, ...]:
-        return tuple(r for r in self.rows if r.what == what)
+        return self.by_what[what]
+
+    @cached_property
+    def claims(self) -> Mapping[str, Row]:
+        """By id."""
+        return {row.id: row for row in self.of("claim")}
+
+    @cached_property
+    def sharpened(self) -> Mapping[str, tuple[Row, ...]]:
+        """Id of a claim -> those that state it more exactly."""
+        found: dict[str, list[Row]] = {}
+        for row in self.of("claim"):
+            if row.sharpens:
+                found.setdefault(row.sharpens, []).append(row)
+        return {id_: tuple(rows) for id_, rows in found.items()}
+
+    @cached_property
+    def rows_at(self) -> Mapping[tuple[str, str], tuple[Row, ...]]:
+        """Target -> its rows, each with its cells there only."""
+        found: dict[tuple[str, str], list[Row]] = {}
+        for row in self.rows:
+            for target, cells in row.by_target.items():
+                found.setdefault(target, []).append(replace(row, cells=cells))
+        return {target: tuple(rows) for target, rows in found.items()}
 
 
 def read(paths: Sequence[Path], expected: Path | None = None) -> Model:

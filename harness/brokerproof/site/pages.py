@@ -141,9 +141,8 @@ def _files(model: Model) -> Iterator[tuple[str, str]]:
     yield "differences.html", top.fill("site-differences.html.j2", title="Differences", scripts=("differences.js",))
     yield from _data(model, summaries)
     for row in model.of("claim"):
-        for target in model.targets:
-            if row.at(target):
-                yield from _badge(file_name(row.id, *target), f"{row.id} on {' '.join(target)}", row.at(target))
+        for target, cells in row.by_target.items():
+            yield from _badge(file_name(row.id, *target), f"{row.id} on {' '.join(target)}", cells)
 
 
 # --- the matrix
@@ -175,8 +174,9 @@ def _targets_of(model: Model, rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 def _kin(model: Model, row: Row) -> list[tuple[str, Row]]:
     """(relation, row): the claim that this one sharpens, and those that sharpen it."""
-    out = [("states more exactly", r) for r in model.of("claim") if row.sharpens and r.id == row.sharpens]
-    return out + [("stated more exactly by", r) for r in model.of("claim") if r.sharpens and r.sharpens == row.id]
+    of = model.claims.get(row.sharpens)
+    out = [("states more exactly", of)] if of is not None else []
+    return out + [("stated more exactly by", r) for r in model.sharpened.get(row.id, ())]
 
 
 # --- a cell
@@ -300,7 +300,7 @@ def _target_file(target: tuple[str, str]) -> str:
 
 
 def _target(page: _Page, model: Model, target: tuple[str, str]) -> Iterator[tuple[str, str]]:
-    rows = [replace(r, cells=r.at(target)) for r in model.rows if r.at(target)]
+    rows = model.rows_at[target]
     of = {what: [c for r in rows if r.what == what for c in r.cells] for what in ("claim", "case")}
     name = _target_file(target)
     titled = " ".join(target)

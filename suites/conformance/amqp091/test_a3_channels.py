@@ -87,12 +87,12 @@ def provocations(scene: AmqpScene, taken: str) -> Mapping[str, Callable[[Channel
     return {
         "311": too_large,
         "403": lambda channel: channel.attempt("exchange.declare", exchange="amq.mine", type="direct"),
-        "404": lambda channel: channel.attempt("queue.declare", queue="nowhere", passive=True),
+        "404": lambda channel: channel.attempt("queue.declare", queue=scene.fresh("nowhere"), passive=True),
         "405": lambda channel: channel.attempt("queue.declare", queue=taken, passive=True),
         "406": unknown_tag,
         "501": raw(lambda ch: Frame(HEADER, ch.number, wire.header_payload(1, class_id=50)), before="basic.publish"),
         "502": raw(lambda ch: Frame(METHOD, ch.number, b"\x00\x32\x00\x0a\x00\x00\xc8q")),
-        "503": lambda channel: channel.attempt("exchange.declare", exchange="x", type="nope"),
+        "503": lambda channel: channel.attempt("exchange.declare", exchange=scene.fresh("x"), type="nope"),
         "504": never_opened,
         "505": raw(lambda ch: wire.method_frame(ch.number, "basic.qos"), before="basic.publish"),
         "530": twice,
@@ -210,7 +210,7 @@ def test_after_channel_close(scene: AmqpScene) -> None:
     channel, sibling = connection.channel(), connection.channel()
     queue, new = sibling.queue(), scene.fresh()
     connection.answers = False
-    channel.method("queue.declare", queue="nowhere", passive=True)
+    channel.method("queue.declare", queue=scene.fresh("nowhere"), passive=True)
     if not connection.awaited(lambda: channel.number in connection.closes):
         scene.inconclusive("a passive declare of nothing brought no Channel.Close")
     channel.method("queue.declare", queue=new, durable=True)

@@ -184,15 +184,16 @@ def test_queue_durable_exclusive(scene: AmqpScene) -> None:
 )  # fmt: skip
 def test_queue_transient_shared(scene: AmqpScene) -> None:
     channel = scene.connect().channel()
-    seen = channel.attempt("queue.declare", queue="transient", durable=False)
+    transient = scene.fresh("transient")
+    seen = channel.attempt("queue.declare", queue=transient, durable=False)
     scene.record("reply", str(seen))
     # Whatever the refusal, even one in the words for "not supported": the rule asks for both types of queue.
     refused = seen.behaviour != "queue.declare-ok"
     if refused:
         scene.require("", False, f"refused: {seen}")
         return
-    channel.publish("", "transient", b"x")
-    scene.require("", _bodies(channel.collect(["transient"])["transient"]) == [b"x"], "the message did not go through")
+    channel.publish("", transient, b"x")
+    scene.require("", _bodies(channel.collect([transient])[transient]) == [b"x"], "the message did not go through")
 
 
 @case(
@@ -260,8 +261,8 @@ def test_queue_delete_guards(scene: AmqpScene) -> None:
     accepts={"delete": chan(404), "purge": chan(404)},
 )  # fmt: skip
 def test_queue_delete_purge_missing(scene: AmqpScene) -> None:
-    scene.saw("delete", scene.attempt("queue.delete", queue="nobody"))
-    scene.saw("purge", scene.attempt("queue.purge", queue="nobody"))
+    scene.saw("delete", scene.attempt("queue.delete", queue=scene.fresh("nobody")))
+    scene.saw("purge", scene.attempt("queue.purge", queue=scene.fresh("nobody")))
 
 
 @case(
@@ -358,7 +359,9 @@ def _dying(scene: AmqpScene, dead: str, **more: Any) -> dict[str, Any]:
 )  # fmt: skip
 def test_queue_expiry(scene: AmqpScene) -> None:
     for value in (0, -1):
-        seen = scene.attempt("queue.declare", queue="refused", durable=True, arguments={"x-expires": value})
+        seen = scene.attempt(
+            "queue.declare", queue=scene.fresh("refused"), durable=True, arguments={"x-expires": value}
+        )
         scene.saw(str(value), seen)
     channel = scene.connect().channel()
     dead = channel.queue()
@@ -575,12 +578,13 @@ def _wrong_death(event: Event, queue: str, reason: str) -> str:
 )  # fmt: skip
 def test_dead_letter_cycle(scene: AmqpScene) -> None:
     channel = scene.connect().channel()
-    circle = channel.queue("circle", arguments=_dying(scene, "circle", message_ttl=100))
+    name = scene.fresh("circle")
+    circle = channel.queue(name, arguments=_dying(scene, name, message_ttl=100))
     channel.publish("", circle, b"x")
     channel.connection.quiet(2)
     held = channel.get(circle)
     scene.require("cycle", held is None, "it is still there after 2 s of a life of 0.1 s")
-    queue = channel.queue(arguments=_type(scene, dead_letter_exchange="nobody"))
+    queue = channel.queue(arguments=_type(scene, dead_letter_exchange=scene.fresh("nobody")))
     channel.publish("", queue, b"x")
     event = channel.get(queue, no_ack=False)
     if event is None:
@@ -900,4 +904,4 @@ def test_legacy_queue_arguments(scene: AmqpScene) -> None:
 )  # fmt: skip
 def test_dead_letter_key_alone(scene: AmqpScene) -> None:
     arguments = {"x-dead-letter-routing-key": "k"}
-    scene.saw("", scene.attempt("queue.declare", queue="refused", durable=True, arguments=arguments))
+    scene.saw("", scene.attempt("queue.declare", queue=scene.fresh("refused"), durable=True, arguments=arguments))

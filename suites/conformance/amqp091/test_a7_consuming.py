@@ -40,7 +40,7 @@ def _waiting(channel: Channel) -> list[Event]:
     accepts={"missing queue": chan(404), "tag in use": conn(530), "empty tag": must("generated tags, all different")},
 )  # fmt: skip
 def test_consume_errors(scene: AmqpScene) -> None:
-    scene.saw("missing queue", scene.attempt("basic.consume", queue="nobody"))
+    scene.saw("missing queue", scene.attempt("basic.consume", queue=scene.fresh("nobody")))
     channel = scene.connect().channel()
     queue = channel.queue()
     channel.consume(queue, tag="mine")

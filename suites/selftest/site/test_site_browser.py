@@ -69,6 +69,13 @@ def site(tmp_path: Path) -> Path:
     return tmp_path / "site"
 
 
+def violations(page: Any) -> list[tuple[str, list[str]]]:
+    """What axe finds in the page as it is: the rule, and where."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    found = axe.Axe().run(page, options={"preload": False}).response["violations"]
+    return [(v["id"], [n["html"][:160] for n in v["nodes"][:3]]) for v in found]
+
+
 def page_of(site: Path, folder: str, part: str) -> str:
     (found,) = [f for f in (site / folder).glob("*.html") if part in f.name]
     return found.relative_to(site).as_posix()
@@ -142,6 +149,20 @@ def test_log_lines_of_the_stretch_are_read_when_they_are_asked_for(open_page: Op
         ".log-lines"
     )
     assert page.locator(".log-lines img").count() == 0
+    page.click("#language")
+    page.wait_for_function("document.documentElement.lang === 'zh'")
+    assert page.inner_text("details.log summary") == "这一段的日志行"
+    assert page.get_attribute(".log-lines", "aria-label") == "日志行"
+    assert page.inner_text(".log-error .level") == "错误" and "[error]" in page.inner_text(".log-error")
+    assert page.inner_text(".zoom-bar button >> nth=0") == "放大"
+    page.click(".zoom-bar button >> nth=4")  # all: the list is made anew, and is in Chinese at once
+    page.wait_for_function("document.querySelectorAll('.log-lines li').length === 200")
+    assert "请放大" in page.inner_text("details.log .hint") and page.inner_text(".log-error .level") == "错误"
+    page.set_viewport_size({"width": 390, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert violations(page) == []
 
 
 def test_zoom_shows_finer_bins_and_the_fault_stays_where_it_was(open_page: Open, site: Path) -> None:
@@ -273,9 +294,6 @@ def test_hostile_names_neither_run_nor_ask_for_anything(open_page: Open, tmp_pat
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_and_every_page_fits_a_telephone(open_page: Open, site: Path, scheme: str) -> None:
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
-    ).Axe()
     pages = [
         "index.html", "faults.html", "runs.html", "differences.html", page_of(site, "cells", "breaks-kafka-4"),
         page_of(site, "cells", "case-k1.01"), page_of(site, "claims", "breaks"), page_of(site, "faults", "kill"), page_of(site, "targets", "4.3.1"),
@@ -290,8 +308,7 @@ def test_axe_finds_nothing_and_every_page_fits_a_telephone(open_page: Open, site
         if "cells/claim" in path:
             page.locator("svg.timeline path.line").first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
-        found = axe.run(page, options={"preload": False}).response["violations"]
-        assert [(v["id"], [n["html"][:160] for n in v["nodes"][:3]]) for v in found] == [], path
+        assert violations(page) == [], path
         page.close()
 
 

@@ -217,7 +217,7 @@ class AdoptsRabbit:
             return target.version
         with _let_in(target):
             address = next(iter(target.nodes.values())).address
-            return str(admin.server(address, _direct(target))["version"])
+            return str(admin.server(address, direct(target))["version"])
 
     def inspect(self, target: Target) -> Inspected:
         return Inspecting(target).run()
@@ -262,10 +262,15 @@ def remove(target: Target, things: Sequence[Thing]) -> list[Thing]:
         left = [thing for thing in things if thing not in gone]
         if not left:
             break
-        with contextlib.suppress(*admin.NOT_YET, UsageError), admin.channel(node.address, _direct(target)) as ch:
+        with contextlib.suppress(*admin.NOT_YET, UsageError), admin.channel(node.address, direct(target)) as ch:
             for thing in left:
-                # No error where it is gone already: both are idempotent since RabbitMQ 3.2.
-                (ch.queue_delete if thing.kind == "queue" else ch.exchange_delete)(thing.name)
+                # No error where it is gone already: both are idempotent since RabbitMQ 3.2; by the specification 404.
+                try:
+                    (ch.queue_delete if thing.kind == "queue" else ch.exchange_delete)(thing.name)
+                except pika.exceptions.ChannelClosedByBroker as exc:
+                    ch = ch.connection.channel()
+                    if exc.reply_code != 404:
+                        continue  # it is held by a connection that is not gone yet; the others go
                 gone.append(thing)
     return gone
 
@@ -317,7 +322,7 @@ class Inspecting:
         begin = time.monotonic()
         try:
             with _let_in(self._target):
-                said = admin.server(address, _direct(self._target))
+                said = admin.server(address, direct(self._target))
         except HarnessError as exc:
             text, _, step = str(exc).partition("; ")
             self._say("missing", f"node {name}", text, step)
@@ -338,7 +343,7 @@ class Inspecting:
 
         def attempt(name: str, works: str, do: Callable[[Any], bool]) -> bool:
             try:
-                with admin.channel(address, _direct(target)) as ch:
+                with admin.channel(address, direct(target)) as ch:
                     fine = do(ch)
             except admin.NOT_YET as exc:
                 self._say("missing", name, f"refused: {_reason(exc)}", step)
@@ -415,7 +420,7 @@ def _opening(target: Target) -> Opening:
     return opening(target.user, reveal(target.password))
 
 
-def _direct(target: Target) -> dict[str, Any]:
+def direct(target: Target) -> dict[str, Any]:
     return _access(target, {})
 
 

@@ -12,18 +12,17 @@ from __future__ import annotations
 import time
 
 from brokerproof.conformance.amqp091.scene import AmqpScene, Channel, Connection, Place
-from brokerproof.conformance.link import Link
 from brokerproof.conformance.scene import Inconclusive
 from brokerproof.errors import EnvironmentProblem
 
-_SENTRY, _SENTRY_QUEUE = "sentry", "sentry"
+_SENTRY = "sentry"
 #: A busy machine gives a peer in the same process no processor for a while.
 _GIVEN_UP_S = 1.0
 
 
 def sentry(scene: AmqpScene) -> None:
     """Opens the connection that must not notice anything, before the script runs."""
-    scene.connect(_SENTRY).channel().queue(_SENTRY_QUEUE)
+    scene.sentry = scene.connect(_SENTRY).channel().queue(scene.fresh("sentry"))
 
 
 def aftermath(scene: AmqpScene, probe: Place) -> str:
@@ -41,7 +40,7 @@ def _siblings(scene: AmqpScene) -> str:
         open_ = [c for c in connection.channels.values() if c.is_open]
         try:
             for channel in open_[:1]:
-                channel.call("queue.declare", queue=_SENTRY_QUEUE, passive=True)
+                channel.call("queue.declare", queue=scene.sentry, passive=True)
             _works(connection.channel())  # one of its own: the script's may be transactional
         except Inconclusive as exc:
             if connection.closed is None:
@@ -70,8 +69,7 @@ def _held(scene: AmqpScene) -> str:
 
 
 def _fresh(scene: AmqpScene, probe: Place) -> str:
-    link = Link(probe.addresses[0], log=scene.log, name="probe", deadline=scene.deadline, stop=scene.stop)
-    connection = Connection(scene, link)
+    connection = Connection(scene, scene.link(probe.addresses[0], "probe"))
     try:
         connection.start()
         connection.start_ok()
@@ -88,15 +86,16 @@ def _fresh(scene: AmqpScene, probe: Place) -> str:
 
 def _works(channel: Channel) -> None:
     """Publishes to the sentry's queue and gets. Raises Inconclusive."""
-    channel.publish("", _SENTRY_QUEUE, b"are you there")
-    if not channel.connection.awaited(lambda: channel.get(_SENTRY_QUEUE) is not None):
+    queue = channel.connection.scene.sentry
+    channel.publish("", queue, b"are you there")
+    if not channel.connection.awaited(lambda: channel.get(queue) is not None):
         raise Inconclusive("what was published does not arrive")
 
 
 def _entities(scene: AmqpScene) -> str:
     found = scene.admin.entities(scene.vhost)
     there = {("queue", q) for q in found.queues} | {("exchange", x) for x in found.exchanges}
-    known = {*scene.made, ("queue", _SENTRY_QUEUE)}
+    known = {*scene.made, ("queue", scene.sentry)}
     if extra := sorted(there - known):
         return "made by what was refused: " + ", ".join(f"{kind} {name!r}" for kind, name in extra)
     if gone := sorted({entity for entity, stays in scene.made.items() if stays} - there):

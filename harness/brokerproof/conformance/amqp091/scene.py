@@ -24,6 +24,7 @@ from brokerproof.conformance.amqp091.administration import Administration
 from brokerproof.conformance.case import CUT, Case, Seen
 from brokerproof.conformance.link import Link
 from brokerproof.conformance.scene import Inconclusive, Scene
+from brokerproof.conformance.way import OURS, Way
 from brokerproof.conformance.wirelog import WireLog
 from brokerproof.wire import amqp091 as wire
 from brokerproof.wire.amqp091 import Frame, Header, Method, WireError
@@ -72,12 +73,13 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a scene's connections go, and as whom."""
+    """Where a scene's connections go, and as whom. stem: what names of queues and exchanges begin with."""
 
     addresses: Sequence[tuple[str, int]]
     vhost: str
     user: str
     password: str
+    stem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,11 @@ class AmqpScene(Scene):
     def __init__(
         self, case: Case, *, variant: str, condition: str, product: str, version: str, name: str, log: WireLog,
         place: Place, admin: Administration, scale: float = 1.0, stop: Callable[[], bool] = lambda: False,
-        own: Callable[[], OwnLink] | None = None,
+        own: Callable[[], OwnLink] | None = None, way: Way = OURS,
     ) -> None:  # fmt: skip
         super().__init__(
             case, variant=variant, condition=condition, product=product, version=version, name=name, log=log, scale=scale,
-            stop=stop,
+            stop=stop, way=way,
         )  # fmt: skip
         self.place, self.admin = place, admin
         self.vhost, self.user, self.password = place.vhost, place.user, place.password
@@ -107,18 +109,21 @@ class AmqpScene(Scene):
         self.made: dict[tuple[str, str], bool] = {}
         self._own = own
         self._fresh = 0
+        #: The queue of the connection that must not notice anything; "" where there is none.
+        self.sentry = ""
 
     def fresh(self, what: str = "q") -> str:
         """A name that nothing has."""
         self._fresh += 1
-        return f"{what}-{self._fresh}"
+        name = f"{self.place.stem}{what}-{self._fresh}"
+        self.way.named(name)
+        return name
 
     def dial(self, name: str = "", *, node: int = 0, by: OwnLink | None = None) -> Connection:
         """A TCP connection and nothing more. node: to which of the cluster's. by: a link of its own."""
         name = name or "abcdefghijklmnopqrstuvwxyz"[len(self.connections) % 26] + str(len(self.connections) // 26 or "")
         address = by.address if by else self.place.addresses[node]
-        link = Link(address, log=self.log, name=name, deadline=self.deadline, stop=self.stop)
-        connection = Connection(self, link)
+        connection = Connection(self, self.link(address, name))
         self.connections.append(connection)
         self.finally_(connection.drop)
         return connection
@@ -229,6 +234,9 @@ class Connection:
 
     def method(self, channel: int, name: str, /, **arguments: Any) -> bool:
         """Sends a method and awaits nothing."""
+        kind, _, verb = name.partition(".")
+        if verb == "declare" and arguments.get(kind) and not arguments.get("passive"):
+            self.scene.way.named(arguments[kind])
         return self.frame(wire.method_frame(channel, name, **arguments))
 
     # -- handshake -----------------------------------------------------------------------------------------------------
@@ -655,6 +663,8 @@ class Channel:
         stays = verb == "declare" and not (
             arguments.get("exclusive") or arguments.get("auto_delete") or not arguments.get("durable") or arguments.get("arguments")
         )  # fmt: skip
+        if verb == "declare":
+            self.scene.way.named(made)  # the broker may have given it
         self.scene.made[kind, made] = stays
 
 

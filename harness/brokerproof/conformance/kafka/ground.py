@@ -122,6 +122,9 @@ class KafkaGround:
     def nodes(self) -> Nodes:
         return ClusterNodes(self._cluster)
 
+    def let_in(self, link: Link) -> None:
+        """Nobody is asked who he is."""
+
     def vendor_writes(self, topic: str, keys: Sequence[str]) -> None:
         """In the first node's container, by its own listener for other nodes. Raises EnvironmentProblem."""
         node: Any = next(iter(self._cluster.nodes.values()))
@@ -169,6 +172,9 @@ class _Sliced:
 
     def nodes(self) -> Nodes:
         return self._ground.nodes()
+
+    def let_in(self, link: Link) -> None:
+        """Nobody is asked who he is."""
 
     def vendor_writes(self, topic: str, keys: Sequence[str]) -> None:
         self._ground.vendor_writes(topic, keys)

@@ -15,6 +15,7 @@ from brokerproof.conformance.kafka.producers import Producer
 from brokerproof.conformance.kafka.topics import Topic
 from brokerproof.conformance.link import Link, OutOfTime
 from brokerproof.conformance.scene import Inconclusive, Scene
+from brokerproof.conformance.way import OURS, Way
 from brokerproof.conformance.wirelog import WireLog
 from brokerproof.errors import DeadlineError, HarnessError
 from brokerproof.waiting import wait_until
@@ -63,6 +64,9 @@ class Stage(Protocol):
 
     def nodes(self) -> Nodes: ...
 
+    def let_in(self, link: Link) -> None:
+        """Logs in on a fresh connection, where that is asked for."""
+
     def vendor_writes(self, topic: str, keys: Sequence[str]) -> None:
         """Records with these keys, by the vendor's own producer with its default partitioner."""
 
@@ -75,13 +79,13 @@ class KafkaScene(Scene):
 
     def __init__(
         self, case: Case, stage: Stage, versions: Versions, *, variant: str, condition: str, product: str, version: str,
-        name: str, log: WireLog, scale: float, stop: Callable[[], bool],
+        name: str, log: WireLog, scale: float, stop: Callable[[], bool], way: Way = OURS,
     ) -> None:  # fmt: skip
         if condition not in ("", "slicer", CUT):
             raise HarnessError(f"Kafka's cases have no condition {condition!r}")
         super().__init__(
             case, variant=variant, condition=condition, product=product, version=version, name=name, log=log, scale=scale,
-            stop=stop,
+            stop=stop, way=way,
         )  # fmt: skip
         self.stage, self.advertised = stage, versions
         self.patience_s = max(self.seconds(15), 3.0)
@@ -109,7 +113,8 @@ class KafkaScene(Scene):
         self, node: int | None, address: tuple[str, int] | None, name: str, cut: Callable[[bytes], bytes] | None
     ) -> Connection:
         where = address or self.stage.addresses[min(self.stage.addresses) if node is None else node]
-        link = Link(where, log=self.log, name=name or f"c{next(self._numbers)}", deadline=self.deadline, stop=self.stop)
+        link = self.link(where, name or f"c{next(self._numbers)}")
+        self.stage.let_in(link)
         made = Connection(link, self.advertised, self.patience_s, cut)
         self.finally_(made.close)
         return made
@@ -192,12 +197,15 @@ class KafkaScene(Scene):
     # -- topics --------------------------------------------------------------------------------------------------------
 
     def fresh(self, what: str) -> str:
-        return f"{self.name}-{what}{next(self._numbers)}"
+        name = f"{self.name}-{what}{next(self._numbers)}"
+        self.way.named(name)
+        return name
 
     def topic(self, partitions: int = 1, *, copies: int = 1, assignment: Sequence[Sequence[int]] = (), name: str = "", **config: Any) -> Topic:  # fmt: skip
         """A fresh one that is led; deleted when the case ends. config: the vendor's words with ``_`` for ``.``.
         assignment: replicas of each partition, the leader first."""
         chosen = name or self.fresh("t")
+        self.way.named(chosen)
         assigned = [{"partition_index": i, "broker_ids": list(ids)} for i, ids in enumerate(assignment)]
         fields: Fields = {
             "name": chosen, "num_partitions": -1 if assigned else partitions,

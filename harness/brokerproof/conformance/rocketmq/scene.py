@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from brokerproof.conformance.case import CUT, Case, Seen
-from brokerproof.conformance.link import Link, OutOfTime
+from brokerproof.conformance.link import OutOfTime
 from brokerproof.conformance.rocketmq import codes
 from brokerproof.conformance.rocketmq.place import Address, Place
 from brokerproof.conformance.rocketmq.proxy import Answer, Proxy
@@ -39,7 +39,7 @@ class Remote:
 
     def __init__(self, scene: RocketmqScene, address: Address, name: str, codec: int, cuts: bool = False) -> None:
         self.scene, self.name, self.codec, self.cuts = scene, name, codec, cuts
-        self.link = Link(address, log=scene.log, name=name, deadline=scene.deadline, stop=scene.stop)
+        self.link = scene.link(address, name)
         self.came: list[tuple[float, Frame]] = []
         #: Every response, also one that nobody waited for, or a second one to the same request.
         self.answers: list[Frame] = []
