@@ -668,6 +668,17 @@ def test_settings_of_their_own_get_a_cluster_of_their_own(tmp_path: Path, ground
     assert [k.settings for k in home.keys] == ["{}", '{"channel_max": 10}']
 
 
+def test_a_version_is_given_only_settings_that_it_knows(tmp_path: Path, ground: _Ground) -> None:
+    home = _Home(tmp_path / "run")
+    one = _case(
+        lambda s: s.require("", True, ""), settings={"channel_max": 10},
+        version_settings={"rabbitmq>=4.0": {"new": 1}, "rabbitmq<4.0": {"old": 2}},
+    )  # fmt: skip
+    _conducted(home, tmp_path, one)
+    assert [k.settings for k in home.keys] == ['{"channel_max": 10, "new": 1}']
+    assert jobs_of([one])[0].case.settings_of("", "rabbitmq", "3.13.7") == {"channel_max": 10, "old": 2}
+
+
 @pytest.mark.parametrize("clusters", [1, 2])
 def test_clusters_that_differ_are_up_side_by_side_where_there_is_room(
     tmp_path: Path, ground: _Ground, clusters: int

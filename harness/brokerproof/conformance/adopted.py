@@ -33,7 +33,7 @@ def lacking(adoption: Adoption, case: Case, variant: str, condition: str) -> str
     ours = f"`--broker {target.product}` runs it on one of our own"
     if case.alone:
         return f"others on the broker would feel it; {ours}"
-    if settings := case.settings_of(variant):
+    if settings := case.settings_of(variant, target.product, adoption.version):
         return f"it sets {', '.join(sorted(settings))} of the broker, which a running one is not given by us; {ours}"
     if case.topology != "single":
         return f"it wants nodes of its own in the topology {case.topology}; {ours}"

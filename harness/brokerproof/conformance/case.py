@@ -232,8 +232,8 @@ class Case:
     negative: something forbidden is sent: afterwards everything else must be as it was.
     timing: a FAIL is tried again, three times in all.
     window_s: how long a reaction is waited for.  limit_s: for the case as a whole.
-    topology, settings, variant_settings: of the cluster it is run on, in the vendor's words.  equipment: of its nodes, where this
-    machine has it (``runtime.equipment``); without, the script does what it can and says so.
+    topology, settings, variant_settings: of the cluster it is run on, in the vendor's words.  version_settings: such as only some
+    versions know, by where they are, as ``needs``.  equipment: of its nodes, where this machine has it (``runtime.equipment``); without, the script does what it can and says so.
     """
 
     id: str
@@ -254,6 +254,7 @@ class Case:
     topology: str
     settings: Mapping[str, Any]
     variant_settings: Mapping[str, Mapping[str, Any]]
+    version_settings: Mapping[str, Mapping[str, Any]]
     equipment: Sequence[str]
     revision: int
     script: Callable[[Any], None] = field(repr=False)
@@ -281,8 +282,13 @@ class Case:
         """Whether everything else must be found as it was before."""
         return self.negative or condition == CUT
 
-    def settings_of(self, variant: str) -> dict[str, Any]:
-        return {**self.settings, **self.variant_settings.get(variant, {})}
+    def settings_of(self, variant: str, product: str, version: str) -> dict[str, Any]:
+        known = [more for where, more in self.version_settings.items() if applies(where, product, version)]
+        return {
+            **self.settings,
+            **self.variant_settings.get(variant, {}),
+            **{k: v for more in known for k, v in more.items()},
+        }
 
     def absent(self, product: str, version: str, variant: str) -> str:
         """Why it does not apply there, in a sentence; empty where it does."""
@@ -304,7 +310,8 @@ def case(
     records: Sequence[str] = (), tags: Collection[Tag] = (), variants: Sequence[str] | Mapping[str, str] = ("",),
     conditions: Sequence[str] | Mapping[str, Mapping[str, Table]] = (), needs: str = "", negative: bool = False, timing: bool = False, window_s: float = 5.0,
     limit_s: float = 60.0, topology: str = "single", settings: Mapping[str, Any] | None = None,
-    variant_settings: Mapping[str, Mapping[str, Any]] | None = None, equipment: Sequence[str] = (), revision: int = 1,
+    variant_settings: Mapping[str, Mapping[str, Any]] | None = None, version_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    equipment: Sequence[str] = (), revision: int = 1,
 ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:  # fmt: skip
     """Marks a function as the script of a case; the arguments are ``Case``'s. Raises HarnessError for data that cannot be."""
     if not re.fullmatch(r"[AKR]\d\.\d\d[a-z]?", id) or "/" not in slug:
@@ -321,7 +328,7 @@ def case(
             variants=dict(variants) if isinstance(variants, Mapping) else dict.fromkeys(variants, ""),
             conditions=dict(conditions) if isinstance(conditions, Mapping) else {c: {} for c in conditions}, needs=needs, negative=negative, timing=timing, window_s=window_s,
             limit_s=limit_s, topology=topology, settings=dict(settings or {}),
-            variant_settings=dict(variant_settings or {}), equipment=tuple(equipment), revision=revision, script=script,
+            variant_settings=dict(variant_settings or {}), version_settings=dict(version_settings or {}), equipment=tuple(equipment), revision=revision, script=script,
             file=Path(script.__code__.co_filename).name,
         )  # fmt: skip
         return script

@@ -147,7 +147,7 @@ class Conductor:
             if absent:
                 self._done(job, Outcome("SKIP", absent), {})
                 continue
-            settings = job.case.settings_of(job.variant)
+            settings = job.case.settings_of(job.variant, product, version)
             had = [name for name in job.case.equipment if not equipment.kind(name).missing()]
             key = ClusterKey.of(product, version, job.case.topology, settings, had)
             groups.setdefault(key, []).append(job)
@@ -275,7 +275,7 @@ class Conductor:
             "schema": 1, **job.case.to_json(job.condition), **entry, "accepts": _accepts(job, outcome),
             "steps": [_step(j) for j in outcome.steps], "unfinished": outcome.unfinished,
             "recorded": outcome.recorded, "began": outcome.log.began, "wire": outcome.log.entries(), "logs": dict(logs),
-            "settings": job.case.settings_of(job.variant), "topology": job.case.topology,
+            "settings": job.case.settings_of(job.variant, self._target.product, self._target.version), "topology": job.case.topology,
             "command": job.command(self._target),
         }  # fmt: skip
         file = self._home.folder.path / path

@@ -47,7 +47,7 @@ class ReferenceGround:
     ) -> Iterator[Scene]:
         shortened = SCALE_TIMING if case.timing else SCALE_SLOW if "slow" in case.tags else SCALE
         scale = _SCALE_OF.get(condition, shortened)
-        settings = case.settings_of(variant)
+        settings = case.settings_of(variant, self.product, self.version)
         timeout_ms = settings.get("consumer_timeout")
         broker = model.Broker(
             lambda: time.monotonic() / scale, mutants=frozenset({self.mutant} - {""}),

@@ -119,7 +119,7 @@ class KafkaReference:
         nodes = 3 if case.topology == "cluster" else 1
         with contextlib.closing(
             Peer(
-                nodes=nodes, settings=case.settings_of(variant), scale=scale, mutant=self.mutant,
+                nodes=nodes, settings=case.settings_of(variant, "kafka", VERSION), scale=scale, mutant=self.mutant,
                 slices=condition == "slicer",
             )
         ) as peer:  # fmt: skip

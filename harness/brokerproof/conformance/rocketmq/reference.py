@@ -295,7 +295,9 @@ class ReferenceGround:
         self, case: Case, *, variant: str, condition: str, log: WireLog, stop: Callable[[], bool]
     ) -> Iterator[Scene]:
         idle_s = SCALE * (240 if self.mutant == "slow_idle" else 120) if case.id in _IDLE_CASES else 600.0
-        place = ReferencePlace(case.topology, case.settings_of(variant), self.mutant, SCALE, idle_s)
+        place = ReferencePlace(
+            case.topology, case.settings_of(variant, self.product, self.version), self.mutant, SCALE, idle_s
+        )
         if condition == "slicer":
             place.slice()
         name = f"{case.id.replace('.', '')}{variant[:8]}-{secrets.token_hex(3)}"
