@@ -274,8 +274,11 @@ def conformance(
         raise UsageError(f"run folder {str(run_dir)!r} exists; name another")
     if adoption is not None:
         from brokerproof.brokers.base import adopting
+        from brokerproof.conformance.protocols import on_target
 
-        adopting(adoption.product).version_of(adoption.target)  # one that is not there is told before anything starts
+        # What cannot be is told before anything starts: a broker that is not there, or that cases cannot be sent to.
+        version = adopting(adoption.product).version_of(adoption.target)
+        on_target(Adoption(adoption.target, version), "admitted").close()
     raise typer.Exit(
         run_cases(
             brokers=[f"{p}={v}" for p, v in chosen] if adoption is None else [], target=target, case=case, section=section, level=level, tag=tag, variant=variant,

@@ -347,6 +347,8 @@ def lacking(experiment: Decided, product: str, adoption: Adoption | None = None,
         return reason
     if not isinstance(experiment, Experiment):
         return ""
+    if adoption is not None and (reason := adoption.lacks(experiment.needs)):
+        return reason
     version = version or broker(product).versions[0]
     if absent := without(product, version, experiment.needs):
         return f"{product} {version} has no {', '.join(absent)}"

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from brokerproof import promises, run
-from brokerproof.brokers.base import Cluster, broker, configurations, parse_target
+from brokerproof.brokers.base import Cluster, broker, configurations, parse_target, without
 from brokerproof.claims import Declared, declared
 from brokerproof.errors import EnvironmentProblem, HarnessError, UsageError, unknown
 from brokerproof.experiment import Cell, Experiment
@@ -169,14 +169,14 @@ def _cells(
 ) -> Iterator[tuple[Cell, Experiment]]:  # fmt: skip
     for one in everything:
         chosen = not select or one.claim.id in select or one.claim.section in select
-        if not chosen or one.claim.kind != "promise" or set(one.needs) - broker(product).capabilities:
+        if not chosen or one.claim.kind != "promise" or without(product, version, one.needs):
             continue
         for variant in one.brokers.get(product, ()):
             cell = Cell(
                 claim=one.claim, broker=product, version=version, variant=variant, profile=one.profiles[0], seed=seed
             )
             experiment = one.decide(cell)
-            if isinstance(experiment, Experiment):
+            if isinstance(experiment, Experiment) and not without(product, version, experiment.needs):
                 yield cell, experiment
 
 

@@ -194,7 +194,7 @@ def dry_run(adoption: Adoption, *, select: Sequence[str], profile: str, variant:
                 claim=one.claim, broker=target.product, version=version, variant=kind, profile=profile, seed=seed
             )
             made = adoption.within(one.decide(cell))
-            reason = adoption.lacks(one.needs) or lacking(made, target.product, adoption)
+            reason = adoption.lacks(one.needs) or lacking(made, target.product, adoption, version=version)
             if reason:
                 left_out[reason] += 1
                 continue

@@ -186,7 +186,7 @@ def test_order_flow(cell: Cell) -> Experiment:
     )
     return Experiment(
         topology=_topology(cell), treatment=arm("kept"), control=arm("forgotten"), schedule=() if again else kills,
-        link_groups=() if again else ("consumer",), sham_s=2.0,
+        link_groups=() if again else ("consumer",), sham_s=2.0, needs=("several_consumers_per_lane",) if again else (),
     )  # fmt: skip
 
 
@@ -209,7 +209,9 @@ def test_double_submit(cell: Cell) -> Experiment:
         core = replace(work, effect=_effect("payment", front=front, core_ms=150.0))
         return Workload(destinations=(c.destination,), senders=users, receivers=(core, core), load_s=8.0)
 
-    return Experiment(topology=_topology(cell), treatment=arm("redis"), control=arm("none"))
+    return Experiment(
+        topology=_topology(cell), treatment=arm("redis"), control=arm("none"), needs=("several_consumers_per_lane",)
+    )
 
 
 #: The core is slow for every tenth payment, when it is first asked; all payments are of one account.

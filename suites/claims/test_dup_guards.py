@@ -36,7 +36,13 @@ def _submitted_twice(
         consumer = replace(work, effect=effect)
         return Workload(destinations=(c.destination,), senders=users, receivers=(consumer, consumer), load_s=8.0)
 
-    return Experiment(topology=_topology(cell), treatment=arm(treatment), control=arm(control), mode=mode)
+    return Experiment(
+        topology=_topology(cell),
+        treatment=arm(treatment),
+        control=arm(control),
+        mode=mode,
+        needs=("several_consumers_per_lane",),
+    )
 
 
 @claim(

@@ -21,7 +21,6 @@ from brokerproof.conformance.case import (
     Seen,
     Table,
     among,
-    applies,
     case,
     cases_of,
     chan,
@@ -43,6 +42,7 @@ from brokerproof.errors import EnvironmentProblem, HarnessError, ProvisionError,
 from brokerproof.pytest_cases import whole
 from brokerproof.results import EXIT_HARNESS, EXIT_MISSING, EXIT_OK, EXIT_UNEXPECTED, RunFolder, exit_code, load_json
 from brokerproof.runtime.pool import ClusterKey
+from brokerproof.versions import applies
 
 # -- tables ------------------------------------------------------------------------------------------------------------
 

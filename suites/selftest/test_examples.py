@@ -15,7 +15,7 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 @pytest.mark.container
 def test_the_order_service_keeps_both_promises_and_its_controls_do_not(tmp_path: Path, state: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--run-dir", "run",
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--brokerproof-run-dir", "run",
          "--rootdir", str(EXAMPLES), "-c", "/dev/null", str(EXAMPLES / "orders")],
         cwd=tmp_path, text=True, capture_output=True, timeout=500,
     )  # fmt: skip

@@ -29,6 +29,7 @@ from brokerproof.message import Bodies, Verifier
 from brokerproof.plan import Destination, Receiver, Sender
 from brokerproof.tape import Tape
 from brokerproof.target import Target
+from brokerproof.versions import applies
 from brokerproof.where import Where
 
 Json = Mapping[str, Any]
@@ -552,8 +553,8 @@ class Broker(Protocol):
     #: What claims and faults may ask for, e.g. "peers", "three_nodes" (that keep messages), "dedup", "transactions",
     #: "several_consumers_per_lane".
     capabilities: frozenset[str]
-    #: Capability -> what the names of the versions that have it begin with; all have what is not named.
-    capability_versions: Mapping[str, str | tuple[str, ...]]
+    #: Capability -> the versions that have it, as ``versions.applies`` reads them; all have what is not named.
+    capability_versions: Mapping[str, str]
     #: Settings that a running cluster takes: plans that differ in these alone share a cluster.
     live_settings: frozenset[str]
 
@@ -627,9 +628,11 @@ def adopting(product: str) -> Adopts:
 def without(product: str, version: str, needs: Sequence[str]) -> list[str]:
     """Which of these capabilities that version of the product has not."""
     found = broker(product)
-    begins = found.capability_versions
+    where = found.capability_versions
     return sorted(
-        need for need in needs if need not in found.capabilities or not version.startswith(begins.get(need, ""))
+        need
+        for need in needs
+        if need not in found.capabilities or (need in where and not applies(where[need], product, version))
     )
 
 

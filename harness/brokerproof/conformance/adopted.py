@@ -73,8 +73,10 @@ class Belongings:
             self._journal.making(self._run, things)
 
     def remove(self, things: Sequence[Thing]) -> None:
+        # Not under the lock: others go on while a slow broker deletes.
+        gone = adopting(self.target.product).remove(self.target, things)
         with self._lock:
-            self._journal.gone(adopting(self.target.product).remove(self.target, things))
+            self._journal.gone(gone)
 
     def close(self) -> None:
         """What cases could not remove, once more."""

@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 
 from brokerproof.errors import HarnessError
 from brokerproof.marked import marked
+from brokerproof.versions import applies
 
 Verdict = Literal[
     "PASS", "NONSTRICT", "CODE", "DEV", "UNIMPL", "INFO", "FAIL", "SKIP", "INCONCLUSIVE", "HARNESS"
@@ -341,25 +342,9 @@ def cases_of(folder: Path) -> list[Case]:
     return marked(folder.rglob("test_*.py"), "brokerproof_case", Case, lambda one: one.id, "case")
 
 
-def applies(needs: str, product: str, version: str) -> bool:
-    """Whether ``rabbitmq>=3.10`` or ``kafka<4.0,kafka>=3.9`` is so. Raises HarnessError for what is no such range."""
-    for part in needs.split(","):
-        found = re.fullmatch(r"\s*([a-z]+)(>=|<)([\d.]+)\s*", part)
-        if not found:
-            raise HarnessError(f"a version range is like rabbitmq>=3.10, not {part!r}")
-        name, sign, least = found.groups()
-        if name == product and (_numbers(version) >= _numbers(least)) != (sign == ">="):
-            return False
-    return True
-
-
 def worst(verdicts: Collection[Verdict]) -> Verdict:
     """The verdict of a case with these steps; INFO for none."""
     return next((v for v in WORST_FIRST if v in verdicts), "INFO")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in re.findall(r"\d+", version))
 
 
 def _is(behaviour: str, pattern: str) -> bool:

@@ -9,6 +9,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Literal
 
 from brokerproof.conformance.way import OURS, Way
@@ -49,6 +50,10 @@ class Link:
             raise EnvironmentProblem(f"connecting to {address[0]}:{address[1]}: {exc}; is the broker up?") from exc
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         log.add("-", "tcp", conn=name, note=f"connected to {address[0]}:{address[1]}")
+
+    def unlogged(self, what: str) -> AbstractContextManager[None]:
+        """While it lasts, the log has none of this link's octets, only that it was so."""
+        return self._log.unlogged(self.name, what)
 
     def send(self, data: bytes, *, decoded: str = "", chan: int | None = None) -> bool:
         """Whether all of it was handed to the kernel before the link was ended; a link that was is not an error here, it

@@ -8,9 +8,11 @@ after ``HEX_OCTETS``; ``octets`` is the whole length and ``sha256`` of the whole
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 Layer = Literal["tcp", "frame", "method", "harness", "fault"]
@@ -30,12 +32,25 @@ class WireLog:
         self._lock = threading.Lock()
         self._entries: list[dict[str, Any]] = []
         self._dropped = 0
+        self._silent: set[str] = set()
+
+    @contextlib.contextmanager
+    def unlogged(self, conn: str, what: str) -> Iterator[None]:
+        """Of this connection only that it was so: from the messages of a SCRAM exchange a weak password can be guessed at leisure."""
+        self.note(f"not logged: {what}", conn=conn)
+        self._silent.add(conn)
+        try:
+            yield
+        finally:
+            self._silent.discard(conn)
 
     def add(
         self, direction: Literal[">", "<", "-"], layer: Layer, data: bytes = b"", *, conn: str = "", chan: int | None = None,
         decoded: str = "", note: str = "",
     ) -> None:  # fmt: skip
         """One entry. data: the octets it is about, if any."""
+        if conn in self._silent:
+            return
         for secret in self.hides:
             data = data.replace(secret.encode(), b"*" * len(secret.encode()))
             for form in (secret, repr(secret)[1:-1], repr(secret.encode())[2:-1]):

@@ -9,7 +9,8 @@ from typing import Any
 
 from brokerproof.conformance.amqp091.routing import headers_match, topic_matches
 from brokerproof.conformance.amqp091.scene import AmqpScene, Channel
-from brokerproof.conformance.case import Line, Table, applies, case, chan, conn, must
+from brokerproof.conformance.case import Line, Table, case, chan, conn, must
+from brokerproof.versions import applies
 
 _PREDECLARED = {
     "amq.direct": "direct", "amq.fanout": "fanout", "amq.topic": "topic", "amq.headers": "headers", "amq.match": "headers",

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from brokerproof.conformance.amqp091.scene import AmqpScene, Channel, Event
-from brokerproof.conformance.case import NOT_ASKED, Line, Seen, Table, among, applies, case, chan, must
+from brokerproof.conformance.case import NOT_ASKED, Line, Seen, Table, among, case, chan, must
+from brokerproof.versions import applies
 
 _REFUSED_SOMEHOW = (Line("CODE", endings=("closed",)), Line("CODE", endings=("eof", "reset")))
 

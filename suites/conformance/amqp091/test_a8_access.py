@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from brokerproof.conformance.amqp091.scene import AmqpScene, Channel
-from brokerproof.conformance.case import Seen, applies, case, chan, must
+from brokerproof.conformance.case import Seen, case, chan, must
+from brokerproof.versions import applies
 
 #: (method, its arguments, the right that it needs on what it names). queue.bind needs two, so no single one is enough.
 _NEEDS: tuple[tuple[str, dict[str, Any], str], ...] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from brokerproof.brokers.base import broker, products, without
+from brokerproof.versions import applies
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,6 @@ def test_a_version_may_lack_what_another_has(version: str, needs: tuple[str, ...
 @pytest.mark.parametrize("product", products())
 def test_versions_are_told_of_capabilities_that_there_are_and_that_one_version_has(product: str) -> None:
     found = broker(product)
-    for capability, begins in found.capability_versions.items():
+    for capability, where in found.capability_versions.items():
         assert capability in found.capabilities
-        assert any(version.startswith(begins) for version in found.versions)
+        assert any(applies(where, product, version) for version in found.versions)

@@ -200,7 +200,7 @@ class AdoptedKafka:
 class AdoptsKafka:
     """``brokers.base.Adopts``."""
 
-    adopted_capabilities = frozenset({"dedup", "transactions"})
+    adopted_capabilities = frozenset({"dedup", "transactions", "several_consumers_per_lane"})
 
     def version_of(self, target: Target) -> str:
         if not target.version:

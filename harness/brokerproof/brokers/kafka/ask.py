@@ -125,11 +125,14 @@ def answer_from(sock: socket.socket, api: str, version: int) -> Fields:
     """The next response on the connection, which has to be of that kind. Raises NoAnswer, OSError."""
     incoming = frames.Frames()
     try:
+        # No octet beyond it: what else the node sends is for whoever asks for it.
+        wanted = 4
         while (payload := incoming.next()) is None:
-            data = sock.recv(_RECEIVE_OCTETS)
+            data = sock.recv(min(wanted - incoming.pending, _RECEIVE_OCTETS))
             if not data:
                 raise NoAnswer("the connection was closed before the answer was whole")
             incoming.feed(data)
+            wanted = 4 + (incoming.announced() or 0)
         return frames.parse_response(schema.KEYS[api], version, payload).fields
     except WireError as exc:
         raise NoAnswer(f"what should be an answer of {api} v{version} is none: {exc}") from exc

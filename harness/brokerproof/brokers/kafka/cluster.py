@@ -428,7 +428,7 @@ class KafkaBroker(AdoptsKafka):
     #: several_consumers_per_lane: share groups.
     capabilities = frozenset({"leader", "peers", "three_nodes", "dedup", "transactions", "several_consumers_per_lane"})
     #: Share groups are on by default since 4.2; in 4.0 and 4.1 they are a preview. Source: KIP-932.
-    capability_versions: Mapping[str, str | tuple[str, ...]] = {"several_consumers_per_lane": ("4.2", "4.3")}
+    capability_versions: Mapping[str, str] = {"several_consumers_per_lane": "kafka>=4.2"}
     live_settings: frozenset[str] = frozenset()
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,

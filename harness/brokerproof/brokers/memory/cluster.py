@@ -462,7 +462,7 @@ class MemoryBroker:
     versions = (SOUND, *BUGS)
     topologies: Mapping[str, str] = {"single": "one node in this process"}
     capabilities = frozenset({"confirm", "several_consumers_per_lane", "exchanges", "in_process"})
-    capability_versions: Mapping[str, str | tuple[str, ...]] = {}
+    capability_versions: Mapping[str, str] = {}
     live_settings: frozenset[str] = frozenset()
 
     def start(self, *, version: str, topology: str, settings: Mapping[str, Any], name: str, run: str,

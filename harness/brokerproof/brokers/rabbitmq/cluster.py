@@ -467,8 +467,8 @@ class RabbitBroker(AdoptsRabbit):
     )  # fmt: skip
     #: Classic mirrored queues are gone since 4.0. consumer_timeout is a queue's own (argument, policy) since 3.12, the node's before.
     #: Source: rabbitmq.com/docs/consumers, per-queue delivery timeouts.
-    capability_versions: Mapping[str, str | tuple[str, ...]] = {
-        "mirrored": "3.", "consumer_timeout_of_a_queue": ("3.12", "3.13", "4."),
+    capability_versions: Mapping[str, str] = {
+        "mirrored": "rabbitmq<4.0", "consumer_timeout_of_a_queue": "rabbitmq>=3.12",
     }  # fmt: skip
     live_settings: frozenset[str] = frozenset()
 

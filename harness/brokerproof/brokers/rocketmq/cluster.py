@@ -494,7 +494,7 @@ class Rocketmq:
     versions = ("5.5.0", "5.3.3")
     topologies: Mapping[str, str] = {name: layout.explained for name, layout in LAYOUTS.items()}
     capabilities = frozenset({"peers", "several_consumers_per_lane", "fifo", "slave"})
-    capability_versions: Mapping[str, str | tuple[str, ...]] = {}
+    capability_versions: Mapping[str, str] = {}
     live_settings = frozenset(configuration.LIVE)
 
     def start(self, *, version: str, topology: str, settings: Json, name: str, run: str,

@@ -51,6 +51,7 @@ class AdoptedGround:
         self.version = adoption.version
         self._target, self._belongings = target, Belongings(adoption, run)
         self._password = reveal(target.password)
+        self._admitted()
 
     @contextlib.contextmanager
     def scene(
@@ -79,6 +80,21 @@ class AdoptedGround:
     def close(self) -> None:
         self._belongings.close()
 
+    def _admitted(self) -> None:
+        """Raises UsageError where the user may not do what cases do: a refusal would be counted against the broker."""
+        target = self._target
+        try:
+            with admin.channel(next(iter(target.nodes.values())).address, direct(target)) as ch:
+                queue = ch.queue_declare("", exclusive=True).method.queue
+                ch.queue_bind(queue, "amq.fanout", "")
+        except pika.exceptions.ChannelClosedByBroker as exc:
+            if exc.reply_code != 403:
+                raise
+            raise UsageError(
+                f"{target.path}: protocol cases bind queues that the broker names to the exchanges that it has, and user {target.user!r} "
+                f"may not ({exc.reply_text}): rabbitmqctl set_permissions -p {target.vhost} {target.user} '.*' '.*' '.*'"
+            ) from exc
+
     def _place(self, name: str) -> Place:
         addresses = [node.address for node in self._target.nodes.values()]
         return Place(addresses, self._target.vhost, self._target.user, self._password, stem=f"{name}-")
@@ -89,7 +105,9 @@ class AdoptedGround:
             return  # the broker's own: it can neither be made nor deleted
         if not given and not self._belongings.ours(name):
             raise Skip(f"it makes {name[:60]!r}, a name without the target's prefix")
-        fresh = [t for t in (Thing("queue", name), Thing("exchange", name)) if t not in things]
+        # A given name is a queue's, and of an exchange the broker refuses to delete what begins with ``amq.``.
+        things_named = [Thing("queue", name)] if given else [Thing("queue", name), Thing("exchange", name)]
+        fresh = [t for t in things_named if t not in things]
         if fresh:
             self._belongings.making(fresh)
             things += fresh

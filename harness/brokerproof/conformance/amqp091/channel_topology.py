@@ -7,7 +7,6 @@ from typing import Literal
 
 from brokerproof.conformance.amqp091.channel_base import ChannelBase, operation
 from brokerproof.conformance.amqp091.entities import (
-    PREDECLARED,
     Binding,
     Declared,
     Exchange,
@@ -74,7 +73,7 @@ class Topology(ChannelBase):
 
     @operation(None)
     def exchange_delete(self, exchange: str, *, if_unused: bool = False) -> None:
-        if exchange == "" or exchange in PREDECLARED:
+        if exchange == "" or exchange.startswith("amq."):
             raise refusing(403, f"exchange {exchange!r} cannot be deleted")
         self._may("configure", exchange)
         there = self._exchange(exchange)

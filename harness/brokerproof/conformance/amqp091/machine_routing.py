@@ -18,8 +18,8 @@ from brokerproof.conformance.amqp091.machine import NoSink
 from brokerproof.conformance.amqp091.model import Broker
 from brokerproof.conformance.amqp091.routing import X_MATCHES
 from brokerproof.conformance.amqp091.scene import AmqpScene
-from brokerproof.conformance.case import applies
 from brokerproof.conformance.modelled import Machine, stand_in
+from brokerproof.versions import applies
 
 _EXCHANGES: Mapping[str, str] = {
     "d": "direct", "f": "fanout", "t": "topic", "h": "headers", "a": "topic", "b": "headers",

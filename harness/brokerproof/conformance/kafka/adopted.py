@@ -45,6 +45,11 @@ class AdoptedGround:
         self._mechanism = str(settings.get("sasl.mechanism", ""))
         self._user, self._password = str(settings.get("sasl.username", "")), str(settings.get("sasl.password", ""))
         self._versions, self.addresses = self._told()
+        if len(self.addresses) > 1:
+            raise UsageError(
+                f"{target.path}: protocol cases are spoken to one broker, and this cluster has {len(self.addresses)}: what another one "
+                "leads would be refused, and counted against it. Give a broker that is alone; `--broker kafka` has cases on three"
+            )
 
     # -- scene.Ground --------------------------------------------------------------------------------------------------
 
@@ -97,7 +102,8 @@ class AdoptedGround:
         if said.fields is None or said.code:
             offered = ", ".join((said.fields or {}).get("mechanisms", ())) or "none"
             raise EnvironmentProblem(f"kafka offers no mechanism {self._mechanism}: {offered}")
-        exchanged(self._mechanism, self._user, self._password, send)
+        with link.unlogged(f"{self._mechanism} as {self._user!r}"):
+            exchanged(self._mechanism, self._user, self._password, send)
 
     def vendor_writes(self, topic: str, keys: Sequence[str]) -> None:
         raise not_given("the vendor's own client beside the broker", self.product)
