@@ -459,10 +459,16 @@ def test_pull_may_be_empty(cell: Cell) -> ComparisonExperiment:
         )  # fmt: skip
 
     treatment = arm(consumer="push") if cell.own_variant == "push" else arm()
-    # RocketMQ's proxy makes a question that would not wait wait all the same, for 5 s by default.
-    at_once = {"proxy.grpcClientConsumerMinLongPollingTimeoutMillis": 1} if cell.broker == "rocketmq" else {}
+    # With RocketMQ's library a question always waits, and how long is the proxy's to say: an await_duration of 0 is not sent.
+    # Source: consumer.py, _receive_req; ReceiveMessageActivity.java.
+    waits = "proxy.grpcClientConsumer{}LongPollingTimeoutMillis"
+    at_once = {waits.format(end): 1 for end in ("Min", "Max")} if cell.broker == "rocketmq" else {}
     return ComparisonExperiment(
-        topology=_topology(cell), by="delay", treatment=treatment, control=arm(poll_every_ms=200), settings=at_once
+        topology=_topology(cell),
+        by="delay",
+        treatment=treatment,
+        control=arm(poll_every_ms=200),
+        control_settings=at_once,
     )
 
 

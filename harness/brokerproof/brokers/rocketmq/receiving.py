@@ -5,8 +5,8 @@
     {"consumer": "push"} with "after": the listener works and then says SUCCESS
 
 Further settings: ``poll_every_ms`` (0: a simple consumer asks again at once, and its question waits at the broker for
-``await_s``; otherwise its question does not wait, and it pauses so long after an answer that was empty; the gRPC proxy lets all wait for
-grpcClientConsumerMinLongPollingTimeoutMillis), ``invisible_s`` (10; the gRPC proxy takes no less), ``await_s`` (1), ``request_timeout`` (3),
+``await_s``; otherwise it pauses so long after an answer that was empty; whether its question waits is then the gRPC proxy's to say, by
+grpcClientConsumerMaxLongPollingTimeoutMillis), ``invisible_s`` (10; the gRPC proxy takes no less), ``await_s`` (1), ``request_timeout`` (3),
 ``consumption_thread_count`` (20, of a push consumer).
 """
 
@@ -112,7 +112,7 @@ class _Simple:
         self._first = settings.get("ack", "after") == "first"
         self._invisible_s = int(settings.get("invisible_s", 10))
         self._pause_s = float(settings.get("poll_every_ms", 0)) / 1000
-        self._await_s = int(settings.get("await_s", 0 if self._pause_s else 1))
+        self._await_s = int(settings.get("await_s", 1))
         self._empty = 0
         self._request_timeout_s = int(settings.get("request_timeout", 3))
         self._consumer: Any = None
