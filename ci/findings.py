@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from brokerproof.brokers.base import broker
+from brokerproof.brokers.base import broker, without
 from brokerproof.claims import Declared, declared
 from brokerproof.expected import lines
 
@@ -105,8 +105,10 @@ def _cells(claims: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterato
                 )  # fmt: skip
                 if line is None and version != versions[product][0]:
                     continue
-                open_[product, version] += line is None
-                words.setdefault(_MEANS[d.claim.kind, line.verdict] if line else "not decided", []).append(variant)
+                lacks = line is None and bool(without(product, version, d.needs))
+                open_[product, version] += line is None and not lacks
+                word = _MEANS[d.claim.kind, line.verdict] if line else "has no such thing" if lacks else "not decided"
+                words.setdefault(word, []).append(variant)
             row.append(
                 "; ".join(w if v == [""] else f"{w}: {', '.join(x or 'plain' for x in v)}" for w, v in words.items())
             )

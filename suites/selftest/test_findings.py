@@ -61,6 +61,15 @@ def test_the_table_of_cells_names_the_variants_and_asks_an_older_version_only_wh
     assert "| `b/new-only` | not decided |  |" in every
 
 
+def test_what_a_version_has_not_is_not_open() -> None:
+    mirrored = replace(declared("a/mirrored"), brokers={"rabbitmq": ("",)}, needs=("mirrored",))
+    done = replace(declared("a/done"), brokers={"rabbitmq": ("",)})
+    seen = [Shown("rabbitmq", "4.0.5", "", "HOLDS", "measured")]
+    every = "\n".join(page([mirrored, done], {"a/done": seen})).split("## Every cell")[1]
+    assert "| `a/mirrored` | has no such thing |" in every
+    assert "All are decided." in every
+
+
 def test_a_line_of_all_variants_is_about_each() -> None:
     both = replace(declared("a/two"), brokers={"kafka": ("", "cut")})
     every = "\n".join(page([both], {"a/two": [shown("HOLDS", "*")]})).split("## Every cell")[1]
