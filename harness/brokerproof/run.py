@@ -817,10 +817,12 @@ def _witnesses_in_flight(
 
     A message that was handed to a consumer and never had its effect is in that consumer's hands for ever: what is
     recorded of it ends before the kill that ended it. One that was handed out and not settled was in its hands, too,
-    whatever had been done with it: the broker still has it.
+    whatever had been done with it: the broker still has it. Where nobody records what is settled (an application of one's own), a
+    message is on its way from when it was sent until its last effect.
     """
     found: set[int] = set()
     settled = (history["f"] == F["settle"]) & (history["outcome"] == OK)
+    unsettled = not (history["f"] == F["settle"]).any()
     for key in deciding:
         mine = np.isin(history["msg"], np.array(finding.of(key).messages, dtype=np.int64))
         in_hand = key in ("effect_lost", "settled_but_lost")
@@ -831,6 +833,9 @@ def _witnesses_in_flight(
                 hit |= begun & np.isin(history["f"], [F["receive"], F["settle"], F["send"]])
             before = history["msg"][settled & (history["end_ns"] >= 0) & (history["end_ns"] < from_s * 1e9)]
             hit |= begun & (history["f"] == F["receive"]) & ~np.isin(history["msg"], before)
+            if unsettled:
+                late = history["msg"][(history["f"] == F["effect"]) & (history["end_ns"] >= from_s * 1e9)]
+                hit |= begun & (history["f"] == F["send"]) & np.isin(history["msg"], late)
             found.update(np.unique(history["msg"][mine & hit]).tolist())
     return len(found)
 

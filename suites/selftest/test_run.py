@@ -60,6 +60,27 @@ def test_what_was_not_settled_was_in_the_hands_of_the_consumer_that_died(
     assert result.witnesses_in_flight == witnesses
 
 
+@pytest.mark.parametrize(
+    ("again_ms", "settled", "witnesses"), [(300, "", 1), (50, "", 0), (300, "ok settle b at=6..7", 0)]
+)
+def test_where_nothing_is_settled_a_message_is_on_its_way_until_its_last_effect(
+    again_ms: int, settled: str, witnesses: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application tells what it was asked for and what the world shows, and no more."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "checkers"))
+    told = __import__("storybook").told
+    lines = ["ok send a at=0..1", "ok send b at=2..3", "ok effect b at=4..5", *filter(None, [settled]),
+             "ok effect a at=40..41", f"ok effect a at={again_ms}..{again_ms + 1}"]  # fmt: skip
+    made = told(*lines, drained=True)
+    with HistoryWriter(tmp_path / "history.arrow", made.meta) as writer:
+        writer.write(made.columns, made.errors)
+    injection = {"fault": "reset", "evidence": "took_effect", "injected_s": 0.1, "healed_s": 0.2, "in_flight": -1}
+    write_json(tmp_path / "faults.json", {"schema": 1, "injections": [injection]})
+    result = evaluate(tmp_path, ["effect_duplicated"])
+    assert result.finding.anomalies["effect_duplicated"].count == 1
+    assert result.witnesses_in_flight == witnesses
+
+
 def test_what_the_machine_lacks_for_any_arm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class Kind:
         def __init__(self, name: str) -> None:
