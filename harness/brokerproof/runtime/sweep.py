@@ -16,6 +16,7 @@ import os
 import re
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def register(run: str, owner: int | None = None, folder: Path | None = None) -> 
     file = state_folder() / "runs" / f"{run}.json"
     if not file.exists():
         owner = os.getpid() if owner is None else owner
-        _write(
+        _write_once(
             file,
             {
                 "run": run,
@@ -292,7 +293,13 @@ def _started(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]
 
 
-def _write(file: Path, data: dict[str, Any]) -> None:
-    new = file.with_suffix(".new")
+def _write_once(file: Path, data: dict[str, Any]) -> None:
+    """Whole or not at all; who comes second, at the same moment even, changes nothing."""
+    new = file.with_name(f"{file.name}.{os.getpid()}-{threading.get_ident()}.new")
     new.write_text(json.dumps(data))
-    new.rename(file)
+    try:
+        os.link(new, file)
+    except FileExistsError:
+        pass
+    finally:
+        new.unlink()

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +196,17 @@ def test_no_container_is_made_without_saying_whose_it_is() -> None:
                 made.append(f"{file.name}:{node.lineno}")
                 assert {k.arg for k in node.keywords} & {"labels", None}, made[-1]
     assert len(made) >= 6, "the pattern still finds them"
+
+
+def test_many_may_register_a_run_at_one_moment_and_the_first_word_counts(state: Path) -> None:
+    met = threading.Barrier(8)
+
+    def one(_: int) -> None:
+        met.wait()
+        sweep.register("bp-many", owner=os.getpid())
+
+    for _ in range(20):
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(one, range(8)))
+        assert [f.name for f in (sweep.state_folder() / "runs").iterdir()] == ["bp-many.json"]
+        sweep.unregister("bp-many")
