@@ -527,6 +527,19 @@ def test_peer_faults_heal_only_what_is_theirs(scene: Scene) -> None:
     assert not peers.lossy
 
 
+def test_a_reset_link_is_up_again_where_its_toxics_will_not_go(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault, scene, target = staged("reset", scene, {})
+    link: Any = scene.cluster.links("producer")[0]
+
+    def refuse(name: str) -> None:
+        raise HarnessError("the proxy does not answer")
+
+    monkeypatch.setattr(link, "remove_toxic", refuse)
+    with pytest.raises(HarnessError, match="does not answer"), apply(fault, scene, target, now_s=lambda: 0.0):
+        pass
+    assert link._enabled
+
+
 @pytest.mark.parametrize("stream", ["upstream", "downstream"])
 @pytest.mark.parametrize("name", ["latency", "stall", "black_hole", "bandwidth", "slicer", "cut_mid_frame"])
 def test_link_faults_of_one_direction(name: str, stream: str, scene: Scene) -> None:

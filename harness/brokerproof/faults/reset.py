@@ -31,8 +31,10 @@ class Reset(LinkFault):
         try:
             link.disable()
         finally:
-            link.clear_toxics()
-            link.enable()
+            try:
+                link.clear_toxics()
+            finally:
+                link.enable()
 
     def bites(self, seen: Greeted) -> bool:
         return not seen.answered and (seen.ended in ("rst", "fin") or not seen.connected)

@@ -11,6 +11,7 @@ the next run and by ``brokerproof clean``. A living run is never touched, nor wh
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -77,6 +78,8 @@ def unregister(run: str) -> None:
     """After an orderly end, when nothing is left."""
     base = state_folder() / "runs"
     (base / f"{run}.json").unlink(missing_ok=True)
+    for unfinished in base.glob(f"{glob.escape(run)}.json.*.new"):  # of a process that was killed as it registered
+        unfinished.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         for file in (base / f"{run}.pids").iterdir():
             file.unlink(missing_ok=True)
@@ -296,10 +299,10 @@ def _started(pid: int) -> str:
 def _write_once(file: Path, data: dict[str, Any]) -> None:
     """Whole or not at all; who comes second, at the same moment even, changes nothing."""
     new = file.with_name(f"{file.name}.{os.getpid()}-{threading.get_ident()}.new")
-    new.write_text(json.dumps(data))
     try:
+        new.write_text(json.dumps(data))
         os.link(new, file)
     except FileExistsError:
         pass
     finally:
-        new.unlink()
+        new.unlink(missing_ok=True)

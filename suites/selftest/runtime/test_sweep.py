@@ -210,3 +210,10 @@ def test_many_may_register_a_run_at_one_moment_and_the_first_word_counts(state: 
             list(threads.map(one, range(8)))
         assert [f.name for f in (sweep.state_folder() / "runs").iterdir()] == ["bp-many.json"]
         sweep.unregister("bp-many")
+
+
+def test_what_a_process_left_that_was_killed_as_it_registered_goes_with_the_run(state: Path) -> None:
+    sweep.register("bp-killed", owner=os.getpid())
+    (sweep.state_folder() / "runs" / "bp-killed.json.17-18.new").write_text("{")
+    sweep.unregister("bp-killed")
+    assert list((sweep.state_folder() / "runs").iterdir()) == []
