@@ -9,7 +9,6 @@ import itertools
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -201,54 +200,70 @@ def test_two_holders_of_one_lock_and_the_fence(crew: Crew, databases: list[Store
     assert make("redis_lock", options).shown(world)[message.id] == 1
 
 
-@pytest.mark.parametrize(("late", "booked"), [("called_off", 0), ("goes_on", 1)])
+class Held:
+    """The core of whoever comes first stands still when it has locked the account, until it may go on."""
+
+    def __init__(self) -> None:
+        self.locked, self._goes_on = threading.Event(), threading.Event()
+
+    def step(self, name: str) -> None:
+        if name == "locked" and not self.locked.is_set():
+            self.locked.set()
+            assert self._goes_on.wait(60)
+
+    def goes_on(self) -> None:
+        self._goes_on.set()
+
+
 @pytest.mark.container
-def test_a_payment_that_is_told_to_have_failed(late: str, booked: int, world: World) -> None:
-    """The core is slow when it is first asked. What was called off is not booked, and is booked once when it is tried
-    again; what goes on is booked all the same, and twice then."""
+def test_a_payment_that_was_called_off_is_booked_once_when_it_is_tried_again(world: World) -> None:
+    """The core is slow when it is first asked."""
     payment = Message(10 * next(_numbers))
-    # Room for MariaDB, which waits for a lock in whole seconds.
-    guard = make("payment", {"hiccup_ms": 1500.0, "deadline_ms": 700.0, "late": late})
     with pytest.raises(NoAnswer, match=f"payment {payment.id}:"):
+        make("payment", {"hiccup_ms": 1500.0, "deadline_ms": 700.0}).apply(payment, world)
+    # The hiccup belongs to the payment's first time, and is over; a deadline would only be one for this machine.
+    guard = make("payment", {"hiccup_ms": 1500.0})
+    assert guard.apply(payment, world) == DONE
+    assert guard.shown(world)[payment.id] == 1
+    assert guard.apply(payment, world) == SEEN
+
+
+@pytest.mark.container
+def test_a_payment_that_is_told_to_have_failed_and_goes_on_is_booked_all_the_same(world: World) -> None:
+    """And twice when it is tried again."""
+    payment, held = fresh(), Held()
+    guard = make("payment", {"deadline_ms": 700.0, "late": "goes_on"})
+    with pytest.raises(NoAnswer, match=f"payment {payment.id}:"):
+        guard.apply(payment, world, held.step)
+    wait_until(held.locked.is_set, 30, "the core to have locked the account", interval_s=0.01)
+    with pytest.raises(NoAnswer, match=f"payment {payment.id}:"):  # its account is still locked
         guard.apply(payment, world)
-    with pytest.raises(NoAnswer) if late == "goes_on" else nullcontext():  # its account is still locked
-        assert guard.apply(payment, world) == DONE
+    held.goes_on()
     world.close()  # waits for the core
-    assert guard.shown(world)[payment.id] == 1 + booked
-    assert guard.apply(payment, world) == (DONE if late == "goes_on" else SEEN)
+    assert guard.shown(world)[payment.id] == 2
+    assert make("payment", {"late": "goes_on"}).apply(payment, world) == DONE
 
 
 @pytest.mark.container
 def test_who_waits_for_the_lock_of_an_account_is_called_off_too(databases: list[Store], world: World) -> None:
-    one, other = World(databases), World(databases)
-    slow = make("payment", {"front": "none", "core_ms": 3000.0, "accounts": 1})
-    holder = threading.Thread(target=slow.apply, args=(fresh(), one))
+    one, other, held = World(databases), World(databases), Held()
+    slow = make("payment", {"front": "none", "accounts": 1})
+    holder = threading.Thread(target=slow.apply, args=(fresh(), one, held.step))
     before = slow.figures(world)  # type: ignore[attr-defined]  # it measures
     holder.start()
-    wait_until(lambda: _locked(world), 10, "the account to be locked", interval_s=0.01)
+    wait_until(held.locked.is_set, 30, "the account to be locked", interval_s=0.01)
     late = fresh()
+    # MariaDB waits for a lock in whole seconds. What it takes to come to the lock counts too, and may be long on a busy machine.
     with pytest.raises(NoAnswer, match="account 0 was locked"):
-        make("payment", {"front": "none", "accounts": 1, "deadline_ms": 200.0}).apply(late, other)
+        make("payment", {"front": "none", "accounts": 1, "deadline_ms": 2000.0}).apply(late, other)
+    held.goes_on()
     holder.join()
     assert late.id not in slow.shown(world)
     after = slow.figures(world)  # type: ignore[attr-defined]  # it measures
     assert after["lock_waits"] - before["lock_waits"] == 2
-    assert after["lock_wait_max_ms"] >= 190 and after["lock_held_max_ms"] >= 3000
+    assert after["lock_held_max_ms"] >= after["lock_wait_max_ms"] >= 500
     one.close()
     other.close()
-
-
-def _locked(world: World) -> bool:
-    """Whether somebody has the lock of account 0."""
-    probe = world.another()
-    try:
-        with probe.sql.transaction():
-            probe.sql.ask("SELECT id FROM accounts WHERE id = 0 FOR UPDATE NOWAIT")
-    except Exception:  # of whichever driver
-        return True
-    finally:
-        probe.close()
-    return False
 
 
 @pytest.mark.container
