@@ -729,7 +729,7 @@ def test_a_broker_that_does_not_start_is_our_fault(tmp_path: Path, ground: _Grou
 @pytest.mark.parametrize(
     ("failures", "verdict", "attempts"), [(1, "INCONCLUSIVE", 2), (2, "INCONCLUSIVE", 3), (3, "FAIL", 3)]
 )
-def test_a_timing_case_that_fails_is_tried_three_times(
+def test_a_fail_that_nobody_expected_is_tried_three_times(
     tmp_path: Path, ground: _Ground, failures: int, verdict: str, attempts: int
 ) -> None:
     left = [failures]
@@ -739,9 +739,50 @@ def test_a_timing_case_that_fails_is_tried_three_times(
         s.require("", left[0] < 0, "late")
 
     home = _Home(tmp_path / "run")
-    (entry,) = _conducted(home, tmp_path, _case(script, timing=True))
+    (entry,) = _conducted(home, tmp_path, _case(script))
     assert (entry["verdict"], entry["attempts"]) == (verdict, attempts)
     assert exit_code(home.folder.fold()) == (EXIT_UNEXPECTED if verdict == "FAIL" else EXIT_MISSING)
+
+
+def test_a_fail_is_asked_again_when_the_crowd_is_gone(tmp_path: Path, ground: _Ground) -> None:
+    failed, playing, alone = threading.Event(), threading.Event(), []
+
+    def crowd(s: Scene) -> None:
+        playing.set()
+        assert failed.wait(10)
+        s.require("", True, "")
+        playing.clear()
+
+    def late(s: Scene) -> None:
+        assert failed.is_set() or playing.wait(10)
+        failed.set()
+        alone.append(not playing.is_set())
+        s.require("", len(alone) > 1, "late")
+
+    entries = _conducted(_Home(tmp_path / "run"), tmp_path, _case(crowd, id="A1.01"), _case(late, id="A1.02"))
+    assert [e["verdict"] for e in entries] == ["PASS", "INCONCLUSIVE"]
+    assert entries[1]["observed"].startswith("repeats disagree: 1 of 2 FAIL (late")
+    assert alone == [False, True]
+
+
+def test_a_fail_that_was_expected_is_not_asked_again(tmp_path: Path, ground: _Ground) -> None:
+    (tmp_path / "rabbitmq-4.0.5.toml").write_text('[[case]]\ncase = "A1.01"\nverdict = "FAIL"\nreason = "measured"\n')
+    (entry,) = _conducted(_Home(tmp_path / "run"), tmp_path, _case(lambda s: s.require("", False, "late")))
+    assert (entry["verdict"], entry["attempts"], entry["as_expected"]) == ("FAIL", 1, True)
+
+
+def test_a_fail_that_left_no_cluster_to_ask_again_stands(
+    tmp_path: Path, ground: _Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwell(self: Any, timeout_s: float) -> None:
+        raise ProvisionError("one node is down")
+
+    monkeypatch.setattr(_Cluster, "wait_healthy", unwell)
+    script = lambda s: s.require("", False, "late")  # noqa: E731
+    home = _Home(tmp_path / "run")
+    entries = _conducted(home, tmp_path, *(_case(script, id=f"A1.0{n}", tags=("destructive",)) for n in (1, 2)))
+    assert [(e["verdict"], e["attempts"]) for e in entries] == [("FAIL", 1), ("FAIL", 1)]
+    assert len(home.keys) == 2
 
 
 def test_a_condition_is_a_suffix_of_the_id(tmp_path: Path, ground: _Ground) -> None:
@@ -828,7 +869,7 @@ def test_an_end_before_its_time_leaves_no_case_without_a_word(tmp_path: Path, gr
 
 
 def test_what_a_case_sees_of_the_end_of_the_run_is_no_failure(tmp_path: Path, ground: _Ground) -> None:
-    """The clusters go down with the run: a timing case is not tried again then, either."""
+    """The clusters go down with the run: it is not tried again then, either."""
     begun, played = threading.Event(), []
 
     def script(s: Scene) -> None:
@@ -838,7 +879,7 @@ def test_what_a_case_sees_of_the_end_of_the_run_is_no_failure(tmp_path: Path, gr
             threading.Event().wait(0.01)
         s.require("", False, "the connection ended")
 
-    jobs = jobs_of([_case(script, timing=True)])
+    jobs = jobs_of([_case(script)])
     conductor = Conductor(
         _Home(tmp_path / "run"), Target("rabbitmq", "4.0.5"), jobs, expected_in=tmp_path, ledger_in=tmp_path
     )  # type: ignore[arg-type]

@@ -231,7 +231,7 @@ class Case:
     ``accepts``, step by step. Where frames are cut short, ``CUT_SHORT`` is that of every step that says what answered.
     needs: ``rabbitmq>=3.10``: where the feature is; outside SKIP.  why_not: why, for the reader.
     negative: something forbidden is sent: afterwards everything else must be as it was.
-    timing: a FAIL is tried again, three times in all.
+    timing: it is about when something happens: on a reference peer its times are shortened less.
     window_s: how long a reaction is waited for.  limit_s: for the case as a whole.
     topology, settings, variant_settings: of the cluster it is run on, in the vendor's words.  version_settings: such as only some
     versions know, by where they are, as ``needs``.  equipment: of its nodes, where this machine has it (``runtime.equipment``); without, the script does what it can and says so.

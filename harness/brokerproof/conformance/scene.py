@@ -49,7 +49,7 @@ class Judged:
 
 @dataclass(slots=True)
 class Outcome:
-    """A case's outcome on one target. attempts: how often it was tried (only timing cases more than once)."""
+    """A case's outcome on one target. attempts: how often it was tried; a FAIL that nobody expected is tried again."""
 
     verdict: Verdict
     observed: str
