@@ -201,3 +201,16 @@ def test_a_daemon_that_ends_at_once_is_an_error_with_the_end_of_its_log(
         EnvironmentProblem, match=r"exit code 3; the last lines(.|\n)*no iptables\nrun `dockerd` by hand"
     ):
         engine._start(lambda line: None)
+
+
+def test_containers_together_weigh_more_than_one_process_where_the_kernel_knows_shares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_SHARES_OF", tmp_path)
+    engine._weigh()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "cpu.shares").write_text("1024")
+    engine._weigh()
+    assert (tmp_path / "docker" / "cpu.shares").read_text() == "4096"
+    monkeypatch.setattr(engine, "_SHARES_OF", tmp_path / "none")
+    engine._weigh()
