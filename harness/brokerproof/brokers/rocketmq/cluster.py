@@ -39,6 +39,7 @@ CONTROLLER = "controller"
 #: Links to the remoting ports of brokers and name servers, for protocol cases in TCP segments of one octet.
 SLICED = "sliced"
 _START_S = 120.0
+_CREATE_S = 60.0
 _NOT_YET = (OSError, remoting.RemotingError, remoting.ProtocolError, GatewayError)
 
 
@@ -181,22 +182,23 @@ class RocketmqCluster:
         # in its log would be out of reach. So it is told, as it would have learnt. Source: BrokerController.java,
         # ``lastSyncTimeMs``.
         def created(broker: str) -> bool:
-            with self._reaching(f"creating topic {name!r} on {broker!r}"), self.talk(broker) as to:
+            with self._reaching(f"creating topic {name!r} on {broker!r}"), self.talk(broker, _CREATE_S / 3) as to:
                 remoting.create_topic(to, name, queues=queues, message_type=message_type)
             return True
 
         for broker in self._brokers:
-            # Asking twice does no harm, and a busy machine answers late.
-            wait_until(partial(created, broker), 30, f"topic {name!r} created on {broker!r}", retry_on=(_Unreached,))
+            # Asking twice does no harm, and a busy machine answers late: the broker writes the list of all its topics anew.
+            what = f"topic {name!r} created on {broker!r}"
+            wait_until(partial(created, broker), _CREATE_S, what, retry_on=(_Unreached,))
         # The gateway remembers for 20 s that a topic is not there: it is not asked before the name server knows.
         wait_until(
             lambda: self._routed(name),
-            30,
+            _CREATE_S,
             f"topic {name!r} known to the name server",
             interval_s=0.05,
             retry_on=_NOT_YET,
         )
-        self._pass_through(name, message_type, 30)
+        self._pass_through(name, message_type, _CREATE_S)
 
     def _routed(self, topic: str) -> bool:
         """Whether every name server knows that every set of brokers has the topic."""
