@@ -65,17 +65,26 @@ def test_unknown_producer(scene: KafkaScene) -> None:
 
 @case(
     "K3.04", "kafka/sequence-wrap",
-    requirement="A producer's sequence at 2^31 − 1 goes on at 0.",
-    reference="KIP-98", level="MUST",
-    accepts={"": Table("accepted", (Line("PASS", behaviour=("answered",), codes=(0,)),))},
+    requirement="A producer's sequence at 2^31 − 1 goes on at 0, and from there; what is sent again behind the turn is known by its sequence.",
+    reference="KIP-98", level="MUST", revision=2,
+    accepts={"": Table("accepted", (Line("PASS", behaviour=("answered",), codes=(0,)),)), "goes on": error(0),
+             "again": must("the original offsets"), "log": must("each once, in order")},
 )  # fmt: skip
 def test_sequence_wrap(scene: KafkaScene) -> None:
     topic, producer = scene.topic(), scene.producer()
-    for last in (_SEQUENCE_MAX - 1, _SEQUENCE_MAX):
-        done = topic.produce(producer.batch(topic, ["high"], sequence=last))
+    sent = [
+        producer.batch(topic, [f"{number}"], sequence=number) for number in (_SEQUENCE_MAX - 1, _SEQUENCE_MAX, 0, 1)
+    ]
+    for last, data in zip((_SEQUENCE_MAX - 1, _SEQUENCE_MAX), sent[:2], strict=True):
+        done = topic.produce(data)
         if done.code != 0:
             scene.inconclusive(f"the broker takes no batch with sequence {last}: {done.seen()}")
-    scene.saw("", topic.produce(producer.batch(topic, ["wrapped"], sequence=0)).seen())
+    scene.saw("", topic.produce(sent[2]).seen())
+    scene.saw("goes on", topic.produce(sent[3]).seen())
+    again = [(done.code, done.base_offset) for done in map(topic.produce, sent[1:])]
+    scene.require("again", again == [(0, 1), (0, 2), (0, 3)], f"{again}")
+    found = topic.values()
+    scene.require("log", found == [str(n).encode() for n in (_SEQUENCE_MAX - 1, _SEQUENCE_MAX, 0, 1)], f"{found}")
 
 
 @case(

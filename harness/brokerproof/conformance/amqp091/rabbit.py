@@ -42,10 +42,12 @@ case rabbit_amqqueue:lookup({{resource, {vhost}, queue, {name}}}) of
   _ -> "none"
 end
 """
-#: A setting as the application brings it, before any configuration.
+#: A setting as the application brings it, before any configuration. Read by the loader: that of 3.8 is inside an archive.
 _DEFAULT = """
 begin
-  {{ok, [{{application, rabbit, Spec}}]}} = file:consult(code:where_is_file("rabbit.app")),
+  {{ok, Text, _}} = erl_prim_loader:get_file(code:where_is_file("rabbit.app")),
+  {{ok, Tokens, _}} = erl_scan:string(unicode:characters_to_list(Text)),
+  {{ok, {{application, rabbit, Spec}}}} = erl_parse:parse_term(Tokens),
   io_lib:format("~0p", [proplists:get_value({name}, proplists:get_value(env, Spec))])
 end
 """

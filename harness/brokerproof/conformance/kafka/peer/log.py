@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from crc32c import crc32c
+
 from brokerproof.wire.kafka import records
 from brokerproof.wire.kafka.errors import WireError
 from brokerproof.wire.kafka.records import Batch, Record
@@ -169,13 +171,15 @@ class Log:
             return None, Appended(INVALID)
         if size > limit:
             return None, Appended(TOO_LARGE)
+        # Before anything it covers is believed.
+        covered = crc32c(data[records.AT_ATTRIBUTES :]).to_bytes(4, "big")
+        if data[records.AT_CRC : records.AT_ATTRIBUTES] != covered and not self._wrong("crc-unchecked"):
+            return None, Appended(CORRUPT)
         try:
             found = records.batches(data)
         except WireError:
             return None, Appended(INVALID)
         (batch,) = found
-        if not batch.crc_good and not self._wrong("crc-unchecked"):
-            return None, Appended(CORRUPT)
         rising = [r.offset - batch.base_offset for r in batch.records] == list(range(len(batch.records)))
         if batch.control or batch.last_offset_delta != batch.count - 1 or not rising or not batch.records:
             return None, Appended(INVALID)
@@ -202,7 +206,8 @@ class Log:
         if batch.producer_epoch < known.epoch:
             return None if self._wrong("late-write") else Appended(OLD_EPOCH)
         last = (batch.base_sequence + batch.count - 1) % _SEQUENCES
-        if not self._wrong("no-dedup"):
+        turned = bool(known.batches) and batch.base_sequence < known.batches[0][0]
+        if not self._wrong("no-dedup") and not (turned and self._wrong("forgets-over-wrap")):
             for first_known, last_known, base in known.batches:
                 if (first_known, last_known) == (batch.base_sequence, last):
                     return Appended(0, self.end if self._wrong("retry-new-offset") else base)

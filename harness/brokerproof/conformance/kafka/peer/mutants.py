@@ -46,6 +46,7 @@ MUTANTS: Mapping[str, str] = {
     "no-dedup": "sequence numbers are not looked at",
     "retry-new-offset": "a repeated batch is answered with the log's end",
     "no-wrap": "after the highest sequence number 2^31 is due",
+    "forgets-over-wrap": "after the highest sequence number nothing is known to have been sent before",
     "any-epoch": "a transactional producer's epoch is not looked at",
     "same-epoch": "a second InitProducerId gives the same epoch",
     "init-leaves-open": "InitProducerId does not abort the open transaction",
