@@ -16,6 +16,7 @@ from brokerproof.wire import amqp091 as wire
 from brokerproof.wire.amqp091 import Field, Raw
 
 SEED = 92
+_NOT_FOUND = 404
 
 
 @case(
@@ -174,7 +175,7 @@ ROUNDS, BATCH = 10, 500
     "A6.07", "amqp091/tx-semantics",
     requirement="Publishes and acknowledgements of a transaction take effect at the commit, and never after a rollback; returns come before"
     " Commit-Ok; of a commit that the node dies in, all or nothing is there.",
-    reference="class tx", level="MUST", tags=("destructive", "slow"), limit_s=600, records=("rounds",),
+    reference="class tx", level="MUST", revision=2, tags=("destructive", "slow"), limit_s=600, records=("rounds",),
     accepts={
         "publishes": must("invisible until Commit-Ok, gone after rollback"),
         "returns": must("before Commit-Ok"),
@@ -187,9 +188,12 @@ def test_tx_semantics(scene: AmqpScene) -> None:
     tx_returns(scene)
     tx_acknowledgements(scene)
     rounds = [killed_in_commit(scene, random.Random(SEED + i)) for i in range(ROUNDS)]
-    partial = [n for n in rounds if n not in (0, BATCH)]
+    scene.record("rounds", ["the queue is gone" if n is None else n for n in rounds])
+    found = [n for n in rounds if n is not None]
+    if not found:
+        scene.inconclusive("in no round the queue was there again")
+    partial = [n for n in found if n not in (0, BATCH)]
     scene.require("killed in the commit", not partial, f"parts of a commit: {partial}")
-    scene.record("rounds", rounds)
 
 
 def tx_publishes(scene: AmqpScene) -> None:
@@ -258,8 +262,12 @@ def tx_acknowledgements(scene: AmqpScene) -> None:
     )
 
 
-def killed_in_commit(scene: AmqpScene, rng: random.Random) -> int:
-    """How many of a transaction's messages are there after the node was killed in its commit, or near it."""
+def killed_in_commit(scene: AmqpScene, rng: random.Random) -> int | None:
+    """How many of a transaction's messages are there after the node was killed in its commit, or near it.
+
+    None: the queue itself is gone. RabbitMQ answers a declaration before its log of definitions is written, and what was declared a
+    moment before a kill may not be there again (seen on 3.10.8 and 4.0.5); of the commit that says nothing.
+    """
     channel = scene.connect().channel()
     queue = channel.queue()
     channel.call("tx.select")
@@ -275,7 +283,8 @@ def killed_in_commit(scene: AmqpScene, rng: random.Random) -> int:
     channel.connection.drop()
     scene.admin.up()
     again = scene.connect()
-    found = len(again.channel().drain(queue))
+    there = again.channel().attempt("queue.declare", queue=queue, passive=True).code != _NOT_FOUND
+    found = len(again.channel().drain(queue)) if there else None
     again.close()
     return found
 
