@@ -133,7 +133,7 @@ def test_fail_fast_ends_the_run(tmp_path: Path, state: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "brokerproof", "run", "--broker", "memory=reorders", "--select", "order", "--select", "producer", "--fail-fast",
          "--live", "--seed", "5", "--run-dir", "run"],
-        cwd=tmp_path, text=True, capture_output=True, timeout=120,
+        cwd=tmp_path, text=True, capture_output=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     claims = json.loads((tmp_path / "run" / "results.json").read_text())["claims"]

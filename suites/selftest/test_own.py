@@ -69,7 +69,7 @@ def run(tmp_path: Path, body: str, *arguments: str) -> tuple[subprocess.Complete
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, "--brokerproof-run-dir", "run",
          "--brokerproof-seed", "3", *arguments,
          "test_shop.py"],
-        cwd=tmp_path, text=True, capture_output=True, timeout=120,
+        cwd=tmp_path, text=True, capture_output=True, timeout=400,
     )  # fmt: skip
     results = tmp_path / "run" / "results.json"
     return done, json.loads(results.read_text()) if results.exists() else {}

@@ -30,7 +30,7 @@ HAZARD, PROMISE = "producer/fire-and-forget-loses", "producer/acknowledged-survi
 
 def brokerproof(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "brokerproof", *arguments], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "brokerproof", *arguments], capture_output=True, text=True, timeout=400, check=False
     )
 
 

@@ -161,7 +161,7 @@ def test_what_was_made_goes_after_an_interrupt_and_after_a_kill(
         lanes = journal.left()
         wait_until(lambda: all(there(target, t) for t in lanes), 30, "the lanes made")
         process.send_signal(how)
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=400)
     finally:
         process.kill()
     if how == signal.SIGKILL:

@@ -13,7 +13,7 @@ import pytest
 
 def brokerproof(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "brokerproof.cli", *arguments], cwd=cwd, text=True, capture_output=True, timeout=120
+        [sys.executable, "-m", "brokerproof.cli", *arguments], cwd=cwd, text=True, capture_output=True, timeout=400
     )
 
 
@@ -147,7 +147,7 @@ def test_through_pytest_a_test_fails_when_its_verdict_is_not_the_expected_one(tm
         [sys.executable, "-m", "pytest", str(claims), "-c", str(claims / "pytest.ini"), "-p", "no:cacheprovider", "-q",
          "--brokerproof-broker", "memory=reorders", "--brokerproof-broker", "memory", "-k", "one_consumer",
          "--brokerproof-seed", "5", "--brokerproof-run-dir", "run"],
-        cwd=tmp_path, text=True, capture_output=True, timeout=120,
+        cwd=tmp_path, text=True, capture_output=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 failed, 1 passed" in done.stdout

@@ -40,7 +40,7 @@ _LOG_LINES = 20
 #: All containers together, where an engine of ours runs them beside everything else on a kernel of cgroup v1. Without it they weigh
 #: as much as one process does, and a broker under test has a twelfth of a machine on which a dozen test processes are busy.
 _SHARES_OF = Path("/sys/fs/cgroup/cpu")
-_SHARES = 4096
+_SHARES = 2048
 
 Say = Callable[[str], None]
 

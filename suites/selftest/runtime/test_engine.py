@@ -211,6 +211,6 @@ def test_containers_together_weigh_more_than_one_process_where_the_kernel_knows_
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "cpu.shares").write_text("1024")
     engine._weigh()
-    assert (tmp_path / "docker" / "cpu.shares").read_text() == "4096"
+    assert (tmp_path / "docker" / "cpu.shares").read_text() == "2048"
     monkeypatch.setattr(engine, "_SHARES_OF", tmp_path / "none")
     engine._weigh()
