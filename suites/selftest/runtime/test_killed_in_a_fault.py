@@ -219,12 +219,12 @@ def harness(run: str, phase: str, wanted: Sequence[str]) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(launch, nodes))
-    Plain(ground, nodes).wait_healthy(30)
+    Plain(ground, nodes).wait_healthy(90)
     for node in equipped:
         disk = ground.nodes[node].disk
         assert disk is not None
         written = disk.root / "0" / "segment"
-        wait_until(lambda written=written: written.stat().st_size > 10_000, 10, f"{node} to write")  # type: ignore[misc]
+        wait_until(lambda written=written: written.stat().st_size > 10_000, 60, f"{node} to write")  # type: ignore[misc]
         ground.nodes[node].sync(_DATA)
     links_between = ground.peers(peers)
     held = Held(phase)
@@ -261,7 +261,7 @@ def harness(run: str, phase: str, wanted: Sequence[str]) -> None:
         return len(held.there) == len(wanted) or (everywhere and time.monotonic() - since > 5)
 
     with contextlib.suppress(DeadlineError):
-        wait_until(still, 120, f"all faults to be {phase}")
+        wait_until(still, 240, f"all faults to be {phase}")
     print(json.dumps({name: held.where.get(name, "not begun") for name in wanted}), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -312,7 +312,7 @@ def test_nothing_remains_of_a_harness_that_was_killed_in_a_fault(phase: str, bys
     said = state / "said"
     try:
         with said.open("wb") as out:
-            done = subprocess.run([sys.executable, __file__, run, phase, *wanted], stdout=out, timeout=240)
+            done = subprocess.run([sys.executable, __file__, run, phase, *wanted], stdout=out, timeout=500)
         assert done.returncode == -signal.SIGKILL
         came = json.loads(said.read_text())
         # What needs no second command is past the phase by then, no-op needs none at all, and of the client links some
