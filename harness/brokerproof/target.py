@@ -33,7 +33,7 @@ PREFIX = "bp-"
 #: Products whose running clusters can be stood on, and the port of each where an address has none.
 PORTS: Mapping[str, int] = {"rabbitmq": 5672, "kafka": 9092}
 _TLS_PORTS: Mapping[str, int] = {"rabbitmq": 5671, "kafka": 9093}
-_TOP = {"product", "version", "nodes", "access", "tls", "limits", "names", "kafka"}
+_TOP = {"product", "version", "nodes", "access", "tls", "limits", "names", "kafka", "toxiproxy"}
 _NODE = {"address", "container", "kill", "start", "proxies"}
 #: The commands that a node may have: name of the key -> what it is to do.
 COMMANDS: Mapping[str, str] = {"kill": "end the node at once, as SIGKILL does", "start": "start it again"}
@@ -41,6 +41,7 @@ _ACCESS = {"user", "vhost", "mechanism"}
 _TLS = {"ca_file", "cert_file", "key_file", "server_name", "verify"}
 _SECRETS = {"access": ("password",), "tls": ("key_password",)}
 _KAFKA = {"client_properties"}
+_TOXIPROXY = {"as", "server"}
 #: Names of settings that hold a credential in whatever spelling: never literally in the file.
 _SECRET = re.compile(r"pass(word|wd|phrase)?$|secret|token|credential", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -80,6 +81,7 @@ class Target:
     """version: "" as the broker says.  mechanism: of the product (``PLAIN``, ``EXTERNAL``, ``SCRAM-SHA-512`` …).
 
     client_properties: Kafka: a file of settings in librdkafka's words.
+    toxiproxy: ``container``, ``local`` (a process), "" whichever can be had.  toxiproxy_server: the program, "" as found.
     """
 
     path: Path
@@ -94,6 +96,8 @@ class Target:
     messages_per_s: float = MESSAGES_PER_S
     prefix: str = PREFIX
     client_properties: str = ""
+    toxiproxy: str = ""
+    toxiproxy_server: str = ""
 
     @property
     def key(self) -> str:
@@ -183,6 +187,14 @@ def _parsed(path: Path, data: Mapping[str, Any]) -> Target:
     access, tls, limits, names = table("access", _ACCESS), data.get("tls"), table("limits", {"messages_per_s"}), None
     names = table("names", {"prefix"})
     own = table("kafka", _KAFKA)
+    proxy = table("toxiproxy", _TOXIPROXY)
+    # Who names the program means it.
+    proxy_as = str(proxy.get("as", "local" if "server" in proxy else ""))
+    if proxy_as not in ("", "container", "local") or (proxy_as == "container" and "server" in proxy):
+        raise UsageError(
+            f'target file {str(path)!r}: toxiproxy.as is {proxy_as!r}; expected "container", or "local" (a process, whose program '
+            "toxiproxy.server names)"
+        )
     nodes = _nodes(path, product, data.get("nodes"), tls is not None)
     prefix = str(names.get("prefix", PREFIX))
     if not _PREFIX.fullmatch(prefix):
@@ -204,7 +216,8 @@ def _parsed(path: Path, data: Mapping[str, Any]) -> Target:
         path=path, product=product, nodes=nodes, version=str(data.get("version", "")), user=str(access.get("user", "")),
         password=_credential(path, access, "password"), mechanism=str(access.get("mechanism", "")),
         vhost=str(access.get("vhost", "/")), tls=made_tls, messages_per_s=float(rate), prefix=prefix,
-        client_properties=_file(path, own, "client_properties"),
+        client_properties=_file(path, own, "client_properties"), toxiproxy=proxy_as,
+        toxiproxy_server=_file(path, proxy, "server"),
     )  # fmt: skip
 
 
