@@ -16,6 +16,7 @@ The file holds no credential: only where one is found. ``brokerproof target init
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -120,6 +121,13 @@ class Target:
             "user": self.user, "vhost": self.vhost, "mechanism": self.mechanism, "tls": self.tls is not None,
             "messages_per_s": self.messages_per_s, "prefix": self.prefix,
         }  # fmt: skip
+
+    def identity(self, version: str) -> dict[str, Any]:
+        """What a run is about, ``public`` and more: the version that the broker said, and a digest of how its nodes are broken
+        (commands are not for reports)."""
+        ways = {name: [node.container, *sorted(node.commands.items())] for name, node in sorted(self.nodes.items())}
+        digest = hashlib.sha256(json.dumps(ways).encode()).hexdigest()[:12]
+        return {**self.public(), "version": version, "ways_to_break_nodes": digest}
 
     def access_in_words(self) -> str:
         """As whom, by what, and where the credential is found."""
