@@ -31,6 +31,7 @@ _MEANS = {
     ("comparison", "HOLDS"): "so it is", ("comparison", "VIOLATED"): "not so",
     ("measurement", "HOLDS"): "measured", ("measurement", "VIOLATED"): "not so",
 }  # fmt: skip
+_LACKS = "has no such thing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,10 @@ class Shown:
     variant: str
     verdict: str
     reason: str
+
+    def means(self, kind: str) -> str:
+        """The verdict of a claim of that kind, in the reader's words."""
+        return _LACKS if self.verdict == "UNSUPPORTED" else _MEANS[kind, self.verdict]
 
     @property
     def where(self) -> str:
@@ -107,7 +112,7 @@ def _cells(claims: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterato
                     continue
                 lacks = line is None and bool(without(product, version, d.needs))
                 open_[product, version] += line is None and not lacks
-                word = _MEANS[d.claim.kind, line.verdict] if line else "has no such thing" if lacks else "not decided"
+                word = line.means(d.claim.kind) if line else _LACKS if lacks else "not decided"
                 words.setdefault(word, []).append(variant)
             row.append(
                 "; ".join(w if v == [""] else f"{w}: {', '.join(x or 'plain' for x in v)}" for w, v in words.items())
@@ -126,18 +131,16 @@ def _cells(claims: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterato
 
 
 def _counts(known: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterator[str]:
-    yield "| | " + " | ".join(dict.fromkeys(_MEANS.values())) + " |"
-    yield "|---|" + "---|" * len(set(_MEANS.values()))
     count: dict[tuple[str, str], Counter[str]] = {}
     for d in known:
         for s in shown[d.claim.id]:
-            count.setdefault((s.product, s.version), Counter())[_MEANS[d.claim.kind, s.verdict]] += 1
+            count.setdefault((s.product, s.version), Counter())[s.means(d.claim.kind)] += 1
+    seen = set().union(*count.values())
+    words = [*dict.fromkeys(_MEANS.values()), *([_LACKS] if _LACKS in seen else [])]
+    yield f"| | {' | '.join(words)} |"
+    yield "|---|" + "---|" * len(words)
     for (product, version), means in sorted(count.items()):
-        yield (
-            f"| {NAMES[product]} {version} | "
-            + " | ".join(str(means[m]) for m in dict.fromkeys(_MEANS.values()))
-            + " |"
-        )
+        yield f"| {NAMES[product]} {version} | {' | '.join(str(means[word]) for word in words)} |"
 
 
 def _told(
@@ -150,7 +153,7 @@ def _told(
         yield f"\n  → {d.claim.sentence} (`{d.claim.id}`)\n"
     indent = "  " * depth
     for s in shown[d.claim.id]:
-        yield f"{indent}- {s.where}: *{_MEANS[d.claim.kind, s.verdict]}*. {s.reason}."
+        yield f"{indent}- {s.where}: *{s.means(d.claim.kind)}*. {s.reason}."
     for other in known:
         if other.claim.sharpens == d.claim.id:
             yield from _told(other, known, shown, by_id, depth + 1)

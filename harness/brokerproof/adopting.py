@@ -81,6 +81,11 @@ class Adoption:
         if of in ("load", "store", "none"):
             return ""
         if of == "link":
+            if fault == "half_open" and self.target.toxiproxy == "local":
+                return (
+                    "half_open drops packets in the proxy's network, which here is this machine's own, since the proxy is a process "
+                    "of it; a container has one of its own: [toxiproxy] as"
+                )
             if fault == "half_open" and self.target.on_loopback:
                 return (
                     "half_open drops packets in the proxy's network, which here is this machine's own, since a node's address "

@@ -175,6 +175,7 @@ def run(
     if target is not None:
         from brokerproof.adopting import Adoption
         from brokerproof.brokers.base import adopting
+        from brokerproof.runtime import front
         from brokerproof.targeting import dry_run as would
         from brokerproof.targeting import loaded
 
@@ -183,9 +184,9 @@ def run(
             lines = would(adoption, select=select, profile=profile, variant=variant, seed=seed or 0)
             print("\n".join([*lines, "nothing was done"]))
             return
-        adopting(adoption.product).version_of(
-            adoption.target
-        )  # a broker that is not there is told before anything starts
+        # What is not there, the broker or what is to stand in front of it, is told before anything starts.
+        adopting(adoption.product).version_of(adoption.target)
+        front.way(adoption.target)
     if run_dir is not None and run_dir.exists() and resume is None:
         raise UsageError(f"run folder {str(run_dir)!r} exists; name another, or `brokerproof check {run_dir}`")
     raise typer.Exit(

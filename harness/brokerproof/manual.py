@@ -24,6 +24,7 @@ SHOWS = {0: "done", 2: "wrong usage", 4: "it failed, and the message says why"}
 IMAGES = {"BROKERPROOF_IMAGES": "auto (a registry, else build), build (never ask a registry) or pull"}
 STATE = {"BROKERPROOF_STATE": "folder of what living runs own; default: the user's state folder"}
 DOCKER = {"DOCKER_HOST": "the container engine, as Docker's own tools read it"}
+TOXIPROXY = {"BROKERPROOF_TOXIPROXY": "program of a Toxiproxy in front of a target; default: toxiproxy-server"}
 CI = {
     "GITHUB_ACTIONS, GITLAB_CI": "which annotations are written where --annotations does not say",
     "GITHUB_STEP_SUMMARY": "file that the summary is added to where --summary does not say",
@@ -56,7 +57,7 @@ PAGES: Mapping[str, Page] = {
             "brokerproof run --target mine.toml --dry-run",
             "brokerproof run --target mine.toml --select order --profile standard",
         ),
-        DECIDES, IMAGES | STATE | DOCKER, RUN_FOLDER | EXPECTED,
+        DECIDES, IMAGES | STATE | DOCKER | TOXIPROXY, RUN_FOLDER | EXPECTED,
     ),
     "conformance": Page(
         (
@@ -148,6 +149,7 @@ PAGES: Mapping[str, Page] = {
     "target check": Page(
         ("brokerproof target check mine.toml", "brokerproof target check mine.toml --json"),
         {0: "it can be used", 2: "wrong usage", 4: "something is missing, and the next step stands beside it"},
+        DOCKER | TOXIPROXY,
     ),
     "images list": Page(("brokerproof images list",), SHOWS, DOCKER),
     "images build": Page(("brokerproof images build", "brokerproof images build rabbitmq=3.10.8"), SHOWS, IMAGES | DOCKER),

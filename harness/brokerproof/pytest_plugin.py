@@ -352,7 +352,7 @@ class _Cells:
             adoption = adoption_of(self._config)
             self.folder.create(
                 seed=self._config.option.brokerproof_seed, command=self._config.option.brokerproof_run_command,
-                target=adoption.target.public() if adoption is not None else None,
+                target=adoption.target.identity(adoption.version) if adoption is not None else None,
             )  # fmt: skip
             sweep.register(self.folder.mark, owner=self._config.option.brokerproof_run_owner, folder=self.folder.path)
             if os.getpid() != self._config.option.brokerproof_run_owner:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from brokerproof.brokers.base import adopting
 from brokerproof.errors import UsageError
 from brokerproof.results import RunFolder, load_json, open_run, write_json
 from brokerproof.runtime import sweep
@@ -92,12 +93,22 @@ def _asked(folder: RunFolder) -> Mapping[str, Any]:
 
 
 def _same_target(folder: RunFolder, file: Path) -> Target:
-    """Raises UsageError where the file says another broker, access, load or prefix than when the run began: one run is about one."""
+    """Raises UsageError where the file says another broker, access, load, prefix or way to break nodes than when the run began, or
+    the broker another version: one run is about one. EnvironmentProblem where the broker does not answer."""
     target = load(file)
-    before, now = load_json(folder.path / "run.json").get("target", {}), target.public()
-    if others := sorted(key for key in now if now[key] != before.get(key)):
+    before, now = load_json(folder.path / "run.json").get("target", {}), target.identity("")
+    del now["version"]
+    # A run of before they were kept says neither of ``later``.
+    later = () if "version" in before else ("ways_to_break_nodes",)
+    if others := sorted(key for key in now if key not in later and now[key] != before.get(key)):
         raise UsageError(
             f"run {folder.id}: {str(file)!r} says other {', '.join(others)} than when it began; put them back, or {_BY_HAND}"
+        )
+    said = adopting(target.product).version_of(target)
+    if said != before.get("version", said):
+        raise UsageError(
+            f"run {folder.id} began on {target.product} {before['version']}, and the broker says {said} now: what was decided is of "
+            f"the one and the rest would be of the other; {_BY_HAND}"
         )
     return target
 

@@ -36,7 +36,7 @@ from brokerproof.finding import Finding
 from brokerproof.history import FAIL, OK, F, History, read_history
 from brokerproof.live import Watch
 from brokerproof.places import record_places
-from brokerproof.plan import LANE_AGE_S, Injection, Plan
+from brokerproof.plan import LANE_AGE_S, Injection, Plan, Workload
 from brokerproof.rates import WORDS, By, done, rate_per_s
 from brokerproof.recorder import rescue
 from brokerproof.results import RunFolder, load_json, problems_of, utc_now, write_json
@@ -193,16 +193,9 @@ class Session:
 
     def stands(self, plan: Plan, cell: str) -> Mapping[str, Any]:
         """The databases that the plan's effects are in, by name."""
-        names: set[tuple[str, bool]] = set()
-        for effect in (r.effect for r in plan.workload.receivers if r.effect):
-            needs = guard_of(effect["guard"], effect.get("options")).needs
-            names |= {
-                (effect.get("sql", "postgresql"), False) if need == "sql" else (need, bool(effect.get("keeps")))
-                for need in needs
-            }
         return {
             f"{product} that keeps" if keeps else product: self.stand(product, cell, keeps=keeps)
-            for product, keeps in sorted(names)
+            for product, keeps in sorted(_databases(plan.workload))
         }
 
     def stand(self, product: str, cell: str, *, keeps: bool = False) -> Any:
@@ -227,6 +220,18 @@ class Session:
         for scribe in self._scribes.values():
             scribe.close()
         self.pool.close()
+
+
+def _databases(workload: Workload) -> set[tuple[str, bool]]:
+    """(product, whether each change is on its disk before it answers) of those that the effects are in."""
+    names: set[tuple[str, bool]] = set()
+    for effect in (r.effect for r in workload.receivers if r.effect):
+        needs = guard_of(effect["guard"], effect.get("options")).needs
+        names |= {
+            (effect.get("sql", "postgresql"), False) if need == "sql" else (need, bool(effect.get("keeps")))
+            for need in needs
+        }
+    return names
 
 
 def _perishes(cluster: Cluster, plan: Plan, destination: int) -> bool:
@@ -359,6 +364,11 @@ def lacking(experiment: Decided, product: str, adoption: Adoption | None = None,
 
     lacks = [equipment.kind(name).missing() for name in experiment.all_equipment]
     lacks += [missing(name) for name in sorted({i.fault for i in experiment.schedule})]
+    if adoption is not None and any(map(_databases, (experiment.treatment, experiment.control))):
+        from brokerproof.runtime import stores
+
+        # A target needs no engine; its effects' databases do.
+        lacks.append(stores.missing())
     return "; ".join(dict.fromkeys(filter(None, lacks)))
 
 

@@ -16,6 +16,7 @@ The file holds no credential: only where one is found. ``brokerproof target init
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ PREFIX = "bp-"
 #: Products whose running clusters can be stood on, and the port of each where an address has none.
 PORTS: Mapping[str, int] = {"rabbitmq": 5672, "kafka": 9092}
 _TLS_PORTS: Mapping[str, int] = {"rabbitmq": 5671, "kafka": 9093}
-_TOP = {"product", "version", "nodes", "access", "tls", "limits", "names", "kafka"}
+_TOP = {"product", "version", "nodes", "access", "tls", "limits", "names", "kafka", "toxiproxy"}
 _NODE = {"address", "container", "kill", "start", "proxies"}
 #: The commands that a node may have: name of the key -> what it is to do.
 COMMANDS: Mapping[str, str] = {"kill": "end the node at once, as SIGKILL does", "start": "start it again"}
@@ -41,6 +42,7 @@ _ACCESS = {"user", "vhost", "mechanism"}
 _TLS = {"ca_file", "cert_file", "key_file", "server_name", "verify"}
 _SECRETS = {"access": ("password",), "tls": ("key_password",)}
 _KAFKA = {"client_properties"}
+_TOXIPROXY = {"as", "server"}
 #: Names of settings that hold a credential in whatever spelling: never literally in the file.
 _SECRET = re.compile(r"pass(word|wd|phrase)?$|secret|token|credential", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -80,6 +82,7 @@ class Target:
     """version: "" as the broker says.  mechanism: of the product (``PLAIN``, ``EXTERNAL``, ``SCRAM-SHA-512`` …).
 
     client_properties: Kafka: a file of settings in librdkafka's words.
+    toxiproxy: ``container``, ``local`` (a process), "" whichever can be had.  toxiproxy_server: the program, "" as found.
     """
 
     path: Path
@@ -94,6 +97,8 @@ class Target:
     messages_per_s: float = MESSAGES_PER_S
     prefix: str = PREFIX
     client_properties: str = ""
+    toxiproxy: str = ""
+    toxiproxy_server: str = ""
 
     @property
     def key(self) -> str:
@@ -116,6 +121,13 @@ class Target:
             "user": self.user, "vhost": self.vhost, "mechanism": self.mechanism, "tls": self.tls is not None,
             "messages_per_s": self.messages_per_s, "prefix": self.prefix,
         }  # fmt: skip
+
+    def identity(self, version: str) -> dict[str, Any]:
+        """What a run is about, ``public`` and more: the version that the broker said, and a digest of how its nodes are broken
+        (commands are not for reports)."""
+        ways = {name: [node.container, *sorted(node.commands.items())] for name, node in sorted(self.nodes.items())}
+        digest = hashlib.sha256(json.dumps(ways).encode()).hexdigest()[:12]
+        return {**self.public(), "version": version, "ways_to_break_nodes": digest}
 
     def access_in_words(self) -> str:
         """As whom, by what, and where the credential is found."""
@@ -183,6 +195,14 @@ def _parsed(path: Path, data: Mapping[str, Any]) -> Target:
     access, tls, limits, names = table("access", _ACCESS), data.get("tls"), table("limits", {"messages_per_s"}), None
     names = table("names", {"prefix"})
     own = table("kafka", _KAFKA)
+    proxy = table("toxiproxy", _TOXIPROXY)
+    # Who names the program means it.
+    proxy_as = str(proxy.get("as", "local" if "server" in proxy else ""))
+    if proxy_as not in ("", "container", "local") or (proxy_as == "container" and "server" in proxy):
+        raise UsageError(
+            f'target file {str(path)!r}: toxiproxy.as is {proxy_as!r}; expected "container", or "local" (a process, whose program '
+            "toxiproxy.server names)"
+        )
     nodes = _nodes(path, product, data.get("nodes"), tls is not None)
     prefix = str(names.get("prefix", PREFIX))
     if not _PREFIX.fullmatch(prefix):
@@ -204,7 +224,8 @@ def _parsed(path: Path, data: Mapping[str, Any]) -> Target:
         path=path, product=product, nodes=nodes, version=str(data.get("version", "")), user=str(access.get("user", "")),
         password=_credential(path, access, "password"), mechanism=str(access.get("mechanism", "")),
         vhost=str(access.get("vhost", "/")), tls=made_tls, messages_per_s=float(rate), prefix=prefix,
-        client_properties=_file(path, own, "client_properties"),
+        client_properties=_file(path, own, "client_properties"), toxiproxy=proxy_as,
+        toxiproxy_server=_file(path, proxy, "server"),
     )  # fmt: skip
 
 

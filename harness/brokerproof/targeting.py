@@ -5,22 +5,28 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from brokerproof.adopting import Adoption, link_groups
 from brokerproof.brokers.base import Noted, adopting, broker
 from brokerproof.claims import declared
 from brokerproof.credentials import reveal
-from brokerproof.errors import HarnessError, UsageError, unknown
+from brokerproof.errors import EnvironmentProblem, HarnessError, UsageError, unknown
 from brokerproof.experiment import Cell, Experiment
 from brokerproof.faults.base import faults, plane
 from brokerproof.plan import Plan
 from brokerproof.run import lacking
+from brokerproof.runtime import front, localproxy
 from brokerproof.suites import suites
 from brokerproof.target import MESSAGES_PER_S, PORTS, PREFIX, Target, joined, load
 
 _COMMON_TAIL = """\
+# What stands in front of the broker; default: a container where an engine answers, else a process.
+# [toxiproxy]
+# as = "local"                          # a process: $BROKERPROOF_TOXIPROXY, toxiproxy-server on the path, or server = "file"
+
 [limits]
 # What all senders together send in a second at most. Speeds are not compared on a target.
 messages_per_s = {rate:g}
@@ -125,7 +131,8 @@ def look(target: Target) -> tuple[Noted, ...]:
         what, _, step = str(exc).partition("; ")
         return (Noted("missing", "access", what, step),)
     inspected = adopting(target.product).inspect(target)
-    notes = [Noted("ok", "access", target.access_in_words()), *inspected.notes]
+    target, proxy = _settled(target)
+    notes = [Noted("ok", "access", target.access_in_words()), *inspected.notes, proxy]
     if target.password and isinstance(target.password, dict) and "file" in target.password:
         notes += _file_is_private(Path(target.password["file"]))
     known = broker(target.product).versions
@@ -142,6 +149,19 @@ def look(target: Target) -> tuple[Noted, ...]:
         )
     )
     return (*notes, *_possible(target))
+
+
+def _settled(target: Target) -> tuple[Target, Noted]:
+    """The target with the proxy that it is going to have, and a word about that."""
+    try:
+        way = front.way(target)
+    except EnvironmentProblem as exc:
+        seen, _, step = str(exc).partition("; ")
+        return target, Noted("warning", "proxy", f"none; protocol cases need none: {seen}", step)
+    if way == "container":
+        return replace(target, toxiproxy=way), Noted("ok", "proxy", "a Toxiproxy in a container")
+    program = localproxy.server(target.toxiproxy_server)
+    return replace(target, toxiproxy=way), Noted("ok", "proxy", f"{program.path} {program.version}, a process here")
 
 
 def _file_is_private(file: Path) -> list[Noted]:
@@ -178,7 +198,7 @@ def dry_run(adoption: Adoption, *, select: Sequence[str], profile: str, variant:
     target = adoption.target
     version = _version(adoption)
     lines = _touched(
-        target, f"{target.messages_per_s:g} messages/s; proxied: {', '.join(link_groups(target)) or 'nobody'}",
+        target, f"{target.messages_per_s:g} messages/s; proxied: {', '.join(link_groups(target)) or 'nobody'}, by {_PROXY[target.toxiproxy]}",
         f", and {target.prefix}probe-…",
     )  # fmt: skip
     left_out: Counter[str] = Counter()
@@ -228,6 +248,14 @@ def cases_in_words(adoption: Adoption, ids: Collection[str], *, each: bool) -> l
 
 def _version(adoption: Adoption) -> str:
     return adoption.version or adoption.target.version or broker(adoption.product).versions[0]
+
+
+#: ``Target.toxiproxy`` -> in words.
+_PROXY: Mapping[str, str] = {
+    "": "a Toxiproxy in a container, or as a process here where no engine answers",
+    "container": "a Toxiproxy in a container",
+    "local": "a Toxiproxy as a process here",
+}
 
 
 def _touched(target: Target, load: str, more_names: str) -> list[str]:

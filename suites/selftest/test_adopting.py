@@ -56,6 +56,9 @@ def test_packets_are_not_dropped_in_this_machines_own_network() -> None:
     near = replace(TARGET, nodes={"r1": replace(NODE, address=("127.0.0.1", 5672))})
     assert "on loopback" in Adoption(near, "").lacking(under("half_open"))
     assert Adoption(near, "").lacking(under("black_hole")) == ""
+    process = replace(TARGET, toxiproxy="local")
+    assert "the proxy is a process" in Adoption(process, "").lacking(under("half_open"))
+    assert Adoption(process, "").lacking(under("black_hole")) == ""
 
 
 def test_what_a_running_broker_is_not_given() -> None:

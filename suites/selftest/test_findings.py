@@ -70,6 +70,17 @@ def test_what_a_version_has_not_is_not_open() -> None:
     assert "All are decided." in every
 
 
+def test_what_is_expected_to_be_unsupported_is_said_so_and_counted() -> None:
+    text = "\n".join(
+        page([declared("a/none"), declared("b/fine")], {"a/none": [shown("UNSUPPORTED")], "b/fine": [shown("HOLDS")]})
+    )
+    assert "- Kafka 4.3.1: *has no such thing*. measured UNSUPPORTED." in text
+    assert "| `a/none` | has no such thing |" in text
+    counts = text.split("## What is not")[0].splitlines()
+    assert next(line for line in counts if line.startswith("| |")).endswith("| has no such thing |")
+    assert next(line for line in counts if line.startswith("| Kafka")).endswith("| 1 |")
+
+
 def test_a_line_of_all_variants_is_about_each() -> None:
     both = replace(declared("a/two"), brokers={"kafka": ("", "cut")})
     every = "\n".join(page([both], {"a/two": [shown("HOLDS", "*")]})).split("## Every cell")[1]

@@ -19,7 +19,7 @@ from brokerproof.brokers.rabbitmq.adopted import direct
 from brokerproof.conformance.amqp091.model import Broker
 from brokerproof.conformance.amqp091.peer import Peer
 from brokerproof.errors import UsageError
-from brokerproof.results import RunFolder, interruption, load_json
+from brokerproof.results import RunFolder, interruption, load_json, write_json
 from brokerproof.resuming import prepare
 from brokerproof.runtime import sweep
 from brokerproof.runtime.journal import Journal
@@ -151,7 +151,7 @@ def test_a_run_on_a_target_goes_on_once_what_it_left_there_is_gone(
         target, run = load(file), RunFolder(tmp_path / "run")
         run.create(
             seed=7, command=f"brokerproof run --profile quick --seed 7 --target {file} --allow-destructive --select order",
-            target=target.public(),
+            target=target.identity("1"),
         )  # fmt: skip
         left = Thing("queue", "bp-left")
         Journal(target.key).making(run.mark, [left])
@@ -162,8 +162,17 @@ def test_a_run_on_a_target_goes_on_once_what_it_left_there_is_gone(
         file.write_text(f'{text}[names]\nprefix = "other-"\n')
         with pytest.raises(UsageError, match="says other prefix than when it began"):
             prepare(run.path)
-        assert broker.entities("proof").queues == {"bp-left", "theirs"}
+        file.write_text(text.replace("[access]", 'kill = "true"\nstart = "true"\n[access]'))
+        with pytest.raises(UsageError, match="says other ways_to_break_nodes than when it began"):
+            prepare(run.path)
         file.write_text(text)
+        facts = load_json(run.path / "run.json")
+        write_json(run.path / "run.json", facts | {"target": target.identity("0.9")})
+        with pytest.raises(UsageError, match=r"began on rabbitmq 0\.9, and the broker says 1 now"):
+            prepare(run.path)
+        assert broker.entities("proof").queues == {"bp-left", "theirs"}
+        before_versions = facts | {"target": target.public()}
+        write_json(run.path / "run.json", before_versions)
         _, asked = prepare(run.path)
         assert (asked["target"], asked["allow-destructive"], asked["select"]) == (str(file), True, ["order"])
         assert broker.entities("proof").queues == {"theirs"}

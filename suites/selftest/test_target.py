@@ -63,6 +63,19 @@ def test_defaults_are_the_products(tmp_path: Path) -> None:
     assert read(tmp_path, PLAIN.replace("rabbit-1.example.com", "[::1]:5673")).on_loopback
 
 
+def test_the_proxy_is_what_can_be_had_unless_the_file_says(tmp_path: Path) -> None:
+    (tmp_path / "mytoxi").write_text("")
+    assert read(tmp_path, PLAIN).toxiproxy == ""
+    assert read(tmp_path, f'{PLAIN}[toxiproxy]\nas = "container"').toxiproxy == "container"
+    named = read(tmp_path, f'{PLAIN}[toxiproxy]\nserver = "mytoxi"')
+    assert (named.toxiproxy, named.toxiproxy_server) == ("local", str(tmp_path / "mytoxi"))
+    for wrong in ('as = "podman"', 'as = "container"\nserver = "mytoxi"'):
+        with pytest.raises(UsageError, match=r"toxiproxy\.as is .*expected \"container\", or \"local\""):
+            read(tmp_path, f"{PLAIN}[toxiproxy]\n{wrong}")
+    with pytest.raises(UsageError, match="there is no file"):
+        read(tmp_path, f'{PLAIN}[toxiproxy]\nserver = "none"')
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -63,6 +63,19 @@ def text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
+def figure(value: float) -> str:
+    """To three significant digits, from a thousand on whole: more of them is noise."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
+
+
+def measured(value: Any) -> str:
+    """What was measured as one writes it, each of several; anything else as ``text``."""
+    if isinstance(value, list) and value and all(number(v) is not None for v in value):
+        return ", ".join(map(measured, value))
+    n = number(value)
+    return figure(n) if isinstance(value, float) and n is not None else text(value)
+
+
 def mapping(value: Any) -> Json:
     """value if it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from brokerproof.render.folder import Json, items, mapping, number, text
+from brokerproof.render.folder import Json, figure, items, mapping, number, text
 
 #: Heading -> the figures it shows, with the unit of all of them.
 COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -33,7 +33,7 @@ def figures(of: Json) -> Iterator[str]:
     """One text per column; an en dash where a figure was not to be had."""
     for _, names, unit in COLUMNS:
         medians = [number(mapping(of.get(name)).get("median")) for name in names]
-        told = ", ".join("–" if m is None else f"{m:.3g}" if m < 1000 else f"{m:,.0f}" for m in medians)
+        told = ", ".join("–" if m is None else figure(m) for m in medians)
         yield f"{told} {unit}".strip() if any(m is not None for m in medians) else "–"
 
 

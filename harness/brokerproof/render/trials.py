@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from brokerproof.finding import Finding
 from brokerproof.render import svg
-from brokerproof.render.folder import Json, Trial, items, mapping, number, text
+from brokerproof.render.folder import Json, Trial, items, mapping, measured, number, text
 from brokerproof.where import Where
 
 #: Life lines that are drawn of one trial, and operations of each; the rest stands in findings.json.
@@ -124,7 +124,7 @@ def _measured(trial: Trial, deciding: Sequence[str]) -> dict[str, Any]:
         (f, *(text(mapping(by).get(outcome, 0)) for outcome in ("ok", "fail", "info")))
         for f, by in finding.exercised.items()
     )
-    out["metrics"] = tuple((key, text(value)) for key, value in finding.metrics.items())
+    out["metrics"] = tuple((key, measured(value)) for key, value in finding.metrics.items())
     out["gaps"] = tuple(map(text, finding.missing))
     out["witnesses"] = tuple(_witnesses(finding, deciding, faults, trial.places))
     out["witnesses_left_off"] = max(0, len(finding.witnesses) - WITNESSES_MAX)

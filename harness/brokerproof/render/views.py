@@ -28,6 +28,7 @@ from brokerproof.render.folder import (
     error_of,
     items,
     mapping,
+    measured,
     number,
     read_trial,
     section,
@@ -239,7 +240,8 @@ def _facts(run: Run) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str]
     rest: list[tuple[str, str]] = []
     for key in (*_SHOWN_FIRST, *(k for k in facts if k not in _SHOWN_FIRST)):
         value = facts.get(key)
-        if key in _HIDDEN or value in (None, "", {}, []):
+        # What is false did not happen (``interrupted``), and nobody asks.
+        if key in _HIDDEN or value in (None, "", {}, []) or value is False:
             continue
         flat = list(leaves(value, ""))
         if key in ("host", "engine", "tool") or not isinstance(value, Mapping | list):
@@ -402,7 +404,7 @@ def _cell(run: Run, entry: Json, head: dict[str, Any], anchors: Sequence[str]) -
     pairs = [arm for arm in arms if arm.name != "sham" and arm.trials]
     short = " · ".join(f"{arm.violated}/{arm.trials}" for arm in pairs)
     if comparison:
-        short = f"{text(comparison.get('ratio'))}×"
+        short = f"{measured(comparison.get('ratio'))}×"
     prop = _property(mapping(entry.get("property")))
     if prop:
         short = f"{prop['cases']} cases"
@@ -415,9 +417,9 @@ def _cell(run: Run, entry: Json, head: dict[str, Any], anchors: Sequence[str]) -
             (k, text(v)) for k, v in leaves(mapping(mapping(entry.get("configuration")).get("broker")), "") if k
         ),
         ratio=svg.ratio(comparison),
-        comparison=tuple((k, text(v)) for k, v in comparison.items()),
+        comparison=tuple((k, measured(v)) for k, v in comparison.items()),
         prop=prop,
-        metrics=tuple((k, text(v)) for k, v in mapping(entry.get("metrics")).items()),
+        metrics=tuple((k, measured(v)) for k, v in mapping(entry.get("metrics")).items()),
         recovery=tuple(recovery.rows(mapping(entry.get("recovery")))),
         promises=tuple(_promises(mapping(entry.get("promises")))),
         trials=tuple(drawn),

@@ -189,6 +189,24 @@ def _engine() -> Iterable[Check]:
         yield Check("engine", "ok", seen)
 
 
+def _toxiproxy() -> Iterable[Check]:
+    """Only targets stand behind such a process, and only where there is no engine."""
+    from brokerproof.errors import EnvironmentProblem
+
+    try:
+        from brokerproof.runtime import localproxy
+
+        found = localproxy.server()
+    except ImportError:
+        return
+    except EnvironmentProblem as exc:
+        if _client() is None:
+            seen, _, step = str(exc).partition("; ")
+            yield Check("toxiproxy", "warning", f"{seen}: without an engine no target can be run on either", step)
+        return
+    yield Check("toxiproxy", "ok", f"{found.path} {found.version}: a target can be run on without an engine")
+
+
 def _registry() -> Iterable[Check]:
     if _client() is None:
         return
@@ -266,6 +284,7 @@ _LOOKS: dict[str, Callable[[], Iterable[Any]]] = {
     "disk": _disk,
     "root": _root,
     "engine": _engine,
+    "toxiproxy": _toxiproxy,
     "registry": _registry,
     "images": _images,
     "abilities": _abilities,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from brokerproof.brokers.base import Disk
 from brokerproof.errors import EnvironmentProblem, PlanError
+from brokerproof.runtime import front
 from brokerproof.runtime.node import ContainerNode
 from brokerproof.target import Target, TargetNode
 from brokerproof.waiting import wait_until
@@ -90,7 +91,7 @@ class ForeignNode:
 
 def unreached(target: Target) -> str:
     """What to try where this machine reaches the nodes and the proxy's container may not; "" where they are one network."""
-    if target.on_loopback:
+    if target.on_loopback or front.way(target) == "local":
         return ""
     return (
         "; the proxy's container has to reach the addresses as well: of a broker in a container of this machine write 127.0.0.1 and "

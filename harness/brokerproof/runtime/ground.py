@@ -68,12 +68,13 @@ class Ground:
 
     def __init__(self, *, name: str, run: str, shape: Mapping[str, Any], opening: Opening) -> None:
         self.name, self.run = name, run
+        self.proxy = "Toxiproxy, a container"
         self._shape = shape
         self.nodes = {n: ContainerNode(cluster=name, name=n, address=a) for n, a in shape["nodes"].items()}
         self._toxiproxy = ContainerNode(cluster=name, name="toxiproxy", address=shape["toxiproxy"])
         self._side = ContainerNode(cluster=name, name="side", address="")
         self.server = ProxyServer(LOOPBACK, shape["api_port"])
-        silencer = _NoSilencer() if self._on_host else ContainerSilencer(self._side, self._toxiproxy)
+        silencer = NoSilencer() if self._on_host else ContainerSilencer(self._side, self._toxiproxy)
         self.links = [
             ProxyLink(
                 self.server,
@@ -275,13 +276,13 @@ class Ground:
             raise
 
 
-class _NoSilencer:
-    """``runtime.proxy.Silencer`` of a proxy in the host's own network."""
+class NoSilencer:
+    """``runtime.proxy.Silencer`` of a proxy in this machine's own network."""
 
     def silence(self, port: int) -> None:
         raise EnvironmentProblem(
-            f"dropping the packets of port {port}: the proxy is in this machine's own network, because a node's address is "
-            "on loopback; give an address that containers reach, too (this machine's own, on its network)"
+            f"dropping the packets of port {port}: the proxy is in this machine's own network, as a process or because a node's "
+            "address is on loopback; give an address that containers reach, and let the proxy be one"
         )
 
     def unsilence(self, port: int) -> None:
@@ -289,10 +290,15 @@ class _NoSilencer:
 
 
 def facts(run: str) -> dict[str, Any]:
-    """Engine and image ids of what a run has started: ``{"engine": {...}, "images": {tag: id}}``."""
+    """Engine and image ids of what a run has started: ``{"engine": {...}, "images": {tag: id}}``; nothing where no engine answers,
+    which then has started nothing."""
+    try:
+        engine = client()
+    except EnvironmentProblem:
+        return {}
     with engine_errors("asking for versions"):
-        version = client().version()
-        containers = client().containers.list(filters={"label": f"{LABEL_RUN}={run}"}, ignore_removed=True)
+        version = engine.version()
+        containers = engine.containers.list(filters={"label": f"{LABEL_RUN}={run}"}, ignore_removed=True)
         images = {c.attrs["Config"]["Image"]: c.attrs["Image"] for c in containers}
     return {"engine": {"version": version["Version"], "kernel": version.get("KernelVersion", "")}, "images": images}
 

@@ -52,7 +52,11 @@ class _Direct:
 def _asked(method: str, **kwargs: Any) -> requests.Response:
     with requests.Session() as session:
         session.trust_env = False
-        return session.request(method, timeout=DEADLINE_S, **kwargs)
+        answer = session.request(method, timeout=DEADLINE_S, **kwargs)
+    if answer.status_code >= 500:
+        # toxiproxy-python looks for a proxy in it: a KeyError where a port was taken.
+        raise requests.HTTPError(answer.text.strip())
+    return answer
 
 
 toxiproxy.api.requests = _Direct
@@ -73,7 +77,7 @@ class ProxyServer:
                 yield server
             except (requests.RequestException, NotFound, InvalidToxic, ProxyExists, ValueError) as exc:
                 raise EnvironmentProblem(
-                    f"{doing}: the proxy at {self._host}:{self._port} says: {exc}; is its container still running?"
+                    f"{doing}: the proxy at {self._host}:{self._port} says: {exc}; does it still run?"
                 ) from exc
 
     def answers(self) -> bool:

@@ -46,6 +46,15 @@ _READY_S = 60
 _TRIES = 3
 
 
+def missing() -> str:
+    """Why none can be started on this machine, in a sentence; "" one can."""
+    try:
+        client()
+    except EnvironmentProblem as exc:
+        return f"its effects are in a database of ours, in a container: {exc}"
+    return ""
+
+
 class Stand:
     """A database that runs. Implements ``faults.base.Database``."""
 

@@ -67,11 +67,24 @@ def register(run: str, owner: int | None = None, folder: Path | None = None) -> 
 
 
 def register_process(run: str, pid: int) -> None:
-    """A load process or recorder of the run, to be ended with it."""
+    """A load process, recorder or proxy of the run, to be ended with it."""
+    file_of(run, str(pid)).write_text(_started(pid))
+
+
+def file_of(run: str, name: str) -> Path:
+    """What processes of the run tell each other of one of them. It goes with the registration; a name that is a number is a
+    process."""
     register(run)
     folder = state_folder() / "runs" / f"{run}.pids"
     folder.mkdir(exist_ok=True)
-    (folder / str(pid)).write_text(_started(pid))
+    return folder / name
+
+
+def end_process(run: str, pid: int) -> None:
+    """Ends a registered process before the run ends; nothing where it has ended by itself."""
+    if pid in _living(run):
+        _end_process(pid)
+    file_of(run, str(pid)).unlink(missing_ok=True)
 
 
 def unregister(run: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from render_sample import HOSTILE, claim, injection, make_hostile, write, write_sample
 
 from brokerproof.render import html, render_all, svg
-from brokerproof.render.folder import as_expected, clean, read_run
+from brokerproof.render.folder import as_expected, clean, measured, read_run
 
 
 class Page(HTMLParser):
@@ -186,6 +186,26 @@ def test_each_trial_shows_evidence_witness_and_drawing(make_run: Callable[..., P
     assert any(a.get("aria-label", "").startswith("throughput and latency over") for a in page.named("svg"))
     assert any("without an end" in a.get("aria-label", "") for a in page.named("svg"))
     assert page.named("rect", **{"class": "bar"})
+
+
+def test_figures_have_three_digits_and_what_did_not_happen_is_not_told(make_run: Callable[..., Path]) -> None:
+    compared = {"ratio": 1.2345, "ci95": [1.1049, 1.4051], "pairs": 10, "median_per_s": [12345.6, 9.8764]}
+    entry = claim(
+        kind="comparison", comparison=compared, metrics={"during_p99_ms": 12.34567, "rpo_count": 12345, "rto_s": None}
+    )
+    text = re.sub(r"\s+", " ", opened(make_run([entry], interrupted=False)).text)
+    for said in ("1.23×", "1.1, 1.41", "12,346, 9.88", "12.3", "12345"):
+        assert said in text
+    assert not re.search(r"\d\.\d{4}|interrupted", text)
+    assert re.search(r"interrupted\s*true", opened(make_run([entry], interrupted=True)).text)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.00012345, "0.000123"), (1.0, "1"), (999.4, "999"), (999.6, "1,000"), (-1234.5, "-1,234"), (0, "0"), (12345, "12345"), (True, "true"), ([], "[]")],
+)  # fmt: skip
+def test_what_was_measured_is_written_as_one_would(value: Any, said: str) -> None:
+    assert measured(value) == said
 
 
 def test_settings_that_differ_between_the_arms_come_first_and_say_so(sample_run: Path) -> None:

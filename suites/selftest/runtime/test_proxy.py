@@ -39,7 +39,7 @@ def test_an_http_proxy_of_the_environment_is_not_for_it(port: int, monkeypatch: 
         monkeypatch.delenv(name, raising=False)
     server = ProxyServer("127.0.0.1", port)
     assert server.answers()
-    with pytest.raises(EnvironmentProblem, match="is its container still running"):
+    with pytest.raises(EnvironmentProblem, match="does it still run"):
         server.enable("nobody", True)
 
 

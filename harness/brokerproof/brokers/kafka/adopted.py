@@ -29,7 +29,8 @@ from brokerproof.brokers.kafka.settings import OWN_OF_TOPIC
 from brokerproof.errors import DeadlineError, EnvironmentProblem, HarnessError, ProvisionError, UsageError
 from brokerproof.plan import Destination
 from brokerproof.runtime.foreign import ForeignNode, unreached
-from brokerproof.runtime.ground import Ground, LinkSpec
+from brokerproof.runtime.front import Front, found, put
+from brokerproof.runtime.ground import LinkSpec
 from brokerproof.runtime.journal import Journal
 from brokerproof.runtime.proxy import greet
 from brokerproof.target import Target, joined
@@ -54,7 +55,7 @@ class AdoptedKafka:
     redelivery_s = 10.0
     peers: PeerLinks | None = None
 
-    def __init__(self, target: Target, ground: Ground, *, version: str, topology: str, run: str) -> None:
+    def __init__(self, target: Target, ground: Front, *, version: str, topology: str, run: str) -> None:
         self.version, self.topology = version, topology
         self._target, self._ground, self._run = target, ground, run
         self._journal = Journal(target.key)
@@ -154,7 +155,7 @@ class AdoptedKafka:
 
     def settings(self) -> Json:
         return {
-            "broker": {}, "nodes": len(self._known().brokers), "target": self._target.public(),
+            "broker": {}, "nodes": len(self._known().brokers), "target": self._target.public(), "proxy": self._ground.proxy,
             "proxied": [group for group in LINK_GROUPS if self.links(group)],
         }  # fmt: skip
 
@@ -223,7 +224,7 @@ class AdoptsKafka:
               progress: Callable[[str], None]) -> AdoptedKafka:  # fmt: skip
         first = _opening(target)
         if attach:
-            ground = Ground.attach(name=name, run=run, opening=first)
+            ground = found(name=name, run=run, opening=first)
             return AdoptedKafka(target, ground, version=version, topology=topology, run=run)
         links = [
             LinkSpec(group, node.name, upstream[1], published=port, upstream=joined(upstream))
@@ -233,7 +234,7 @@ class AdoptsKafka:
         progress(
             f"putting a proxy in front of {', '.join(link.upstream for link in links) or 'nothing: no proxies are told'}"
         )
-        ground = Ground.open(name=name, run=run, nodes=(), links=links, opening=first, on_host=target.on_loopback)
+        ground = put(target, name=name, run=run, links=links, opening=first)
         cluster = AdoptedKafka(target, ground, version=version, topology=topology, run=run)
         try:
             cluster.open()

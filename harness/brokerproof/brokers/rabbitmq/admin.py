@@ -14,13 +14,14 @@ from typing import Any
 import pika
 import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from brokerproof.brokers.rabbitmq.access import GUEST, parameters
 from brokerproof.brokers.rabbitmq.queues import PROBE, Json, Shape
 
 Address = tuple[str, int]
 #: What a node that is down, starting or cut off makes of a request: not yet, try again.
-NOT_YET = (pika.exceptions.AMQPError, OSError, TimeoutError)
+NOT_YET = (pika.exceptions.AMQPError, AMQPConnectorException, OSError, TimeoutError)
 _SOCKET_S, _STACK_S, _BLOCKED_S = 2, 5, 5
 
 

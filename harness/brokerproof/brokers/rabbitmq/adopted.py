@@ -35,7 +35,8 @@ from brokerproof.credentials import reveal
 from brokerproof.errors import DeadlineError, EnvironmentProblem, HarnessError, PlanError, ProvisionError, UsageError
 from brokerproof.plan import Destination
 from brokerproof.runtime.foreign import ForeignNode, unreached
-from brokerproof.runtime.ground import Ground, LinkSpec
+from brokerproof.runtime.front import Front, found, put
+from brokerproof.runtime.ground import LinkSpec
 from brokerproof.runtime.journal import Journal
 from brokerproof.runtime.proxy import greet
 from brokerproof.target import Target, joined
@@ -57,7 +58,7 @@ class AdoptedRabbit:
     redelivery_s = 3.0
     peers: PeerLinks | None = None
 
-    def __init__(self, target: Target, ground: Ground, *, version: str, topology: str, run: str) -> None:
+    def __init__(self, target: Target, ground: Front, *, version: str, topology: str, run: str) -> None:
         self.version, self.topology = version, topology
         self._target, self._ground, self._run = target, ground, run
         self._journal = Journal(target.key)
@@ -156,7 +157,7 @@ class AdoptedRabbit:
     def settings(self) -> Json:
         link = self._ground.links_of("admin")[0]
         return {
-            "broker": {}, "heartbeat_s": _HEARTBEAT_S, "nodes": len(self.nodes), "target": self._target.public(),
+            "broker": {}, "heartbeat_s": _HEARTBEAT_S, "nodes": len(self.nodes), "target": self._target.public(), "proxy": self._ground.proxy,
             "server": admin.server(link.address, self.endpoint("admin")),
         }  # fmt: skip
 
@@ -231,7 +232,7 @@ class AdoptsRabbit:
         first = _opening(target)
         if attach:
             return AdoptedRabbit(
-                target, Ground.attach(name=name, run=run, opening=first), version=version, topology=topology, run=run
+                target, found(name=name, run=run, opening=first), version=version, topology=topology, run=run
             )
         links = [
             LinkSpec(group, node.name, node.address[1], upstream=joined(node.address))
@@ -239,7 +240,7 @@ class AdoptsRabbit:
             for node in target.nodes.values()
         ]
         progress(f"putting a proxy in front of {', '.join(joined(n.address) for n in target.nodes.values())}")
-        ground = Ground.open(name=name, run=run, nodes=(), links=links, opening=first, on_host=target.on_loopback)
+        ground = put(target, name=name, run=run, links=links, opening=first)
         cluster = AdoptedRabbit(target, ground, version=version, topology=topology, run=run)
         try:
             cluster.open()
