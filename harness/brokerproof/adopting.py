@@ -155,7 +155,9 @@ def slower(workload: Workload, rate_per_s: float) -> Workload:
 
 def link_groups(target: Target) -> tuple[str, ...]:
     """Client groups whose connections go through proxies of ours. Kafka's clients go where the brokers tell them: only
-    groups whose listener tells them our proxies."""
+    groups whose listener tells them our proxies; RocketMQ's where the gRPC proxy does."""
+    if target.product == "rocketmq":
+        return ("producer", "consumer", "sham") if target.port_from_request else ()
     if target.product != "kafka":
         return ("producer", "consumer", "sham", "admin")
     groups = [set(node.proxies) for node in target.nodes.values()]

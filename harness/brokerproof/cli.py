@@ -228,9 +228,12 @@ def conformance(
     RabbitMQ by AMQP 0-9-1, Kafka by its protocol, RocketMQ by remoting and gRPC. Without --broker: all three. On a --target
     names are under its prefix, and cases that need what it does not give (its nodes, its settings) are SKIP with the reason.
     """
-    from brokerproof.conformance.protocols import PROTOCOLS
+    from brokerproof.conformance.case import cases_of
+    from brokerproof.conformance.protocols import PROTOCOLS, ensure_on_target
+    from brokerproof.conformance.running import Choice, jobs_of
     from brokerproof.listing import cases
     from brokerproof.pytest_plugin import run_cases, targets
+    from brokerproof.suites import suites
 
     if target is not None and broker:
         raise UsageError("--target and --broker: a run is about one of them")
@@ -242,6 +245,7 @@ def conformance(
         from brokerproof.targeting import loaded
 
         adoption = Adoption(loaded(target), "")
+        ensure_on_target(adoption.product)
     chosen = targets(broker) if adoption is None else [(adoption.product, adoption.target.version)]
     for product, _ in chosen:
         if product not in PROTOCOLS:
@@ -255,21 +259,20 @@ def conformance(
         if name not in {c["section"] for c in known}:
             raise unknown("section", name, {c["section"] for c in known})
     mine = {PROTOCOLS[product] for product, _ in chosen}
-    asked = {
-        c["case"]: c
-        for c in known
-        if c["slug"].partition("/")[0] in mine
-        and (not section or c["section"] in section)
-        and (not case or {c["case"], c["slug"]} & {name.partition("@")[0] for name in case})
-        and (not level or c["level"].lower() in {x.lower() for x in level})
-    }
+    choice = Choice(case=case, section=section, level=level, tag=tag, variant=variant)
     if adoption is not None and (dry_run or list_only):
         from brokerproof.targeting import cases_in_words
 
-        print("\n".join([*cases_in_words(adoption, asked, each=list_only), *(["nothing was done"] if dry_run else [])]))
+        print(
+            "\n".join([*cases_in_words(adoption, choice, each=list_only), *(["nothing was done"] if dry_run else [])])
+        )
         return
     if list_only:
-        _print_rows([{k: c[k] for k in ("case", "slug", "level", "requirement")} for c in asked.values()])
+        jobs = jobs_of(c for c in cases_of(suites() / "conformance") if c.protocol in mine)
+        chosen_ids = {job.case.id for job in jobs if choice.takes(job)}
+        _print_rows(
+            [{k: c[k] for k in ("case", "slug", "level", "requirement")} for c in known if c["case"] in chosen_ids]
+        )
         return
     if run_dir is not None and run_dir.exists():
         raise UsageError(f"run folder {str(run_dir)!r} exists; name another")
@@ -704,7 +707,7 @@ def completion(
 @target_app.command("init", epilog=page("target init"))
 def target_init(
     path: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where to write it.")] = Path("target.toml"),
-    product: Annotated[str, typer.Option(metavar="PRODUCT", help="rabbitmq or kafka.")] = "rabbitmq",
+    product: Annotated[str, typer.Option(metavar="PRODUCT", help="rabbitmq, kafka or rocketmq.")] = "rabbitmq",
 ) -> None:
     """Writes a target file with every key explained, to fill in."""
     from brokerproof.targeting import init

@@ -18,7 +18,7 @@ import pytest
 from brokerproof.conformance.case import Case, cases_of
 from brokerproof.conformance.manifest import manifest, stale
 from brokerproof.conformance.protocols import PROTOCOLS
-from brokerproof.conformance.running import Conductor, Job, Target, jobs_of
+from brokerproof.conformance.running import Choice, Conductor, Job, Target, jobs_of
 
 
 def add_options(group: pytest.OptionGroup) -> None:
@@ -53,17 +53,10 @@ def add_options(group: pytest.OptionGroup) -> None:
 
 def wanted(job: Job, option: Any) -> bool:
     """Whether the options ask for it."""
-    case = job.case
-    tags = set(case.tags)
-    return (
-        (not option.brokerproof_case or bool({case.id, job.id, case.slug} & set(option.brokerproof_case)))
-        and (not option.brokerproof_section or case.section in option.brokerproof_section)
-        and (
-            not option.brokerproof_level or case.level.lower() in {level.lower() for level in option.brokerproof_level}
-        )
-        and (not option.brokerproof_variant or job.variant in option.brokerproof_variant)
-        and all((t[3:] not in tags) if t.startswith("no-") else (t in tags) for t in option.brokerproof_tag)
-    )
+    return Choice(
+        case=option.brokerproof_case, section=option.brokerproof_section, level=option.brokerproof_level, tag=option.brokerproof_tag,
+        variant=option.brokerproof_variant,
+    ).takes(job)  # fmt: skip
 
 
 def whole(suite: Path, target: Target, known: Collection[tuple[str, str]]) -> bool:

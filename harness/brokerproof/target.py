@@ -32,9 +32,9 @@ MESSAGES_PER_S = 300.0
 #: What the names of everything that we make begin with, where the file does not say.
 PREFIX = "bp-"
 #: Products whose running clusters can be stood on, and the port of each where an address has none.
-PORTS: Mapping[str, int] = {"rabbitmq": 5672, "kafka": 9092}
+PORTS: Mapping[str, int] = {"rabbitmq": 5672, "kafka": 9092, "rocketmq": 10911}
 _TLS_PORTS: Mapping[str, int] = {"rabbitmq": 5671, "kafka": 9093}
-_TOP = {"product", "version", "nodes", "access", "tls", "limits", "names", "kafka", "toxiproxy"}
+_TOP = {"product", "version", "nodes", "access", "tls", "limits", "names", "kafka", "rocketmq", "toxiproxy"}
 _NODE = {"address", "container", "kill", "start", "proxies"}
 #: The commands that a node may have: name of the key -> what it is to do.
 COMMANDS: Mapping[str, str] = {"kill": "end the node at once, as SIGKILL does", "start": "start it again"}
@@ -43,6 +43,8 @@ _TLS = {"ca_file", "cert_file", "key_file", "server_name", "verify"}
 _SECRETS = {"access": ("password",), "tls": ("key_password",)}
 _KAFKA = {"client_properties"}
 _TOXIPROXY = {"as", "server"}
+_ROCKETMQ = {"proxy", "name_servers", "useEndpointPortFromRequest"}
+_GATEWAY_PORT, _NAME_SERVER_PORT = 8081, 9876
 #: Names of settings that hold a credential in whatever spelling: never literally in the file.
 _SECRET = re.compile(r"pass(word|wd|phrase)?$|secret|token|credential", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -83,6 +85,8 @@ class Target:
 
     client_properties: Kafka: a file of settings in librdkafka's words.
     toxiproxy: ``container``, ``local`` (a process), "" whichever can be had.  toxiproxy_server: the program, "" as found.
+    gateway, name_servers: RocketMQ: (host, port) of the gRPC proxy, and of each name server.
+    port_from_request: whether the gRPC proxy sends clients back to the port that they came to.
     """
 
     path: Path
@@ -99,6 +103,9 @@ class Target:
     client_properties: str = ""
     toxiproxy: str = ""
     toxiproxy_server: str = ""
+    gateway: tuple[str, int] | None = None
+    name_servers: tuple[tuple[str, int], ...] = ()
+    port_from_request: bool = False
 
     @property
     def key(self) -> str:
@@ -112,14 +119,19 @@ class Target:
         """Whether a node is reached by an address that means this machine itself: no other network namespace reaches it."""
         dialled = [n.address for n in self.nodes.values()]
         dialled += [upstream for n in self.nodes.values() for _, upstream in n.proxies.values()]
+        dialled += [self.gateway] if self.gateway else []
         return any(host in ("localhost", "::1") or host.startswith("127.") for host, _ in dialled)
 
     def public(self) -> dict[str, Any]:
         """What results and reports say of it: no credential is in it, nor where one is found."""
+        own = {} if self.gateway is None else {
+            "proxy": joined(self.gateway), "name_servers": [joined(a) for a in self.name_servers],
+            "useEndpointPortFromRequest": self.port_from_request,
+        }  # fmt: skip
         return {
             "nodes": {n.name: f"{n.address[0]}:{n.address[1]}" for n in self.nodes.values()},
             "user": self.user, "vhost": self.vhost, "mechanism": self.mechanism, "tls": self.tls is not None,
-            "messages_per_s": self.messages_per_s, "prefix": self.prefix,
+            "messages_per_s": self.messages_per_s, "prefix": self.prefix, **own,
         }  # fmt: skip
 
     def identity(self, version: str) -> dict[str, Any]:
@@ -187,14 +199,12 @@ def _parsed(path: Path, data: Mapping[str, Any]) -> Target:
     known(data, _TOP, "the top level")
     product = data.get("product", "")
     if product not in PORTS:
-        if product == "rocketmq":
-            raise UsageError(
-                f"target file {str(path)!r}: RocketMQ cannot be a target yet; `--broker rocketmq` starts one of our own"
-            )
         raise unknown(f"product in target file {str(path)!r}", str(product), PORTS)
     access, tls, limits, names = table("access", _ACCESS), data.get("tls"), table("limits", {"messages_per_s"}), None
     names = table("names", {"prefix"})
-    own = table("kafka", _KAFKA)
+    own, rocketmq = table("kafka", _KAFKA), table("rocketmq", _ROCKETMQ)
+    if product == "rocketmq":
+        _rocketmq_can(path, data, access)
     proxy = table("toxiproxy", _TOXIPROXY)
     # Who names the program means it.
     proxy_as = str(proxy.get("as", "local" if "server" in proxy else ""))
@@ -226,7 +236,50 @@ def _parsed(path: Path, data: Mapping[str, Any]) -> Target:
         vhost=str(access.get("vhost", "/")), tls=made_tls, messages_per_s=float(rate), prefix=prefix,
         client_properties=_file(path, own, "client_properties"), toxiproxy=proxy_as,
         toxiproxy_server=_file(path, proxy, "server"),
+        **(_gateway(path, rocketmq) if product == "rocketmq" else {}),
     )  # fmt: skip
+
+
+def _rocketmq_can(path: Path, data: Mapping[str, Any], access: Mapping[str, Any]) -> None:
+    """Raises UsageError for what our clients of RocketMQ cannot do."""
+    where = f"target file {str(path)!r}"
+    if "tls" in data:
+        raise UsageError(
+            f"{where}: [tls] is not offered for RocketMQ, whose Python library takes no certificates; leave it out, and let brokers "
+            "and proxy answer without as well (tls.server.mode=permissive, their default)"
+        )
+    if other := sorted({"vhost", "mechanism"} & set(access)):
+        raise UsageError(
+            f"{where}: access.{other[0]} is not RocketMQ's; user is the access key, password_env or password_file where the secret "
+            "key is found"
+        )
+
+
+def _gateway(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What [rocketmq] says, as fields of a ``Target``. Raises UsageError."""
+    where = f"target file {str(path)!r}, rocketmq"
+    if not given.get("proxy"):
+        raise UsageError(
+            f'{where}.proxy is not there: clients of RocketMQ 5 speak to its gRPC proxy; write proxy = "host:{_GATEWAY_PORT}" in '
+            "[rocketmq], and start one where there is none: mqproxy -n NAMESERVER:9876 -pm cluster"
+        )
+    names = given.get("name_servers")
+    if not isinstance(names, list) or not names:
+        raise UsageError(
+            f'{where}.name_servers is {names!r}; write name_servers = ["host:{_NAME_SERVER_PORT}"], all of them'
+        )
+    gateway = address(str(given["proxy"]), _GATEWAY_PORT, f"{where}.proxy")
+    if ":" in gateway[0]:
+        raise UsageError(
+            f"{where}.proxy is {given['proxy']!r}: the vendor's Python library takes no IPv6 address; write a name"
+        )
+    port_from_request = given.get("useEndpointPortFromRequest", False)
+    if not isinstance(port_from_request, bool):
+        raise UsageError(f"{where}.useEndpointPortFromRequest is {port_from_request!r}; expected true or false")
+    return {
+        "gateway": gateway, "port_from_request": port_from_request,
+        "name_servers": tuple(address(str(a), _NAME_SERVER_PORT, f"{where}.name_servers") for a in names),
+    }  # fmt: skip
 
 
 def _nodes(path: Path, product: str, given: Any, tls: bool) -> dict[str, TargetNode]:
@@ -242,7 +295,7 @@ def _nodes(path: Path, product: str, given: Any, tls: bool) -> dict[str, TargetN
         for key in node:
             if key not in _NODE:
                 raise unknown(f"key of [nodes.{name}] in target file {str(path)!r}", key, _NODE)
-        port = (_TLS_PORTS if tls else PORTS)[product]
+        port = (_TLS_PORTS if tls and product in _TLS_PORTS else PORTS)[product]
         proxies = {}
         for group, at in node.get("proxies", {}).items():
             if not isinstance(at, Mapping) or set(at) != {"port", "upstream"}:

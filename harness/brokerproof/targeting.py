@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from brokerproof.adopting import Adoption, link_groups
 from brokerproof.brokers.base import Noted, adopting, broker
@@ -21,6 +22,9 @@ from brokerproof.run import lacking
 from brokerproof.runtime import front, localproxy
 from brokerproof.suites import suites
 from brokerproof.target import MESSAGES_PER_S, PORTS, PREFIX, Target, joined, load
+
+if TYPE_CHECKING:
+    from brokerproof.conformance.running import Choice
 
 _COMMON_TAIL = """\
 # What stands in front of the broker; default: a container where an engine answers, else a process.
@@ -37,7 +41,7 @@ prefix = "{prefix}"
 """
 
 _NODES = """\
-# One table for each broker, under a name of your choice. Addresses as this machine reaches them.
+# One table for each {node}, under a name of your choice. Addresses as this machine reaches them.
 [nodes.n1]
 address = "broker-1.example.com:{port}"
 # What breaks the node itself is refused, unless the run says --allow-destructive and the file says how:
@@ -90,22 +94,41 @@ mechanism = "SCRAM-SHA-512"             # or PLAIN, SCRAM-SHA-256
 
 """
 
+_ROCKETMQ = """\
+[rocketmq]
+proxy = "proxy-1.example.com:8081"        # the gRPC proxy, through which clients send and receive
+name_servers = ["names-1.example.com:9876"]
+# Clients go where the gRPC proxy tells them. Links can be broken only where it sends them back to the port that they came to:
+# "useEndpointPortFromRequest": true in its rmq-proxy.json, proxyMode cluster; `brokerproof target check` says what it tells.
+# useEndpointPortFromRequest = true
+
+[access]                                  # leave it out where nobody is asked
+user = "brokerproof"                      # the access key
+# A credential never stands here, and is no argument: say where the secret key is found.
+password_env = "BROKERPROOF_PASSWORD"     # a variable of the environment; or
+# password_file = "secrets/rocketmq"      # the first line of a file, relative to this one
+# An administrator lets it touch names under the prefix only:
+#   mqadmin createUser -n NAMESERVER:9876 -c CLUSTER -u brokerproof -p … -t Normal
+#   mqadmin createAcl -n NAMESERVER:9876 -c CLUSTER -s User:brokerproof \\
+#       -r 'Topic:{prefix}*,Topic:%DLQ%{prefix}*,Group:{prefix}*' -a All -d Allow
+
+"""
+
 
 def template(product: str) -> str:
     """The text of a target file, with every key explained. Raises UsageError."""
     if product not in PORTS:
         raise unknown("product of a target", product, PORTS)
-    service = {"rabbitmq": "rabbitmq-server", "kafka": "kafka"}[product]
-    own = {"rabbitmq": _RABBITMQ, "kafka": _KAFKA}[product].replace("{prefix}", PREFIX)
-    version = '# version = "4.0.5"                   # default: as the broker says'
+    service = {"rabbitmq": "rabbitmq-server", "kafka": "kafka", "rocketmq": "rocketmq-broker"}[product]
+    own = {"rabbitmq": _RABBITMQ, "kafka": _KAFKA, "rocketmq": _ROCKETMQ}[product].replace("{prefix}", PREFIX)
+    newest = broker(product).versions[0]
+    version = f'# version = "{newest}"                   # default: as the broker says'
     if product == "kafka":
-        version = (
-            'version = "4.3.1"                     # Kafka tells clients none: kafka-topics.sh --version on a broker'
-        )
+        version = f'version = "{newest}"                     # Kafka tells clients none: kafka-topics.sh --version on a broker'
     head = "# A broker of your own, for `brokerproof run --target THIS`. First: `brokerproof target check THIS`.\n"
     return (
         f'{head}product = "{product}"\n{version}\n\n'
-        + _NODES.format(port=PORTS[product], service=service)
+        + _NODES.format(port=PORTS[product], service=service, node="master" if product == "rocketmq" else "broker")
         + own
         + _COMMON_TAIL.format(rate=MESSAGES_PER_S, prefix=PREFIX)
     )
@@ -224,18 +247,21 @@ def dry_run(adoption: Adoption, *, select: Sequence[str], profile: str, variant:
     return lines
 
 
-def cases_in_words(adoption: Adoption, ids: Collection[str], *, each: bool) -> list[str]:
-    """Lines that say which of these protocol cases would be run on the target, and which not and why. Nothing is connected to.
+def cases_in_words(adoption: Adoption, choice: Choice, *, each: bool) -> list[str]:
+    """Lines that say which of the chosen protocol cases would be run on the target, and which not and why. Nothing is connected to.
     each: a line for every case that would."""
     from brokerproof.conformance.adopted import lacking
     from brokerproof.conformance.case import cases_of
+    from brokerproof.conformance.protocols import protocol_of
     from brokerproof.conformance.running import jobs_of
 
     target = adoption.target
     lines = _touched(target, f"{target.messages_per_s:g} requests/s; nothing is proxied", "")
     left_out: dict[str, list[str]] = {}
     runs: list[str] = []
-    for job in jobs_of(c for c in cases_of(suites() / "conformance") if c.id in ids):
+    protocol = protocol_of(target.product)
+    jobs = jobs_of(c for c in cases_of(suites() / "conformance") if c.protocol == protocol)
+    for job in filter(choice.takes, jobs):
         absent = job.case.absent(target.product, _version(adoption), job.variant)
         if absent := absent or lacking(adoption, job.case, job.variant, job.condition):
             left_out.setdefault(absent, []).append(job.slug)

@@ -29,7 +29,7 @@ def read(tmp_path: Path, text: str) -> Target:
     return load(file)
 
 
-@pytest.mark.parametrize("product", ["rabbitmq", "kafka"])
+@pytest.mark.parametrize("product", ["rabbitmq", "kafka", "rocketmq"])
 def test_what_init_writes_can_be_read(product: str, tmp_path: Path) -> None:
     init(product, tmp_path / "t.toml")
     target = load(tmp_path / "t.toml")
@@ -94,7 +94,7 @@ def test_a_literal_credential_is_refused_and_not_repeated(text: str, tmp_path: P
     ("change", "says"),
     [
         (("rabbitmq", "activemq"), "unknown product"),
-        (("rabbitmq", "rocketmq"), "RocketMQ cannot be a target yet"),
+        (("rabbitmq", "rocketmq"), "speak to its gRPC proxy"),
         (("address", "adress"), "did you mean 'address'"),
         (("rabbit-1.example.com", "http://x/"), "expected host:port"),
         (("rabbit-1.example.com", "x:99999"), "expected host:port"),

@@ -139,6 +139,9 @@ def test_a_dry_run_and_a_list_connect_to_nothing(tmp_path: Path) -> None:
     assert "bp-<16 hex digits>" in dry and "nothing was done" in dry and "300 requests/s" in dry
     assert "left out K2.03: others on the broker would feel it" in dry
     assert "case     K2.01 " in listed and "case     K2.03 " not in listed
+    tagged = told("--list", "--tag", "no-cluster")
+    assert "K2.03" in dry and "K2.03" not in tagged and "case     K2.01 " in tagged
+    assert told("--dry-run", "--variant", "none-such").count("cases    0 ") == 1
 
 
 def test_a_vhost_that_others_may_be_in_is_refused(served: Served, tmp_path: Path, state: Path) -> None:
@@ -189,6 +192,29 @@ def test_what_a_killed_run_left_is_known_by_name(served: Served, tmp_path: Path,
         left = Journal(target.key).left(lambda run: run == "gone-run")
         assert Thing("queue", queue) in left
     assert served.queues() == frozenset()
+
+
+def test_what_is_looked_for_and_removed_keeps_the_pace(
+    served: Served, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[Pace] = []
+    monkeypatch.setattr(Pace, "__call__", turns.append)
+    target = load(served.file(tmp_path))
+    ground = on_target(Adoption(target, "4.0.5"), "a-run")
+    with ground.scene(CASES["A5.07"], variant="", condition="", log=WireLog(), stop=lambda: False) as scene:
+        amqp: Any = scene
+        amqp.connect().channel().queue()
+        things, before = Journal(target.key).left(), len(turns)
+        assert amqp.admin.entities("proof").queues == served.queues() and things
+        assert len(turns) == before + len(things)
+    assert len(turns) >= before + 2 * len(things) and served.queues() == frozenset()
+
+
+def test_a_certificate_that_is_none_is_said(served: Served, tmp_path: Path, state: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    target = load(served.file(tmp_path, more='[tls]\nca_file = "ca.pem"\n'))
+    with pytest.raises(UsageError, match="expected PEM files"):
+        on_target(Adoption(target, "4.0.5"), "run")
 
 
 def test_kafkas_cases_run_where_brokers_say_that_they_are(tmp_path: Path, state: Path) -> None:

@@ -593,6 +593,14 @@ class Thing(NamedTuple):
     name: str
 
 
+#: Called before each request; returns when it may be sent.
+Pacing = Callable[[], object]
+
+
+def unpaced() -> None:
+    """At once."""
+
+
 @runtime_checkable
 class Adopts(Protocol):
     """What a product offers that can stand on a cluster which somebody else runs, see ``target``."""
@@ -613,7 +621,7 @@ class Adopts(Protocol):
               progress: Callable[[str], None]) -> Cluster:  # fmt: skip
         """A cluster by way of proxies of our own. attach: to proxies of that name that another process started."""
 
-    def remove(self, target: Target, things: Sequence[Thing]) -> list[Thing]:
+    def remove(self, target: Target, things: Sequence[Thing], pace: Pacing = unpaced) -> list[Thing]:
         """Deletes these, directly; returns those that are gone now, also those that had been."""
 
 

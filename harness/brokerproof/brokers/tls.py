@@ -1,4 +1,5 @@
-"""The first words of a protocol that is spoken inside TLS: a ClientHello, which a node answers with records of its own.
+"""TLS to a broker that somebody else runs: the context of a connection, and the first words of a protocol that is spoken inside,
+a ClientHello, which a node answers with records of its own.
 
 Source: RFC 8446, sections 4.1.2 (ClientHello) and 5.1 (record layer); RFC 7301 (ALPN), whose list makes a longer one.
 """
@@ -7,12 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from collections.abc import Mapping
+from typing import Any
 
 from brokerproof.brokers.base import LONGER_OCTETS, Opening
+from brokerproof.credentials import reveal
+from brokerproof.errors import UsageError
 
 _HEADER = 5
 _ALERT = 21
 _NAME_OCTETS = 200
+
+
+def context(tls: Mapping[str, Any]) -> ssl.SSLContext:
+    """tls: ``ca``, ``cert``, ``key``, ``key_password``, ``verify`` as a ``target.Tls`` has them. Raises UsageError for files that
+    are not what they should be."""
+    try:
+        made = ssl.create_default_context(cafile=tls["ca"] or None)
+        if not tls["verify"]:
+            made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+        if tls["cert"]:
+            made.load_cert_chain(tls["cert"], tls["key"] or None, reveal(tls["key_password"]) or None)
+    except (OSError, ssl.SSLError) as exc:
+        raise UsageError(
+            f"TLS with ca {tls['ca']!r}, certificate {tls['cert']!r}, key {tls['key']!r}: {exc}; expected PEM files that fit "
+            "together"
+        ) from exc
+    return made
 
 
 def opening(server_name: str) -> Opening:

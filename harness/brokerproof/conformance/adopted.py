@@ -10,12 +10,14 @@ import itertools
 import secrets
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 from brokerproof.adopting import Adoption
 from brokerproof.brokers.base import Thing, adopting
+from brokerproof.brokers.tls import context
 from brokerproof.conformance.case import CUT, Case
 from brokerproof.conformance.scene import Skip
-from brokerproof.conformance.way import Pace, Way, context_of
+from brokerproof.conformance.way import Pace, Way
 from brokerproof.runtime.journal import Journal
 
 #: Cases -> what they ask of a broker that nobody asks of somebody else's.
@@ -52,8 +54,8 @@ class Belongings:
     def __init__(self, adoption: Adoption, run: str) -> None:
         self.target, self._run = adoption.target, run
         self._journal = Journal(adoption.target.key)
-        self._pace = Pace(adoption.target.messages_per_s)
-        self._tls = context_of(adoption.target)
+        self.pace = Pace(adoption.target.messages_per_s)
+        self._tls = context(asdict(adoption.target.tls)) if adoption.target.tls is not None else None
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -63,7 +65,7 @@ class Belongings:
 
     def way(self, named: Callable[[str], object]) -> Way:
         server_name = self.target.tls.server_name if self.target.tls is not None else ""
-        return Way(tls=self._tls, server_name=server_name, pace=self._pace, named=named)
+        return Way(tls=self._tls, server_name=server_name, pace=self.pace, named=named)
 
     def ours(self, name: str) -> bool:
         return name.startswith(self.target.prefix)
@@ -74,7 +76,7 @@ class Belongings:
 
     def remove(self, things: Sequence[Thing]) -> None:
         # Not under the lock: others go on while a slow broker deletes.
-        gone = adopting(self.target.product).remove(self.target, things)
+        gone = adopting(self.target.product).remove(self.target, things, self.pace)
         with self._lock:
             self._journal.gone(gone)
 

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -100,6 +100,30 @@ def jobs_of(cases: Iterable[Case]) -> list[Job]:
                 raise HarnessError(f"case {case.id}: no condition {condition!r}; there are {', '.join(CONDITIONS)}")
         out += [Job(case, v, c) for v in case.variants for c in ("", *case.conditions)]
     return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What of the cases is asked for; what is empty asks for all.
+
+    case: ids, with a condition or without, or slugs.  level: in whichever case.  tag: one that it has; ``no-TAG`` has not.
+    """
+
+    case: Collection[str] = ()
+    section: Collection[str] = ()
+    level: Collection[str] = ()
+    tag: Collection[str] = ()
+    variant: Collection[str] = ()
+
+    def takes(self, job: Job) -> bool:
+        case = job.case
+        return (
+            (not self.case or bool({case.id, job.id, case.slug} & set(self.case)))
+            and (not self.section or case.section in self.section)
+            and (not self.level or case.level.lower() in {level.lower() for level in self.level})
+            and (not self.variant or job.variant in self.variant)
+            and all((t[3:] not in case.tags) if t.startswith("no-") else (t in case.tags) for t in self.tag)
+        )
 
 
 class Conductor:

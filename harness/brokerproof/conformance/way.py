@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from brokerproof.credentials import reveal
-from brokerproof.target import Target
 from brokerproof.waiting import wait_until
 
 
@@ -48,17 +46,3 @@ class Pace:
             lambda: time.monotonic() >= mine, mine - time.monotonic() + 5, "the turn of what is sent to a target",
             interval_s=self._every_s,
         )  # fmt: skip
-
-
-def context_of(target: Target) -> ssl.SSLContext | None:
-    """None: without TLS. Raises UsageError where the key's password is not to be had."""
-    told = target.tls
-    if told is None:
-        return None
-    made = ssl.create_default_context(cafile=told.ca or None)
-    if not told.verify:
-        made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
-    if told.cert:
-        password = reveal(told.key_password) if told.key_password else None
-        made.load_cert_chain(told.cert, told.key or None, password)
-    return made

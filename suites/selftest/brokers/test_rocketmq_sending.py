@@ -18,7 +18,7 @@ class _Connection:
     roles: dict[int, str]
     asked: list[int]
 
-    def __init__(self, address: tuple[str, int], timeout_s: float) -> None:
+    def __init__(self, address: tuple[str, int], timeout_s: float, access: object) -> None:
         self.port, self.closed = address[1], False
         if self.port not in self.roles:
             raise ConnectionRefusedError

@@ -22,7 +22,19 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from brokerproof.brokers import tls
-from brokerproof.brokers.base import LINK_GROUPS, Inspected, Json, Link, Node, Noted, Opening, PeerLinks, Thing
+from brokerproof.brokers.base import (
+    LINK_GROUPS,
+    Inspected,
+    Json,
+    Link,
+    Node,
+    Noted,
+    Opening,
+    Pacing,
+    PeerLinks,
+    Thing,
+    unpaced,
+)
 from brokerproof.brokers.kafka import access, ask
 from brokerproof.brokers.kafka.probe import NotPassed, append_time, probe
 from brokerproof.brokers.kafka.settings import OWN_OF_TOPIC
@@ -246,8 +258,11 @@ class AdoptsKafka:
             raise
         return cluster
 
-    def remove(self, target: Target, things: Sequence[Thing]) -> list[Thing]:
-        return remove(target, things) if things else []
+    def remove(self, target: Target, things: Sequence[Thing], pace: Pacing = unpaced) -> list[Thing]:
+        """In a few requests, however many these are."""
+        if things:
+            pace()
+        return remove(target, things)
 
 
 def admin_of(target: Target, bootstrap: Sequence[str], errors: list[str] | None = None) -> AdminClient:

@@ -8,14 +8,13 @@ Source: https://www.rabbitmq.com/docs/ssl, https://www.rabbitmq.com/docs/access-
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from typing import Any
 
 import pika
 
+from brokerproof.brokers.tls import context
 from brokerproof.credentials import reveal
-from brokerproof.errors import UsageError
 
 #: Of a broker of our own.
 GUEST: Mapping[str, Any] = {"user": "guest", "password": "guest", "vhost": "/"}
@@ -33,19 +32,3 @@ def parameters(endpoint: Mapping[str, Any], host: str, port: int, **more: Any) -
     return pika.ConnectionParameters(
         host=host, port=port, virtual_host=endpoint["vhost"], credentials=credentials, ssl_options=options, **more
     )
-
-
-def context(tls: Mapping[str, Any]) -> ssl.SSLContext:
-    """Raises UsageError for files that are not what they should be."""
-    try:
-        made = ssl.create_default_context(cafile=tls["ca"] or None)
-        if not tls["verify"]:
-            made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
-        if tls["cert"]:
-            made.load_cert_chain(tls["cert"], tls["key"] or None, reveal(tls["key_password"]) or None)
-    except (OSError, ssl.SSLError) as exc:
-        raise UsageError(
-            f"TLS with ca {tls['ca']!r}, certificate {tls['cert']!r}, key {tls['key']!r}: {exc}; expected PEM files that fit "
-            "together"
-        ) from exc
-    return made

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,10 @@ from brokerproof.brokers.base import (
     Node,
     Noted,
     Opening,
+    Pacing,
     PeerLinks,
     Thing,
+    unpaced,
 )
 from brokerproof.brokers.rabbitmq import admin
 from brokerproof.brokers.rabbitmq.greeting import opening
@@ -252,11 +254,11 @@ class AdoptsRabbit:
             raise
         return cluster
 
-    def remove(self, target: Target, things: Sequence[Thing]) -> list[Thing]:
-        return remove(target, things)
+    def remove(self, target: Target, things: Sequence[Thing], pace: Pacing = unpaced) -> list[Thing]:
+        return remove(target, things, pace)
 
 
-def remove(target: Target, things: Sequence[Thing]) -> list[Thing]:
+def remove(target: Target, things: Sequence[Thing], pace: Pacing = unpaced) -> list[Thing]:
     """Deletes these by the nodes' own addresses; returns those that are gone. Never raises."""
     gone: list[Thing] = []
     for node in target.nodes.values():
@@ -264,25 +266,41 @@ def remove(target: Target, things: Sequence[Thing]) -> list[Thing]:
         if not left:
             break
         with contextlib.suppress(*admin.NOT_YET, UsageError), admin.channel(node.address, direct(target)) as ch:
-            for thing in left:
+            for thing, code in answers(ch, left, _delete, pace):
                 # No error where it is gone already: both are idempotent since RabbitMQ 3.2; by the specification 404.
-                try:
-                    (ch.queue_delete if thing.kind == "queue" else ch.exchange_delete)(thing.name)
-                except pika.exceptions.ChannelClosedByBroker as exc:
-                    ch = ch.connection.channel()
-                    if exc.reply_code != 404:
-                        continue  # it is held by a connection that is not gone yet; the others go
-                gone.append(thing)
+                # With another it is held by a connection that is not gone yet; the others go.
+                if code in (0, 404):
+                    gone.append(thing)
     return gone
+
+
+def answers(
+    ch: Any, things: Iterable[Thing], ask: Callable[[Any, Thing], object], pace: Pacing = unpaced
+) -> Iterator[tuple[Thing, int]]:
+    """Each with 0, or the code with which the broker closed the channel when it was asked; the next has a new one."""
+    for thing in things:
+        pace()
+        code = 0
+        try:
+            ask(ch, thing)
+        except pika.exceptions.ChannelClosedByBroker as exc:
+            ch, code = ch.connection.channel(), exc.reply_code
+        yield thing, code
+
+
+def _delete(ch: Any, thing: Thing) -> None:
+    (ch.queue_delete if thing.kind == "queue" else ch.exchange_delete)(thing.name)
+
+
+def look_for(ch: Any, thing: Thing) -> None:
+    """Raises ChannelClosedByBroker, with 404 where it does not exist."""
+    (ch.queue_declare if thing.kind == "queue" else ch.exchange_declare)(thing.name, passive=True)
 
 
 def there(ch: Any, thing: Thing) -> bool:
     """Whether it exists; the channel is closed by it where it does not."""
     try:
-        if thing.kind == "queue":
-            ch.queue_declare(thing.name, passive=True)
-        else:
-            ch.exchange_declare(thing.name, passive=True)
+        look_for(ch, thing)
     except pika.exceptions.ChannelClosedByBroker as exc:
         if exc.reply_code != 404:
             raise

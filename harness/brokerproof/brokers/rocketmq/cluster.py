@@ -20,6 +20,7 @@ from typing import Any
 from brokerproof.brokers.base import LINK_GROUPS, Json, Link, Node
 from brokerproof.brokers.rocketmq import configuration, places, remoting
 from brokerproof.brokers.rocketmq import gateway as grpc_gateway
+from brokerproof.brokers.rocketmq.adopted import AdoptsRocketmq
 from brokerproof.brokers.rocketmq.configuration import GATEWAY, LAYOUTS, NAME_SERVER, STORE, Layout
 from brokerproof.brokers.rocketmq.gateway import Gateway, GatewayError
 from brokerproof.errors import DeadlineError, HarnessError, ProvisionError, unknown
@@ -489,7 +490,7 @@ class RocketmqCluster:
         wait_until(met, _START_S, why, interval_s=0.1, retry_on=_NOT_YET)
 
 
-class Rocketmq:
+class Rocketmq(AdoptsRocketmq):
     """``brokers.base.Broker``."""
 
     product = "rocketmq"

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from brokerproof.brokers.base import LONGER_OCTETS, Opening
+from brokerproof.brokers.rocketmq.access import Access, metadata
 from brokerproof.brokers.rocketmq.library import grpc_protocol as api
 
 #: Bodies of probe messages start so; receivers and readers pass them over.
@@ -52,11 +53,12 @@ class GatewayError(Exception):
 class Gateway:
     """A connection to the gRPC proxy. Raises GatewayError."""
 
-    def __init__(self, address: tuple[str, int], timeout_s: float = 3.0) -> None:
+    def __init__(self, address: tuple[str, int], timeout_s: float = 3.0, access: Access = None) -> None:
         self._address = address
+        self._access = access
         self._timeout_s = timeout_s
         self._id = f"brokerproof@{uuid.uuid4().hex}"
-        target = f"ipv4:{address[0]}:{address[1]}"
+        target = f"{'ipv4' if _is_ipv4(address[0]) else 'dns'}:{address[0]}:{address[1]}"
         # A channel of its own subchannel pool: one that failed a moment ago is not waited for.
         self._channel = grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
         self._stub = api.MessagingServiceStub(self._channel)
@@ -85,16 +87,24 @@ class Gateway:
         """The names of the brokers that have the topic."""
         req = api.QueryRouteRequest()
         req.topic.name = topic
-        req.endpoints.CopyFrom(self._endpoints())
+        req.endpoints.CopyFrom(_endpoints(self._address))
         answer = self._call(self._stub.QueryRoute, req)
         return sorted({str(queue.broker.name) for queue in answer.message_queues})
+
+    def told(self, topic: str, asked: tuple[str, int]) -> set[tuple[str, int]]:
+        """Where the proxy sends a client that says it came by the address ``asked``."""
+        req = api.QueryRouteRequest()
+        req.topic.name = topic
+        req.endpoints.CopyFrom(_endpoints(asked))
+        queues = self._call(self._stub.QueryRoute, req).message_queues
+        return {(str(a.host), int(a.port)) for queue in queues for a in queue.broker.endpoints.addresses}
 
     def introduce(self, topic: str, group: str) -> None:
         """Says that this is a consumer of that group, and on a stream that stays open."""
         # Without settings from the telemetry stream the proxy refuses to receive (50001).
         command = api.TelemetryCommand()
         command.settings.client_type = api.ClientType.SIMPLE_CONSUMER
-        command.settings.access_point.CopyFrom(self._endpoints())
+        command.settings.access_point.CopyFrom(_endpoints(self._address))
         command.settings.request_timeout.seconds = int(self._timeout_s)
         command.settings.subscription.group.name = group
         entry = command.settings.subscription.subscriptions.add()
@@ -183,15 +193,20 @@ class Gateway:
     def _metadata(self) -> Iterator[tuple[str, str]] | list[tuple[str, str]]:
         return [
             ("x-mq-client-id", self._id), ("x-mq-language", "PYTHON"), ("x-mq-protocol", "v2"),
-            ("x-mq-client-version", "5.0.0"), ("x-mq-request-id", uuid.uuid4().hex),
+            ("x-mq-client-version", "5.0.0"), ("x-mq-request-id", uuid.uuid4().hex), *metadata(self._access),
         ]  # fmt: skip
 
-    def _endpoints(self) -> Any:
-        endpoints = api.Endpoints()
-        endpoints.scheme = api.AddressScheme.IPv4
-        address = endpoints.addresses.add()
-        address.host, address.port = self._address
-        return endpoints
+
+def _endpoints(of: tuple[str, int]) -> Any:
+    endpoints = api.Endpoints()
+    endpoints.scheme = api.AddressScheme.IPv4 if _is_ipv4(of[0]) else api.AddressScheme.DOMAIN_NAME
+    address = endpoints.addresses.add()
+    address.host, address.port = of
+    return endpoints
+
+
+def _is_ipv4(host: str) -> bool:
+    return host.replace(".", "").isdigit()
 
 
 def _check(call: str, status: Any, *also: int) -> None:

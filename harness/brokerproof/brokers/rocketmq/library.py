@@ -15,6 +15,8 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+from brokerproof.brokers.rocketmq.access import pair
+
 
 def _worth_printing(record: logging.LogRecord) -> bool:
     tb = record.exc_info[2] if record.exc_info else None
@@ -45,7 +47,8 @@ __all__ = ["configuration", "grpc_protocol", "rocketmq", "shut"]
 def configuration(endpoint: Mapping[str, Any], request_timeout_s: int) -> Any:
     """The library's client configuration for the gRPC proxy of an endpoint (``Cluster.endpoint``)."""
     host, port = endpoint["grpc"]
-    return rocketmq.ClientConfiguration(f"{host}:{port}", rocketmq.Credentials(), request_timeout=request_timeout_s)
+    credentials = rocketmq.Credentials(*pair(endpoint.get("access")))
+    return rocketmq.ClientConfiguration(f"{host}:{port}", credentials, request_timeout=request_timeout_s)
 
 
 def shut(client: Any) -> None:

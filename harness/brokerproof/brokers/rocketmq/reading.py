@@ -34,7 +34,10 @@ def _read_from(job: ReadJob, node: str, deadline: float) -> bool:
     host, port = job.endpoint["setup"][node]
     while time.monotonic() < deadline and not job.stopping():
         try:
-            with remoting.Connection((host, port)) as to, _slave_reads(to, node not in job.endpoint["masters"]):
+            with (
+                remoting.Connection((host, port), access=job.endpoint.get("access")) as to,
+                _slave_reads(to, node not in job.endpoint["masters"]),
+            ):
                 return _Reading(job, to, deadline).run()
         except (OSError, remoting.ProtocolError) as exc:
             job.report(read_again=type(exc).__name__)
@@ -114,7 +117,8 @@ class _Reading:
                 return ends
 
     def _pull(self, queue: int, offset: int) -> int:
-        fields = remoting.pull_fields(_GROUP, self._job.destination, queue, offset)
+        group = str(self._job.endpoint.get("reader", _GROUP))
+        fields = remoting.pull_fields(group, self._job.destination, queue, offset)
         return self._to.ask(remoting.PULL_MESSAGE, fields)
 
     def _take(self, answer: remoting.Frame, at: int) -> int:

@@ -55,7 +55,7 @@ def make_group(job: ReceiveJob) -> None:
     for host, port in job.endpoint["setup"].values():
         # A broker that is down has the group from an earlier start, or from its master.
         with contextlib.suppress(OSError, remoting.RemotingError, remoting.ProtocolError):
-            with remoting.Connection((host, port), 2.0) as to:
+            with remoting.Connection((host, port), 2.0, job.endpoint.get("access")) as to:
                 remoting.create_group(to, group_of(job), orderly=orderly, retry_max=retry_max)
 
 
@@ -112,7 +112,7 @@ class _Simple:
         self._first = settings.get("ack", "after") == "first"
         self._invisible_s = int(settings.get("invisible_s", 10))
         self._pause_s = float(settings.get("poll_every_ms", 0)) / 1000
-        self._await_s = int(settings.get("await_s", 1))
+        self._await_s = int(settings.get("await_s", job.endpoint.get("await_s", 1)))
         self._empty = 0
         self._request_timeout_s = int(settings.get("request_timeout", 3))
         self._consumer: Any = None

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from brokerproof.brokers.base import LONGER_OCTETS, Opening, framed
+from brokerproof.brokers.rocketmq.access import Access, signed
 from brokerproof.wire.rocketmq import Decoder, message_properties, request
 from brokerproof.wire.rocketmq import Frame as Frame
 from brokerproof.wire.rocketmq import ProtocolError as ProtocolError
@@ -37,6 +38,9 @@ GET_MIN_OFFSET: Final = 31
 GET_ROUTEINFO_BY_TOPIC: Final = 105
 GET_BROKER_CLUSTER_INFO: Final = 106
 UPDATE_AND_CREATE_SUBSCRIPTIONGROUP: Final = 200
+GET_ALL_SUBSCRIPTIONGROUP_CONFIG: Final = 201
+GET_ALL_TOPIC_LIST_FROM_NAMESERVER: Final = 206
+DELETE_SUBSCRIPTIONGROUP: Final = 207
 DELETE_TOPIC_IN_BROKER: Final = 215
 DELETE_TOPIC_IN_NAMESRV: Final = 216
 SEND_MESSAGE_V2: Final = 310
@@ -71,7 +75,8 @@ OPENING = Opening(
 class Connection:
     """A blocking connection. Every call has a deadline; OSError and ProtocolError end it, RemotingError does not."""
 
-    def __init__(self, address: tuple[str, int], timeout_s: float = 3.0) -> None:
+    def __init__(self, address: tuple[str, int], timeout_s: float = 3.0, access: Access = None) -> None:
+        self._access = access
         self._socket = socket.create_connection(address, timeout=timeout_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._timeout_s = timeout_s
@@ -99,14 +104,15 @@ class Connection:
         """Sends a request without waiting; returns what ``wait`` takes."""
         self._opaque += 1
         self._socket.settimeout(self._timeout_s)
-        self._socket.sendall(request(code, self._opaque, fields, body).encode())
+        self._socket.sendall(signed(self._access, request(code, self._opaque, fields, body)).encode())
         return self._opaque
 
     def tell(self, code: int, fields: Mapping[str, Any], body: bytes = b"") -> None:
         """Sends a oneway request: no answer comes, whatever happens to it."""
         self._opaque += 1
         self._socket.settimeout(self._timeout_s)
-        self._socket.sendall(request(code, self._opaque, fields, body, oneway=True).encode())
+        asked = request(code, self._opaque, fields, body, oneway=True)
+        self._socket.sendall(signed(self._access, asked).encode())
 
     def wait(self, opaque: int, timeout_s: float | None = None) -> Frame:
         """The response to one request; others that come meanwhile are kept. Raises TimeoutError."""
@@ -158,6 +164,18 @@ def create_group(to: Connection, group: str, *, orderly: bool, retry_max: int = 
         "whichBrokerWhenConsumeSlowly": 1, "notifyConsumerIdsChangedEnable": True,
     }  # fmt: skip
     to.call(UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, {}, json.dumps(config).encode())
+
+
+def groups(to: Connection) -> frozenset[str]:
+    """The consumer groups that a broker has. Source: SubscriptionGroupWrapper.java."""
+    found = loads(to.call(GET_ALL_SUBSCRIPTIONGROUP_CONFIG, {}).body).get("subscriptionGroupTable") or {}
+    return frozenset(map(str, found))
+
+
+def topics(to: Connection) -> frozenset[str]:
+    """The topics that a name server has routes for, retry and dead-letter topics too. Source: TopicList.java."""
+    found = loads(to.call(GET_ALL_TOPIC_LIST_FROM_NAMESERVER, {}).body).get("topicList") or ()
+    return frozenset(map(str, found))
 
 
 def queues_of(to: Connection, topic: str) -> int:

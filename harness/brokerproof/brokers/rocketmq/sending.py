@@ -413,7 +413,7 @@ class _Oneway(_Sending):
         """To the first broker that takes messages; where there is only one, nobody has to be asked."""
         for address in self._addresses:
             with contextlib.suppress(OSError, remoting.ProtocolError, remoting.RemotingError):
-                connection = remoting.Connection(address, 1.0)
+                connection = remoting.Connection(address, 1.0, self._job.endpoint.get("access"))
                 if len(self._addresses) == 1 or remoting.role(connection) != "SLAVE":
                     return connection
                 connection.close()

@@ -12,9 +12,9 @@ from typing import Any
 import pika.exceptions
 
 from brokerproof.adopting import Adoption
-from brokerproof.brokers.base import Thing
+from brokerproof.brokers.base import Pacing, Thing
 from brokerproof.brokers.rabbitmq import admin
-from brokerproof.brokers.rabbitmq.adopted import direct
+from brokerproof.brokers.rabbitmq.adopted import answers, direct, look_for
 from brokerproof.conformance.adopted import Belongings, not_given
 from brokerproof.conformance.amqp091.administration import Entities
 from brokerproof.conformance.amqp091.aftermath import aftermath, sentry
@@ -62,7 +62,7 @@ class AdoptedGround:
         things: list[Thing] = []
         scene = AmqpScene(
             case, variant=variant, condition=condition, product=self.product, version=self.version, name=name, log=log,
-            place=self._place(name), admin=_NoAdministration(self._target, things), stop=stop,
+            place=self._place(name), admin=_NoAdministration(self._target, things, self._belongings.pace), stop=stop,
             way=self._belongings.way(lambda name: self._named(things, name)),
         )  # fmt: skip
         try:
@@ -116,24 +116,16 @@ class AdoptedGround:
 class _NoAdministration:
     """As much of ``administration.Administration`` as AMQP can do. things: what the case may have made."""
 
-    def __init__(self, target: Target, things: Sequence[Thing]) -> None:
-        self._target, self._things = target, things
+    def __init__(self, target: Target, things: Sequence[Thing], pace: Pacing) -> None:
+        self._target, self._things, self._pace = target, things, pace
 
     def entities(self, vhost: str) -> Entities:
         node = next(iter(self._target.nodes.values()))
         found: dict[str, set[str]] = {"queue": set(), "exchange": set()}
         with admin.channel(node.address, direct(self._target)) as ch:
-            for thing in list(self._things):
-                try:
-                    if thing.kind == "queue":
-                        ch.queue_declare(thing.name, passive=True)
-                    else:
-                        ch.exchange_declare(thing.name, passive=True)
-                except pika.exceptions.ChannelClosedByBroker as exc:
-                    ch = ch.connection.channel()
-                    if exc.reply_code == 404:
-                        continue
-                found[thing.kind].add(thing.name)
+            for thing, code in answers(ch, list(self._things), look_for, self._pace):
+                if code != 404:
+                    found[thing.kind].add(thing.name)
         return Entities(frozenset(found["queue"]), frozenset(found["exchange"]))
 
     def __getattr__(self, name: str) -> Any:

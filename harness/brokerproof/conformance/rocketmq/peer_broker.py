@@ -101,6 +101,7 @@ class Broker:
             codes.GET_SUBSCRIPTIONGROUP_CONFIG: self._get_group, codes.RECALL_MESSAGE: self._recall,
             codes.QUERY_ASSIGNMENT: self.members.assign, codes.POP_MESSAGE: self.pops.pop_request, codes.ACK_MESSAGE: self.pops.ack_request,
             codes.CHANGE_MESSAGE_INVISIBLETIME: self.pops.change_request, codes.GET_BROKER_EPOCH_CACHE: self._epoch_cache,
+            codes.GET_BROKER_RUNTIME_INFO: self._runtime_info, codes.GET_ALL_SUBSCRIPTIONGROUP_CONFIG: self._all_groups,
         }  # fmt: skip
 
     def handle(self, connection: Connection, frame: Frame) -> Frame | None:
@@ -484,6 +485,17 @@ class Broker:
         if frame.fields["group"] not in self.groups:
             raise Refused(codes.SUBSCRIPTION_GROUP_NOT_EXIST, "no such group")
         return wire.answer(frame, codes.SUCCESS, {}, json.dumps(self.groups[frame.fields["group"]]).encode())
+
+    def _all_groups(self, connection: Connection, frame: Frame) -> Frame:
+        return wire.answer(frame, codes.SUCCESS, {}, json.dumps({"subscriptionGroupTable": self.groups}).encode())
+
+    def _runtime_info(self, connection: Connection, frame: Frame) -> Frame:
+        """It always started just now."""
+        table = {
+            "brokerVersionDesc": "V5_5_0", "bootTimestamp": str(int(time.time() * 1000)), "dispatchBehindBytes": "0",
+            "runtime": "[ 0 days, 0 hours, 0 minutes, 0 seconds ]",
+        }  # fmt: skip
+        return wire.answer(frame, codes.SUCCESS, {}, json.dumps({"table": table}).encode())
 
     def _get_config(self, connection: Connection, frame: Frame) -> Frame:
         config = dict(self.config)

@@ -49,6 +49,7 @@ class NameServer:
         handlers: dict[int, Callable[[Frame], Frame]] = {
             codes.GET_ROUTEINFO_BY_TOPIC: self._route, codes.GET_BROKER_CLUSTER_INFO: self._cluster,
             codes.CONTROLLER_GET_SYNC_STATE_DATA: self._sync_state,
+            codes.GET_ALL_TOPIC_LIST_FROM_NAMESERVER: self._topics,
             codes.DELETE_TOPIC_IN_NAMESRV: lambda f: wire.answer(f, codes.SUCCESS),
         }  # fmt: skip
         found = handlers.get(frame.code)
@@ -75,6 +76,10 @@ class NameServer:
         ]
         body = {"queueDatas": queues, "brokerDatas": list(self._addresses(having).values())}
         return wire.answer(frame, codes.SUCCESS, {}, json.dumps(body).encode())
+
+    def _topics(self, frame: Frame) -> Frame:
+        found = sorted({topic for broker in self.there() for topic in broker.topics})
+        return wire.answer(frame, codes.SUCCESS, {}, json.dumps({"topicList": found}).encode())
 
     def _sync_state(self, frame: Frame) -> Frame:
         return wire.answer(frame, codes.SUCCESS, {}, json.dumps({"replicasInfoTable": self.sync_state()}).encode())

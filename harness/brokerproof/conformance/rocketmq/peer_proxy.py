@@ -323,6 +323,7 @@ class ReferenceProxy:
         made, system = part.message, part.message.system_properties
         made.topic.name, made.body = asked.message_queue.topic.name, message.body
         system.message_id = message.properties["UNIQ_KEY"]
+        system.body_encoding = definition.Encoding.Value("IDENTITY")
         system.receipt_handle = handle(self._broker().name, message, held)
         system.delivery_attempt = held.attempts
         system.message_group = message.properties.get("__SHARDINGKEY", "")
