@@ -198,7 +198,7 @@ def test_what_is_looked_for_and_removed_keeps_the_pace(
     served: Served, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns: list[Pace] = []
-    monkeypatch.setattr(Pace, "__call__", turns.append)
+    monkeypatch.setattr(Pace, "__call__", lambda self: turns.append(self))
     target = load(served.file(tmp_path))
     ground = on_target(Adoption(target, "4.0.5"), "a-run")
     with ground.scene(CASES["A5.07"], variant="", condition="", log=WireLog(), stop=lambda: False) as scene:
