@@ -71,7 +71,7 @@ def test_arms_that_do_not_do_the_same_work_are_not_compared(tmp_path: Path, stat
 
 
 def test_consumers_are_compared_by_what_they_work_off_of_a_backlog(tmp_path: Path, state: Path) -> None:
-    experiment = ComparisonExperiment(topology="single", treatment=drained(2.0), control=drained(6.0), by="effect")
+    experiment = ComparisonExperiment(topology="single", treatment=drained(10.0), control=drained(30.0), by="effect")
     entry = decided(tmp_path, experiment)
     assert (entry["verdict"], entry["comparison"]["pairs"]) == ("HOLDS", 10)
     assert entry["comparison"]["ratio"] == pytest.approx(3.0, rel=0.35)
@@ -84,7 +84,7 @@ def test_consumers_are_compared_by_what_they_work_off_of_a_backlog(tmp_path: Pat
 
 def test_consumers_are_compared_by_what_they_receive(tmp_path: Path, state: Path) -> None:
     experiment = ComparisonExperiment(
-        topology="single", treatment=drained(1.0, 2), control=drained(4.0, 2), by="receive", pairs={"standard": 10}
+        topology="single", treatment=drained(5.0, 2), control=drained(20.0, 2), by="receive", pairs={"standard": 10}
     )
     entry = decided(tmp_path, experiment)
     assert entry["verdict"] == "HOLDS"
