@@ -273,8 +273,8 @@ def killed_in_commit(scene: AmqpScene, after_s: float) -> int | None:
     """How many of a transaction's messages are there after the node was killed in its commit, or near it. after_s: from asking for
     the kill to the commit.
 
-    None: the queue itself is gone. RabbitMQ answers a declaration before its log of definitions is written, and what was declared a
-    moment before a kill may not be there again (seen on 3.10.8 and 4.0.5); of the commit that says nothing.
+    None: the queue itself is gone. One that was declared, and answered, a moment before the kill may not be there again (seen on
+    3.10.8 and 4.0.5, which then recover one queue fewer than there were); of the commit that says nothing.
     """
     channel = scene.connect().channel()
     queue = channel.queue()
