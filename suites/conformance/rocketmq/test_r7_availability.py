@@ -122,6 +122,15 @@ def _missing(scene: RocketmqScene, topic: str, acked: list[bytes]) -> list[str]:
     return missing
 
 
+def _indexes(scene: RocketmqScene, topic: str) -> str:
+    """Which offsets each node says it has: a log may hold what its index, and so a consumer, no longer reaches."""
+    held = (
+        f"{node} {scene.begin_offset(topic, node=node)}..{scene.end_offset(topic, node=node)}"
+        for node in sorted(scene.place.brokers)
+    )
+    return f"offsets {', '.join(held)}, master {scene.place.master()}"
+
+
 def _new_master(scene: RocketmqScene, controller: Controller, old: str, epoch: int) -> str:
     """The node elected in place of the old one; empty where none is within 60 s."""
 
@@ -223,7 +232,8 @@ def test_isolated_master(scene: RocketmqScene) -> None:
         scene.inconclusive(
             "the new master acknowledged nothing: of lost writes, and of two at once, nothing can be said"
         )
-    scene.require("lost", not missing, f"{len(missing)} of {len(acked)}, first {missing[:3]}")
+    indexes = _indexes(scene, topic) if missing else ""
+    scene.require("lost", not missing, f"{len(missing)} of {len(acked)}, first {missing[:3]}; {indexes}")
     both = [at for at, _ in isolated if any(abs(at - t) < 1 for t in on_new)]
     scene.require("both", not both, f"{len(both)} times")
 
@@ -264,7 +274,10 @@ def test_sync_state_set_race(scene: RocketmqScene) -> None:
         scene.inconclusive(f"nothing was acknowledged in {round_} rounds, so nothing could be missing")
     scene.record("rounds", round_)
     scene.record("acknowledged", bool(acked))
-    scene.require("", not missing, f"round {round_}: {len(missing)} of {len(acked)} missing, first {missing[:3]}")
+    indexes = _indexes(scene, topic) if missing else ""
+    scene.require(
+        "", not missing, f"round {round_}: {len(missing)} of {len(acked)} missing, first {missing[:3]}; {indexes}"
+    )
 
 
 @case(
@@ -303,6 +316,9 @@ def test_dledger_majority(scene: RocketmqScene) -> None:
         scene.place.wait_healthy(scene.ours(120))
         missing = _missing(scene, topic, acked)
     scene.record("kills", kills)
+    indexes = _indexes(scene, topic) if missing else ""
     scene.require(
-        "kept", not missing, f"after {kills} kills {len(missing)} of {len(acked)} missing, first {missing[:3]}"
+        "kept",
+        not missing,
+        f"after {kills} kills {len(missing)} of {len(acked)} missing, first {missing[:3]}; {indexes}",
     )

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from brokerproof.brokers.base import Pace, ReadJob, ReceiveJob, SendJob, both_ways
-from brokerproof.brokers.rocketmq import client
+from brokerproof.brokers.rocketmq import client, remoting
 from brokerproof.brokers.rocketmq.cluster import BROKER, RocketmqCluster
 from brokerproof.errors import ProvisionError
 from brokerproof.history import FAIL, OK, F
@@ -475,3 +475,13 @@ def test_a_setting_that_is_not_taken_is_named_and_nothing_is_left(settings: dict
         ).close()  # fmt: skip
     sweep.unregister(name)
     assert engine().containers.list(all=True, filters={"label": f"{LABEL_CLUSTER}={name}"}) == []
+
+
+def test_a_probe_topic_that_is_gone_is_made_again(cluster: RocketmqCluster) -> None:
+    probe = "brokerproof-probe"
+    for node in cluster.brokers:
+        with cluster.talk(node) as to:
+            to.call(remoting.DELETE_TOPIC_IN_BROKER, {"topic": probe})
+    cluster.wait_healthy(90)
+    with cluster.talk(cluster.master) as to:
+        assert remoting.queues_of(to, probe) == 1

@@ -428,6 +428,11 @@ class RocketmqScene(Scene):
         frame = self.admin(node).call(codes.GET_MAX_OFFSET, {"topic": topic, "queueId": queue})
         return int(frame.fields["offset"]) if frame is not None and frame.code == codes.SUCCESS else None
 
+    def begin_offset(self, topic: str, queue: int = 0, node: str = "") -> int | None:
+        """The lowest offset that the broker's index says it has; None where it does not say."""
+        frame = self.admin(node).call(codes.GET_MIN_OFFSET, {"topic": topic, "queueId": queue})
+        return int(frame.fields["offset"]) if frame is not None and frame.code == codes.SUCCESS else None
+
     def exists(self, topic: str, node: str = "") -> bool:
         """Whether the broker has the topic."""
         frame = self.admin(node).call(codes.GET_TOPIC_CONFIG, {"topic": topic})
