@@ -42,6 +42,31 @@ def test_what_lay_stored_was_in_the_hands_of_a_node_that_dies(tmp_path: Path, mo
     assert result.faults == (("kill", "took_effect", 2),)
 
 
+@pytest.mark.parametrize(
+    ("heard_s", "sends", "heard"),
+    [
+        (0.0, ["fail send b at=300..301"], True),
+        (1.0, ["fail send b at=300..301", "fail send c at=5000..5001"], False),
+        (1.0, ["ok send b at=150..190", "fail send c at=5000..5001"], False),
+        (1.0, ["ok send b at=4500..4501", "fail send c at=5000..5001"], False),
+        (1.0, ["ok send b at=3000..3001", "fail send c at=5000..5001"], True),
+    ],
+)
+def test_senders_that_nobody_could_ask_are_no_evidence(
+    heard_s: float, sends: list[str], heard: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "checkers"))
+    told = __import__("storybook").told
+    made = told("ok send a at=0..1", *sends, "ok receive a at=6000..6001", drained=True)
+    with HistoryWriter(tmp_path / "history.arrow", made.meta) as writer:
+        writer.write(made.columns, made.errors)
+    injection = {"fault": "power_cut", "evidence": "took_effect", "injected_s": 0.1, "healed_s": 0.2, "in_flight": -1}
+    write_json(tmp_path / "faults.json", {"schema": 1, "injections": [injection]})
+    write_json(tmp_path / "plan.json", {"workload": {"heard_s": heard_s}})
+    missing = evaluate(tmp_path, ["lost"]).finding.missing
+    assert any("nobody to ask" in sentence for sentence in missing) == (not heard)
+
+
 @pytest.mark.parametrize(("settled", "witnesses"), [("", 1), ("ok settle a at=8..9", 0)])
 def test_what_was_not_settled_was_in_the_hands_of_the_consumer_that_died(
     settled: str, witnesses: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
