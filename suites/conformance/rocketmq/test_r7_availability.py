@@ -123,9 +123,11 @@ def _missing(scene: RocketmqScene, topic: str, acked: list[bytes]) -> list[str]:
 
 
 def _indexes(scene: RocketmqScene, topic: str) -> str:
-    """Which offsets each node says it has: a log may hold what its index, and so a consumer, no longer reaches."""
+    """Which offsets each node says it has: a log may hold what its index, and so a consumer, no longer reaches. Nor is anything handed
+    out by a node that does not know the topic."""
     held = (
         f"{node} {scene.begin_offset(topic, node=node)}..{scene.end_offset(topic, node=node)}"
+        + ("" if scene.exists(topic, node) else " without the topic")
         for node in sorted(scene.place.brokers)
     )
     return f"offsets {', '.join(held)}, master {scene.place.master()}"
