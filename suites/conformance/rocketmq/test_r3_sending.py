@@ -261,6 +261,7 @@ def _taken(scene: RocketmqScene, topic: str) -> bool:
 )  # fmt: skip
 def test_indeterminate_store(scene: RocketmqScene) -> None:
     topic, master, slave = scene.topic(), scene.place.master(), _slave(scene)
+    scene.reader(master)  # a group is written to the disk that is about to be slow
     if scene.place.slow_disk(master):
         scene.finally_(lambda: scene.place.quick_disk(master))
         scene.record("slow disk", _fate(scene, topic, b"slow"))

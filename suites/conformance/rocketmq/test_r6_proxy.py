@@ -390,6 +390,7 @@ def test_grpc_unknown_rpc(scene: RocketmqScene) -> None:
 def test_grpc_store_timeouts(scene: RocketmqScene) -> None:
     topic, proxy, master = scene.topic(), scene.proxy(), scene.place.master()
     slave = next(node for node in scene.place.brokers if node != master)
+    scene.reader(master)  # a group is written to the disk that is about to be slow
 
     def fate(body: bytes) -> str:
         answer = proxy.send(proxy.message(topic, body), within_s=20)
