@@ -224,7 +224,9 @@ def test_isolated_master(scene: RocketmqScene) -> None:
         scene.place.cut([old], [*others, *scene.place.name_servers])
         new = _new_master(scene, controller, old, epoch)
         elected_at = scene.log.elapsed()
-        scene.pause(15)
+        # A master gives its slaves up 20 s after it last heard of them: what it does then is to be seen as well. Source:
+        # MessageStoreConfig.java, haHousekeepingInterval.
+        scene.pause(30)
         isolated = [(at, body) for at, body in loads[old].acked if at > elected_at]
         on_new = [at for at, _ in loads[new].acked] if new else []
         scene.place.heal()
