@@ -727,6 +727,32 @@ def test_a_claim_is_decided_with_links_broken_and_nothing_is_left(
 
 
 @pytest.mark.container
+def test_protocol_cases_on_a_real_one_leave_nothing(
+    rocketmq: str, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROOF_CANARY", CANARY)
+    (tmp_path / "mine.toml").write_text(rocketmq)
+    target = load(tmp_path / "mine.toml")
+    sections = ("R1", "R2", "R3", "R6")
+    code, said = finished(
+        "conformance", "--target", "mine.toml", "--tag", "no-slow", "--run-dir", "run", *(f"--section={s}" for s in sections),
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert code == 0, said
+    entries = of_the_commands(tmp_path / "run")
+    verdicts = Counter(c["verdict"] for c in entries.values())
+    assert verdicts["PASS"] > 10 and not {"HARNESS", "INCONCLUSIVE"} & set(verdicts), verdicts
+    files = [f for f in (tmp_path / "run").rglob("*") if f.is_file()]
+    secret = CANARY.encode()
+    assert [f for f in files if any(s in f.read_bytes() for s in (secret, secret.hex().encode()))] == []
+    assert CANARY not in said and ADMIN["secret"] not in said
+    assert [f for f in files if ADMIN["secret"].encode() in f.read_bytes()] == []
+    assert not [t for t in adopted.known_topics(target) if "bp-" in t] and Journal(target.key).left() == []
+    with adopted.talk(target, target.nodes["b1"].address) as to:
+        assert not [group for group in remoting.groups(to) if "bp-" in group]
+
+
+@pytest.mark.container
 def test_who_is_not_let_in_by_a_real_one_is_told(
     rocketmq: str, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
