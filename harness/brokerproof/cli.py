@@ -229,7 +229,7 @@ def conformance(
     names are under its prefix, and cases that need what it does not give (its nodes, its settings) are SKIP with the reason.
     """
     from brokerproof.conformance.case import cases_of
-    from brokerproof.conformance.protocols import PROTOCOLS, ensure_on_target
+    from brokerproof.conformance.protocols import PROTOCOLS
     from brokerproof.conformance.running import Choice, jobs_of
     from brokerproof.listing import cases
     from brokerproof.pytest_plugin import run_cases, targets
@@ -245,7 +245,6 @@ def conformance(
         from brokerproof.targeting import loaded
 
         adoption = Adoption(loaded(target), "")
-        ensure_on_target(adoption.product)
     chosen = targets(broker) if adoption is None else [(adoption.product, adoption.target.version)]
     for product, _ in chosen:
         if product not in PROTOCOLS:

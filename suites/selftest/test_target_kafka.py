@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import secrets
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import confluent_kafka.admin as kafka_admin
 import pytest
 
 from brokerproof.brokers.kafka import adopted, ask, config, settings
@@ -108,7 +111,9 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "listener.security.protocol.map": "CLIENTS:SASL_PLAINTEXT,INSIDE:PLAINTEXT,CONTROLLERS:PLAINTEXT,"
         + added["listener.security.protocol.map"],
         "inter.broker.listener.name": "INSIDE", "controller.listener.names": "CONTROLLERS", "log.dirs": config.DATA,
-        "sasl.enabled.mechanisms": "PLAIN", **{f"listener.name.{n.lower()}.plain.sasl.jaas.config": jaas for n in names},
+        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
+        "listener.name.clients.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+        **{f"listener.name.{n.lower()}.plain.sasl.jaas.config": jaas for n in names},
         "offsets.topic.replication.factor": "1", "transaction.state.log.replication.factor": "1",
         "transaction.state.log.min.isr": "1", "auto.create.topics.enable": "false",
     }  # fmt: skip
@@ -191,3 +196,34 @@ def test_listeners_that_tell_other_addresses_are_seen(
     monkeypatch.setenv("PROOF_CANARY", "wrong")
     code, said = finished("target", "check", "mine.toml", cwd=tmp_path)
     assert code == 4 and "check user, password and mechanism" in said
+
+
+@pytest.mark.container
+def test_protocol_cases_are_let_in_by_scram_and_leave_nothing(
+    kafka: str, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROOF_CANARY", CANARY)
+    at = [f"127.0.0.1:{PORT}"]
+    how = kafka_admin.ScramCredentialInfo(kafka_admin.ScramMechanism.SCRAM_SHA_512, 4096)
+    by_plain = adopted.admin_of(written(tmp_path, FILE), at)
+    made = by_plain.alter_user_scram_credentials(
+        [kafka_admin.UserScramCredentialUpsertion("scrammed", how, CANARY.encode())]
+    )
+    made["scrammed"].result(30)
+    target = written(tmp_path, FILE.replace('"proof"', '"scrammed"').replace('"PLAIN"', '"SCRAM-SHA-512"'))
+    code, said = finished(
+        "conformance", "--target", "mine.toml", "--section", "K2", "--section", "K5", "--run-dir", "run", cwd=tmp_path
+    )
+    assert code == 0, said
+    cases = json.loads((tmp_path / "run" / "results.json").read_text())["cases"]
+    verdicts = Counter(c["verdict"] for c in cases)
+    assert verdicts["PASS"] > 8 and not {"HARNESS", "INCONCLUSIVE"} & set(verdicts), verdicts
+    pages = [json.loads((tmp_path / "run" / c["path"]).read_text())["wire"] for c in cases if c["verdict"] == "PASS"]
+    assert all(any(e["note"] == "not logged: SCRAM-SHA-512 as 'scrammed'" for e in wire) for wire in pages)
+    files = [f for f in (tmp_path / "run").rglob("*") if f.is_file()]
+    assert [f for f in files if CANARY.encode() in f.read_bytes()] == [] and CANARY not in said
+    known = adopted.metadata(adopted.admin_of(target, at), target)
+    assert [name for name in known.topics if name.startswith("bp-")] == []
+    groups = adopted.admin_of(target, at).list_consumer_groups().result(30).valid
+    assert [g.group_id for g in groups if g.group_id.startswith("bp-")] == []
+    assert Journal(target.key).left() == []

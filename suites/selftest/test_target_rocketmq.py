@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import socket
 import subprocess
 import sys
 import threading
@@ -24,16 +25,23 @@ import pytest
 
 from brokerproof.adopting import Adoption
 from brokerproof.brokers.base import Pace, ReadJob, ReceiveJob, SendJob, Thing
-from brokerproof.brokers.rocketmq import adopted, client, configuration, remoting
+from brokerproof.brokers.rocketmq import access, adopted, client, configuration, remoting
 from brokerproof.brokers.rocketmq import gateway as grpc_gateway
 from brokerproof.brokers.rocketmq.cluster import BROKER
 from brokerproof.brokers.rocketmq.configuration import GATEWAY
+from brokerproof.conformance import way
+from brokerproof.conformance.case import Case, cases_of
+from brokerproof.conformance.link import Link
+from brokerproof.conformance.protocols import on_target
 from brokerproof.conformance.rocketmq import codes
 from brokerproof.conformance.rocketmq.peer_broker import Broker
 from brokerproof.conformance.rocketmq.peer_entities import Topic
 from brokerproof.conformance.rocketmq.peer_proxy import Failed, ReferenceProxy
 from brokerproof.conformance.rocketmq.peer_sockets import Connection, Handler
 from brokerproof.conformance.rocketmq.reference import ReferencePlace
+from brokerproof.conformance.rocketmq.scene import Remote
+from brokerproof.conformance.scene import Skip, play
+from brokerproof.conformance.wirelog import WireLog
 from brokerproof.errors import EnvironmentProblem, ProvisionError, UsageError
 from brokerproof.experiment import Experiment
 from brokerproof.history import OK, F
@@ -44,6 +52,7 @@ from brokerproof.runtime.ground import Ground as RealGround
 from brokerproof.runtime.ground import LinkSpec
 from brokerproof.runtime.journal import Journal
 from brokerproof.runtime.proxy import greet
+from brokerproof.suites import suites
 from brokerproof.tape import Segment, Tape
 from brokerproof.target import Target, joined, load
 from brokerproof.targeting import clean, dry_run, look, template
@@ -373,12 +382,222 @@ def test_a_dry_run_connects_to_nothing(theirs: Theirs, tmp_path: Path, monkeypat
     assert "cell     producer/" in text and CANARY not in text
 
 
-def test_protocol_cases_are_refused_before_anything(theirs: Theirs, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "brokerproof", "conformance", "--target", str(theirs.file(tmp_path)), "--list"],
-        text=True, capture_output=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2 and "cannot be run on a target yet" in done.stderr
+# -- protocol cases ----------------------------------------------------------------------------------------------------
+
+
+def of_the_commands(run: Path) -> dict[str, dict[str, Any]]:
+    """Entries of a run's cases, by id and variant."""
+    entries = json.loads((run / "results.json").read_text())["cases"]
+    return {c["case"] + (f"-{c['variant']}" if c["variant"] else ""): c for c in entries}
+
+
+def wire_of(run: Path, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((run / entry["path"]).read_text())["wire"]
+    return found
+
+
+def test_protocol_cases_pass_and_nothing_is_left(theirs: Theirs, tmp_path: Path, state: Path) -> None:
+    """By remoting and through the gRPC proxy, signed; neither the secret key nor a signature is in any file."""
+    chosen = [
+        "R1.01",
+        "R1.02",
+        "R1.04",
+        "R1.05",
+        "R2.01",
+        "R3.01",
+        "R3.02",
+        "R3.03",
+        "R3.07",
+        "R4.02",
+        "R4.03",
+        "R4.09",
+        "R5.01",
+        "R6.05",
+    ]
+    code, said = finished(
+        "conformance",
+        "--target",
+        str(theirs.file(tmp_path)),
+        "--run-dir",
+        "run",
+        *(f"--case={id}" for id in chosen),
+        cwd=tmp_path,
+    )
+    assert code == 0, said
+    run = tmp_path / "run"
+    entries = of_the_commands(run)
+    assert {slug: c["verdict"] for slug, c in entries.items()} == {
+        "R1.01": "PASS", "R1.01@slicer": "SKIP", "R1.01@cut": "PASS", "R1.02": "PASS", "R1.02@slicer": "SKIP",
+        "R1.04": "SKIP", "R1.04@slicer": "SKIP", "R1.04@cut": "PASS", "R1.05": "PASS", "R1.05@slicer": "SKIP", "R2.01": "PASS",
+        "R3.01": "PASS", "R3.02-off": "PASS", "R3.02-on": "SKIP", "R3.03": "SKIP", "R3.07-default": "SKIP", "R3.07-two": "SKIP",
+        "R4.02-off": "SKIP", "R4.02-on": "SKIP", "R4.03": "INFO", "R4.09": "SKIP", "R5.01": "SKIP", "R6.05": "PASS",
+    }  # fmt: skip
+    for slug, says in {
+        "R1.01@slicer": "through a proxy", "R1.04": "a hand on the nodes (memory)", "R3.02-on": "it sets autoCreateTopicEnable",
+        "R3.03": "without the target's prefix", "R3.07-two": "others on the broker would feel it", "R4.02-off": "it sets",
+        "R4.02-on": "autoCreateSubscriptionGroup=true, and this one has false", "R4.09": "others on the broker would feel it",
+        "R5.01": "the delayed messages of everybody",
+    }.items():  # fmt: skip
+        assert says in entries[slug]["observed"], slug
+    assert all(c["as_expected"] for c in entries.values())
+    assert theirs.state() == theirs.before and Journal(load(tmp_path / "mine.toml").key).left() == []
+    logged = "".join(bytes.fromhex(e["hex"]).decode(errors="replace") for e in wire_of(run, entries["R3.01"]))
+    assert set(re.findall('"Signature":"([^"]*)"', logged)) == {"*" * 28} and '"AccessKey":"proof"' in logged
+    cut = [e["decoded"] for e in wire_of(run, entries["R1.01@cut"]) if e["decoded"].startswith("the first")]
+    assert cut and all("'Signature': '****" in text for text in cut)
+    files = [f for f in (*run.rglob("*"), *state.rglob("*")) if f.is_file()]
+    secret = CANARY.encode()
+    assert [
+        f for f in files if any(s in f.read_bytes() for s in (secret, secret.hex().encode()))
+    ] == [] and CANARY not in said
+
+
+class Listening:
+    """A connection's other end, that keeps what is sent to it."""
+
+    def __init__(self) -> None:
+        self.came = bytearray()
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        with self.server.accept()[0] as sock:
+            while data := sock.recv(1 << 16):
+                self.came += data
+
+    def close(self) -> None:
+        self._thread.join(10)
+        self.server.close()
+
+
+@pytest.mark.parametrize("codec", [wire.JSON, wire.COMPACT])
+@pytest.mark.parametrize("cuts", [False, True])
+def test_what_is_signed_is_sent_and_what_is_told_is_not(
+    codec: int, cuts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROOF_CANARY", CANARY)
+    log, key = WireLog(), {"key": "proof", "secret": {"env": "PROOF_CANARY"}}
+    with closing(Listening()) as peer:
+        scene: Any = SimpleNamespace(
+            place=SimpleNamespace(access=key), cut_short=lambda octets: octets[: len(octets) - 9],
+            link=lambda at, name: Link(at, log=log, name=name, deadline=time.monotonic() + 20),
+        )  # fmt: skip
+        remote = Remote(scene, peer.server.getsockname(), "b", codec, cuts)
+        remote.ask(codes.GET_MAX_OFFSET, {"topic": "bp-t"}, b"body of it")
+        remote.close()
+    frame = wire.request(codes.GET_MAX_OFFSET, 1, {"topic": "bp-t"}, b"body of it", codec=codec)
+    signed = access.signed(key, frame)
+    whole = signed.encode()
+    signature = signed.fields["Signature"]
+    assert bytes(peer.came) == (whole[:-9] if cuts else whole) and len(signature) == 28
+    (sent,) = [e for e in log.entries() if e["dir"] == ">"]
+    assert bytes.fromhex(sent["hex"]) == bytes(peer.came).replace(signature.encode(), b"*" * 28)
+    assert signature not in json.dumps(log.entries()) and "bp-t" in sent["decoded"]
+
+
+def case_of(id: str) -> Case:
+    (found,) = [c for c in cases_of(suites() / "conformance" / "rocketmq") if c.id == id]
+    return found
+
+
+def test_a_brokers_own_credentials_are_in_no_log(theirs: Theirs, tmp_path: Path) -> None:
+    """They are among the settings that it tells whoever may ask."""
+    told = secrets.token_hex(300)
+    theirs.broker.config = {"innerClientAuthenticationCredentials": told, **theirs.broker.config}
+    ground = on_target(Adoption(load(theirs.file(tmp_path)), "5.5.0"), "a-run")
+    with closing(ground):
+        for id in ("R1.05", "R3.09"):
+            outcome = play(ground, case_of(id))
+            assert outcome.verdict in ("PASS", "INFO"), outcome.observed
+            text = "".join(
+                bytes.fromhex(e["hex"]).decode(errors="replace") + e["decoded"] for e in outcome.log.entries()
+            )
+            assert told[:16] not in text and ("response" in text) == (id == "R1.05")
+            silent = [e["note"] for e in outcome.log.entries() if "credentials may be" in e["note"]]
+            assert len(silent) == (id == "R3.09")
+
+
+def test_what_is_sent_and_removed_keeps_the_pace(
+    theirs: Theirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[Any] = []
+    monkeypatch.setattr(way.Pace, "__call__", lambda self: turns.append(self))
+    with closing(on_target(Adoption(load(theirs.file(tmp_path)), "5.5.0"), "a-run")) as ground:
+        outcome = play(ground, case_of("R6.05"))
+    assert outcome.verdict == "PASS", outcome.observed
+    sent = [e for e in outcome.log.entries() if e["dir"] == ">"]
+    assert {e["layer"] for e in sent} == {"frame", "method"}
+    # Four topics of the case's, one of looking afterwards and the stem of the names are then removed here and at the name server.
+    assert len(turns) >= len(sent) + 2 * 6 and theirs.state() == theirs.before
+
+
+def test_what_a_killed_runs_case_left_is_known_by_name(theirs: Theirs, tmp_path: Path) -> None:
+    target = load(theirs.file(tmp_path))
+    with closing(on_target(Adoption(target, "5.5.0"), "gone-run")) as ground:
+        with ground.scene(case_of("R4.06"), variant="", condition="", log=WireLog(), stop=lambda: False) as made:
+            scene: Any = made
+            topic, group = scene.topic(), scene.group()
+            theirs.broker.topics |= {f"%RETRY%{group}": Topic([[]]), f"%DLQ%{scene.name}-more": Topic([[]])}
+            left = Journal(target.key).left(lambda run: run == "gone-run")
+            assert {Thing("topic", name) for name in (scene.name, topic, group)} <= set(left)
+            with pytest.raises(Skip, match="without the target's prefix"):
+                scene.ask_for_topic(scene.admin(), "orders")
+            # As a kill would leave it.
+            undone = scene._cleaning.pop_all()
+            assert clean(target) and theirs.state() == theirs.before
+            undone.close()
+    assert Journal(target.key).left() == []
+
+
+def test_protocol_cases_need_no_access_keys(tmp_path: Path, state: Path) -> None:
+    place = ReferencePlace("single", {}, "", 1.0, 600.0)
+    with closing(place):
+        (tmp_path / "mine.toml").write_text(
+            f'product = "rocketmq"\n[nodes.b1]\naddress = "{joined(place.address("b1"))}"\n'
+            f'[rocketmq]\nproxy = "localhost:{place.proxy()[1]}"\nname_servers = ["{joined(place.address("ns"))}"]\n'
+        )
+        with closing(on_target(Adoption(load(tmp_path / "mine.toml"), "5.5.0"), "a-run")) as ground:
+            found = {id: play(ground, case_of(id)) for id in ("R3.01", "R6.04")}
+        assert {id: o.verdict for id, o in found.items()} == {"R3.01": "PASS", "R6.04": "PASS"}, found
+        assert "Signature" not in json.dumps(found["R3.01"].log.entries())
+        assert not [t for t in place.nodes["b1"].topics if "bp-" in t]
+
+
+def test_protocol_cases_want_a_broker_that_is_alone_and_lets_them_in(
+    theirs: Theirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = theirs.file(tmp_path)
+    more = file.read_text().replace(
+        "[rocketmq]", f'[nodes.b2]\naddress = "{joined(theirs.place.address("b1"))}"\n[rocketmq]'
+    )
+    (tmp_path / "two.toml").write_text(more)
+    with pytest.raises(UsageError, match="spoken to one broker"):
+        on_target(Adoption(load(tmp_path / "two.toml"), "5.5.0"), "a-run")
+    theirs.broker.config["brokerName"] = "elsewhere"
+    with pytest.raises(EnvironmentProblem, match="does not know elsewhere"):
+        on_target(Adoption(load(file), "5.5.0"), "a-run")
+    monkeypatch.setenv("PROOF_CANARY", "wrong")
+    code, said = finished("conformance", "--target", "mine.toml", "--case", "R3.01", cwd=tmp_path)
+    assert code == 2 and "check signature failed" in said and "secret key" in said, said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_set_of_brokers_beside_it_is_seen() -> None:
+    place = ReferencePlace("two-masters", {}, "", 1.0, 600.0)
+    with closing(place), remoting.Connection(place.address("ns")) as to:
+        assert remoting.mates(to, "b1") == {"b1", "b2"} and remoting.mates(to, "b3") == frozenset()
+
+
+def test_protocol_cases_are_listed_without_connecting(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        'product = "rocketmq"\n[nodes.b1]\naddress = "192.0.2.1"\n[rocketmq]\nproxy = "192.0.2.2"\nname_servers = ["192.0.2.3"]\n'
+    )
+    code, dry = finished("conformance", "--target", "mine.toml", "--dry-run", cwd=tmp_path)
+    assert code == 0 and "nothing was done" in dry and "bp-<16 hex digits>" in dry and "300 requests/s" in dry, dry
+    code, listed = finished("conformance", "--target", "mine.toml", "--list", "--section", "R6", cwd=tmp_path)
+    assert code == 0 and "case     R6.01 " in listed and "case     R6.13 " not in listed, listed
+    assert "left out R6.06: it needs a broker whose timer may keep a message for a day" in listed
 
 
 @pytest.mark.parametrize(
@@ -502,6 +721,32 @@ def test_a_claim_is_decided_with_links_broken_and_nothing_is_left(
     files = [f for f in (tmp_path / "run").rglob("*") if f.is_file()]
     assert len(files) > 20
     assert [f for f in files if CANARY.encode() in f.read_bytes()] == [] and CANARY not in said
+    assert not [t for t in adopted.known_topics(target) if "bp-" in t] and Journal(target.key).left() == []
+    with adopted.talk(target, target.nodes["b1"].address) as to:
+        assert not [group for group in remoting.groups(to) if "bp-" in group]
+
+
+@pytest.mark.container
+def test_protocol_cases_on_a_real_one_leave_nothing(
+    rocketmq: str, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROOF_CANARY", CANARY)
+    (tmp_path / "mine.toml").write_text(rocketmq)
+    target = load(tmp_path / "mine.toml")
+    sections = ("R1", "R2", "R3", "R6")
+    code, said = finished(
+        "conformance", "--target", "mine.toml", "--tag", "no-slow", "--run-dir", "run", *(f"--section={s}" for s in sections),
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert code == 0, said
+    entries = of_the_commands(tmp_path / "run")
+    verdicts = Counter(c["verdict"] for c in entries.values())
+    assert verdicts["PASS"] > 10 and not {"HARNESS", "INCONCLUSIVE"} & set(verdicts), verdicts
+    files = [f for f in (tmp_path / "run").rglob("*") if f.is_file()]
+    secret = CANARY.encode()
+    assert [f for f in files if any(s in f.read_bytes() for s in (secret, secret.hex().encode()))] == []
+    assert CANARY not in said and ADMIN["secret"] not in said
+    assert [f for f in files if ADMIN["secret"].encode() in f.read_bytes()] == []
     assert not [t for t in adopted.known_topics(target) if "bp-" in t] and Journal(target.key).left() == []
     with adopted.talk(target, target.nodes["b1"].address) as to:
         assert not [group for group in remoting.groups(to) if "bp-" in group]

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def rabbit() -> Iterator[int]:
         ground: Ground = cluster._ground  # type: ignore[attr-defined]  # whoever runs it has hands on it
         for command in (
             ["add_vhost", "proof"], ["add_user", "proof", CANARY], ["set_permissions", "-p", "proof", "proof", *RULES],
+            ["add_vhost", "cases"], ["set_permissions", "-p", "cases", "proof", ".*", ".*", ".*"],
         ):  # fmt: skip
             code, said = ground.nodes["r1"].execute(["rabbitmqctl", *command], user="rabbitmq")
             assert code == 0, said
@@ -176,6 +178,26 @@ def test_what_was_made_goes_after_an_interrupt_and_after_a_kill(
         assert "interrupted" in said
     assert [t for t in lanes if there(target, t)] == []
     assert journal.left() == []
+
+
+def test_protocol_cases_leave_nothing_and_tell_no_credential(mine: Path, tmp_path: Path) -> None:
+    """In the vhost that they want for themselves, as a user who may do everything in it."""
+    mine.write_text(mine.read_text().replace('vhost = "proof"', 'vhost = "cases"'))
+    code, said = finished(
+        "conformance", "--target", "mine.toml", "--section", "A1", "--section", "A4", "--run-dir", "run", cwd=tmp_path
+    )
+    assert code == 0, said
+    verdicts = Counter(c["verdict"] for c in json.loads((tmp_path / "run" / "results.json").read_text())["cases"])
+    assert verdicts["PASS"] > 20 and not {"HARNESS", "INCONCLUSIVE"} & set(verdicts), verdicts
+    files = [f for f in (tmp_path / "run").rglob("*") if f.is_file()]
+    assert [f for f in files if holds_canary(f.read_bytes())] == [] and not holds_canary(said.encode())
+    assert Journal(load(mine).key).left() == []
+    container = engine().containers.get(f"bp-target-{os.getpid()}-r1")
+    for what, own in (("list_queues", ""), ("list_exchanges", "amq.")):
+        code, kept = container.exec_run(
+            ["rabbitmqctl", "-q", what, "-p", "cases", "name", "--no-table-headers"], user="rabbitmq"
+        )
+        assert code == 0 and all(name.startswith(own) and own for name in kept.decode().split()), kept
 
 
 def test_what_others_have_under_our_name_is_not_touched(mine: Path, tmp_path: Path) -> None:

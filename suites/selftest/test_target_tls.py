@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import secrets
 import shutil
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +19,10 @@ import pytest
 from brokerproof.brokers import tls
 from brokerproof.brokers.base import LONGER_OCTETS
 from brokerproof.runtime import images
+from brokerproof.runtime.journal import Journal
 from brokerproof.runtime.node import client as engine
 from brokerproof.runtime.proxy import exchange
+from brokerproof.target import load
 from brokerproof.waiting import wait_until
 
 CANARY = f"cAnary-{secrets.token_hex(12)}"
@@ -83,7 +87,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         )  # fmt: skip
         for command in (
             ["await_startup"], ["add_vhost", "proof"], ["add_user", "proof", CANARY],
-            ["set_permissions", "-p", "proof", "proof", *RULES],
+            ["set_permissions", "-p", "proof", "proof", *RULES], ["add_vhost", "cases"],
+            ["set_permissions", "-p", "cases", "proof", ".*", ".*", ".*"],
         ):  # fmt: skip
             code, said = container.exec_run(["rabbitmqctl", *command], user="rabbitmq")
             assert code == 0, said
@@ -134,3 +139,28 @@ def test_claims_are_decided_through_tls(
     assert code == 0 and "HOLDS" in said, said
     files = [f for f in (tmp_path / "run").rglob("*") if f.is_file()]
     assert [f for f in files if CANARY.encode() in f.read_bytes()] == []
+
+
+@pytest.mark.container
+def test_protocol_cases_are_decided_inside_tls(
+    secured: Path, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROOF_CANARY", CANARY)
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        f'product = "rabbitmq"\n[nodes.r1]\naddress = "127.0.0.1:{PORT}"\n[access]\nuser = "proof"\npassword_env = "PROOF_CANARY"\n'
+        f'vhost = "cases"\n[tls]\nca_file = "{secured / "ca.pem"}"\nserver_name = "rabbit.example"\n'
+    )
+    code, said = finished("conformance", "--target", "mine.toml", "--section", "A2", "--run-dir", "run", cwd=tmp_path)
+    assert code == 0, said
+    cases = json.loads((tmp_path / "run" / "results.json").read_text())["cases"]
+    verdicts = Counter(c["verdict"] for c in cases)
+    assert verdicts["PASS"] > 10 and not {"HARNESS", "INCONCLUSIVE"} & set(verdicts), verdicts
+    assert any("inside TLS" in c["observed"] for c in cases if c["condition"] == "cut")
+    files = [f for f in (tmp_path / "run").rglob("*") if f.is_file()]
+    assert [f for f in files if CANARY.encode() in f.read_bytes()] == [] and CANARY not in said
+    assert Journal(load(file).key).left() == []
+    code, kept = engine().containers.get(f"bp-target-tls-{os.getpid()}").exec_run(
+        ["rabbitmqctl", "-q", "list_queues", "-p", "cases", "name", "--no-table-headers"], user="rabbitmq"
+    )  # fmt: skip
+    assert (code, kept.split()) == (0, [])

@@ -24,6 +24,8 @@ from brokerproof.runtime.journal import Journal
 _ASKS = {
     "A5.14": "a look at what exists that does not use it",
     "K1.06": "a broker that may be sent every request there is, those of administration too",
+    "R5.01": "a look at the delayed messages of everybody, and leaves one there for two hours",
+    "R6.06": "a broker whose timer may keep a message for a day",
 }
 #: Cases at a time: it is somebody's broker.
 SIDE_BY_SIDE = 4
@@ -69,6 +71,14 @@ class Belongings:
 
     def ours(self, name: str) -> bool:
         return name.startswith(self.target.prefix)
+
+    def named(self, things: list[Thing], name: str) -> None:
+        """A case may make a topic of that name, or what is removed with one. things: what it may have made."""
+        if not self.ours(name):
+            raise Skip(f"it makes {name[:60]!r}, a name without the target's prefix")
+        if (thing := Thing("topic", name)) not in things:
+            self.making([thing])
+            things.append(thing)
 
     def making(self, things: Sequence[Thing]) -> None:
         with self._lock:

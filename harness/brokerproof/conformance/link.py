@@ -55,11 +55,12 @@ class Link:
         """While it lasts, the log has none of this link's octets, only that it was so."""
         return self._log.unlogged(self.name, what)
 
-    def send(self, data: bytes, *, decoded: str = "", chan: int | None = None) -> bool:
+    def send(self, data: bytes, *, decoded: str = "", chan: int | None = None, tellable: bytes | None = None) -> bool:
         """Whether all of it was handed to the kernel before the link was ended; a link that was is not an error here, it
-        is something to observe. decoded: what it is, for the log."""
+        is something to observe. decoded: what it is, for the log.  tellable: the octets that the log has in their place."""
         self._pace()
-        self._log.add(">", "frame" if decoded else "tcp", data, conn=self.name, chan=chan, decoded=decoded)
+        shown = data if tellable is None else tellable
+        self._log.add(">", "frame" if decoded else "tcp", shown, conn=self.name, chan=chan, decoded=decoded)
         if self.ended == "reset":
             return False
         self._socket.settimeout(max(0.05, min(self._left(), 10.0)))
@@ -115,9 +116,9 @@ class Link:
             # Of the TCP connection, also where there is TLS on it: ``SSLSocket.shutdown`` would read on without TLS.
             socket.socket.shutdown(self._socket, socket.SHUT_WR)
 
-    def cut(self, octets: bytes, *, decoded: str) -> None:
-        """Sends what is left of a frame, and the end of the connection behind it; the peer can still send."""
-        self.send(octets, decoded=f"the first {len(octets)} octets of: {decoded}")
+    def cut(self, octets: bytes, *, decoded: str, tellable: bytes | None = None) -> None:
+        """Sends what is left of a frame, and the end of the connection behind it; the peer can still send. tellable: as ``send``."""
+        self.send(octets, decoded=f"the first {len(octets)} octets of: {decoded}", tellable=tellable)
         self.half_close()
 
     def abort(self) -> None:

@@ -1,7 +1,7 @@
 """Which protocol a product speaks, and where its cases are run. Each protocol is a package here that offers
 
 ground.py     on_cluster(cluster: Cluster) -> Ground
-adopted.py    on_target(adoption: Adoption, run: str) -> Ground      of what somebody else runs, where the protocol has that
+adopted.py    on_target(adoption: Adoption, run: str) -> Ground      of what somebody else runs
 reference.py  on_reference(mutant: str = "") -> Ground      an in-process peer; ``MUTANTS`` says what each mutant gets wrong
               MUTANTS: Mapping[str, str]
 """
@@ -15,7 +15,7 @@ from typing import Any
 from brokerproof.adopting import Adoption
 from brokerproof.brokers.base import Cluster
 from brokerproof.conformance.scene import Ground
-from brokerproof.errors import UsageError, unknown
+from brokerproof.errors import unknown
 
 PROTOCOLS: Mapping[str, str] = {"rabbitmq": "amqp091", "kafka": "kafka", "rocketmq": "rocketmq"}
 #: What a case can be repeated through. A condition is a suffix of its id: ``A2.13@slicer``.
@@ -40,18 +40,8 @@ def on_cluster(cluster: Cluster) -> Ground:
 
 def on_target(adoption: Adoption, run: str) -> Ground:
     """run: its mark, for what is written down of what is made. Raises UsageError for a target that cases cannot be run on."""
-    ensure_on_target(adoption.product)
     found: Ground = _module(protocol_of(adoption.product), "adopted").on_target(adoption, run)
     return found
-
-
-def ensure_on_target(product: str) -> None:
-    """Raises UsageError for a product whose cases have no way to a broker that somebody else runs."""
-    if product == "rocketmq":
-        raise UsageError(
-            "the protocol cases of RocketMQ cannot be run on a target yet: they set up brokers and the gRPC proxy themselves; "
-            "`brokerproof conformance --broker rocketmq` runs them on one of our own"
-        )
 
 
 def on_reference(protocol: str, mutant: str = "") -> Ground:

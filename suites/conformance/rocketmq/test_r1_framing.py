@@ -95,7 +95,7 @@ def test_header_codecs(scene: RocketmqScene) -> None:
     conditions=("slicer", "cut"),
 )  # fmt: skip
 def test_bad_header(scene: RocketmqScene) -> None:
-    header = wire.request(codes.GET_BROKER_CONFIG, 1, {}).encode()[8:]
+    header = wire.request(codes.GET_BROKER_RUNTIME_INFO, 1, {}).encode()[8:]
     for step, octets in {
         "codec 7": wire.illegal(header, codec=7),
         "header beyond the frame": wire.illegal(header, header_length=len(header) + 100),
@@ -166,7 +166,7 @@ def test_unknown_request_code(scene: RocketmqScene) -> None:
     server, broker = scene.name_server(), scene.broker()
     for step, to in (("name server", server), ("broker", broker)):
         scene.saw(step, to.seen(to.call(codes.UNKNOWN, {"a": "b"})))
-    known = [server.call(codes.GET_BROKER_CLUSTER_INFO), broker.call(codes.GET_BROKER_CONFIG)]
+    known = [server.call(codes.GET_BROKER_CLUSTER_INFO), broker.call(codes.GET_BROKER_RUNTIME_INFO)]
     scene.require("usable", all(f is not None and f.code == codes.SUCCESS for f in known), "a request after it fails")
 
 

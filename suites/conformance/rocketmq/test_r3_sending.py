@@ -60,6 +60,7 @@ def test_send(scene: RocketmqScene) -> None:
     ))},
 )  # fmt: skip
 def test_topic_auto_create(scene: RocketmqScene) -> None:
+    scene.set_so("autoCreateTopicEnable", scene.variant == "on")
     topic = scene.fresh("new")
     answer = scene.send(scene.broker(), topic, b"first")
     if answer is None:

@@ -65,6 +65,7 @@ def test_pull(scene: RocketmqScene) -> None:
     ))},
 )  # fmt: skip
 def test_unknown_group(scene: RocketmqScene) -> None:
+    scene.set_so("autoCreateSubscriptionGroup", scene.variant == "on")
     topic, group, broker = scene.topic(), scene.fresh("unknown"), scene.broker()
     scene.sent(broker, topic, [b"m"])
     scene.until(lambda: scene.end_offset(topic) == 1, 10, "a message")

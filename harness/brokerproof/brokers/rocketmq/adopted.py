@@ -83,7 +83,7 @@ class AdoptedRocketmq:
         """As ``RocketmqCluster.endpoint``; how one is let in (``access``); the group of the final read, and how long a question for
         messages waits."""
         direct = {node.name: node.address for node in self._target.nodes.values()}
-        through = next((link.address for link in self._ground.links_of(group)), _gateway(self._target))
+        through = next((link.address for link in self._ground.links_of(group)), gateway_of(self._target))
         return {
             "grpc": list(through),
             "brokers": {n: list(a) for n, a in self._oneway.get(group, direct).items()},
@@ -97,7 +97,7 @@ class AdoptedRocketmq:
     def create(self, destination: Destination, name: str) -> None:
         thing = Thing("topic", name)
         if thing not in self._journal.left(lambda run: run == self._run):
-            with _let_in(self._target):
+            with let_in(self._target):
                 known = known_topics(self._target)
             if name in known:
                 raise UsageError(_somebodys(self._target, [name]))
@@ -176,7 +176,7 @@ class AdoptedRocketmq:
         """Makes the probe's topic, and passes a message through it."""
         self.create(Destination(name=self._probe, kind="queue", settings={"queues": 1}), self._probe)
         link = next((link.address for link in self._ground.links), None)
-        if wrong := told_wrong(self._target, self._probe, link or _gateway(self._target)):
+        if wrong := told_wrong(self._target, self._probe, link or gateway_of(self._target)):
             raise ProvisionError(f"{wrong}; `brokerproof target check {self._target.path}` says what to set")
 
 
@@ -186,7 +186,7 @@ class AdoptsRocketmq:
     adopted_capabilities = frozenset({"several_consumers_per_lane", "fifo"})
 
     def version_of(self, target: Target) -> str:
-        with _let_in(target):
+        with let_in(target):
             known_topics(target)
             versions = [_version(target, node.address) for node in target.nodes.values()]
             if slaves := [n for n, node in target.nodes.items() if _role(target, node.address) == "SLAVE"]:
@@ -199,7 +199,7 @@ class AdoptsRocketmq:
         return _Inspecting(target).run()
 
     def foreign(self, target: Target) -> str:
-        with _let_in(target):
+        with let_in(target):
             theirs = _theirs(target)
         return _somebodys(target, theirs) if theirs else ""
 
@@ -233,7 +233,7 @@ def _links(target: Target) -> list[LinkSpec]:
     """Those of a group that sends lead to the brokers as well. None where the gRPC proxy sends clients elsewhere."""
     if not target.port_from_request:
         return []
-    at = _gateway(target)
+    at = gateway_of(target)
     links = [LinkSpec(group, GATEWAY, at[1], upstream=joined(at)) for group in LINK_GROUPS if group != "admin"]
     return links + [
         LinkSpec(group, node.name, node.address[1], upstream=joined(node.address))
@@ -299,7 +299,7 @@ def routed(target: Target, topic: str) -> bool:
 
 def passes(target: Target, topic: str, message_type: str) -> bool:
     """One message, through the gRPC proxy's own address. Raises GatewayError."""
-    with Gateway(_gateway(target), access=access.of(target)) as gateway:
+    with Gateway(gateway_of(target), access=access.of(target)) as gateway:
         gateway.pass_through(topic, message_type, f"{topic}-{_PROBE}")
     return True
 
@@ -307,7 +307,7 @@ def passes(target: Target, topic: str, message_type: str) -> bool:
 def told_wrong(target: Target, topic: str, asked: Address) -> str:
     """What the gRPC proxy tells a client that came by this address, where it cannot be reached there or, if it was to go through a
     proxy of ours, would pass that by, in a sentence; else ""."""
-    with Gateway(_gateway(target), access=access.of(target)) as gateway:
+    with Gateway(gateway_of(target), access=access.of(target)) as gateway:
         told = gateway.told(topic, asked)
     if target.port_from_request:
         astray = sorted(joined(a) for a in told if a != asked)
@@ -389,7 +389,7 @@ def _somebodys(target: Target, names: Sequence[str]) -> str:
     )
 
 
-def _gateway(target: Target) -> Address:
+def gateway_of(target: Target) -> Address:
     assert target.gateway is not None  # ``target.load`` asks for it
     return target.gateway
 
@@ -410,7 +410,7 @@ def _role(target: Target, address: Address) -> str:
 
 
 @contextlib.contextmanager
-def _let_in(target: Target) -> Iterator[None]:
+def let_in(target: Target) -> Iterator[None]:
     """Turns what remoting says into what a person can act on."""
     where = f"rocketmq at {', '.join(joined(n.address) for n in target.nodes.values())}"
     try:
@@ -507,7 +507,7 @@ class _Inspecting:
             return False
         before = time.time()
         try:
-            with _let_in(self._target), talk(self._target, address) as to:
+            with let_in(self._target), talk(self._target, address) as to:
                 info, role = remoting.runtime_info(to), remoting.role(to)
         except HarnessError as exc:
             text, _, step = str(exc).partition("; ")
@@ -531,7 +531,7 @@ class _Inspecting:
                   "set both by NTP; verdicts use this machine's only" if wrong else "")  # fmt: skip
 
     def _proxy(self) -> bool:
-        at = _gateway(self._target)
+        at = gateway_of(self._target)
         first = greet(at, grpc_gateway.OPENING.greeting, _GREET_S)
         if first.answered:
             self._say("ok", "gRPC proxy", f"{joined(at)} answers after {first.rtt_ms or 0.0:.1f} ms")
@@ -575,13 +575,13 @@ class _Inspecting:
     def _told(self, topic: str) -> None:
         """Whether link faults are possible: what the gRPC proxy tells clients of proxies of ours, and others."""
         target, ours = self._target, (LOOPBACK, _SOME_PORT)
-        wrong = told_wrong(target, topic, ours if target.port_from_request else _gateway(target))
+        wrong = told_wrong(target, topic, ours if target.port_from_request else gateway_of(target))
         if wrong:
             self._say("missing", "links", wrong, f"set\n{snippet(target)}")
         elif target.port_from_request:
             self._say("ok", "links", "the gRPC proxy sends clients back where they came from: link faults are possible")
         else:
-            with Gateway(_gateway(target), access=access.of(target)) as gateway:
+            with Gateway(gateway_of(target), access=access.of(target)) as gateway:
                 back = gateway.told(topic, ours) == {ours}
             self._say(
                 "warning", "links",

@@ -58,9 +58,8 @@ class Gateway:
         self._access = access
         self._timeout_s = timeout_s
         self._id = f"brokerproof@{uuid.uuid4().hex}"
-        target = f"{'ipv4' if _is_ipv4(address[0]) else 'dns'}:{address[0]}:{address[1]}"
         # A channel of its own subchannel pool: one that failed a moment ago is not waited for.
-        self._channel = grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
+        self._channel = grpc.insecure_channel(dialled(address), options=[("grpc.use_local_subchannel_pool", 1)])
         self._stub = api.MessagingServiceStub(self._channel)
         self._commands: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -87,7 +86,7 @@ class Gateway:
         """The names of the brokers that have the topic."""
         req = api.QueryRouteRequest()
         req.topic.name = topic
-        req.endpoints.CopyFrom(_endpoints(self._address))
+        req.endpoints.CopyFrom(endpoints(self._address))
         answer = self._call(self._stub.QueryRoute, req)
         return sorted({str(queue.broker.name) for queue in answer.message_queues})
 
@@ -95,7 +94,7 @@ class Gateway:
         """Where the proxy sends a client that says it came by the address ``asked``."""
         req = api.QueryRouteRequest()
         req.topic.name = topic
-        req.endpoints.CopyFrom(_endpoints(asked))
+        req.endpoints.CopyFrom(endpoints(asked))
         queues = self._call(self._stub.QueryRoute, req).message_queues
         return {(str(a.host), int(a.port)) for queue in queues for a in queue.broker.endpoints.addresses}
 
@@ -104,7 +103,7 @@ class Gateway:
         # Without settings from the telemetry stream the proxy refuses to receive (50001).
         command = api.TelemetryCommand()
         command.settings.client_type = api.ClientType.SIMPLE_CONSUMER
-        command.settings.access_point.CopyFrom(_endpoints(self._address))
+        command.settings.access_point.CopyFrom(endpoints(self._address))
         command.settings.request_timeout.seconds = int(self._timeout_s)
         command.settings.subscription.group.name = group
         entry = command.settings.subscription.subscriptions.add()
@@ -197,12 +196,18 @@ class Gateway:
         ]  # fmt: skip
 
 
-def _endpoints(of: tuple[str, int]) -> Any:
-    endpoints = api.Endpoints()
-    endpoints.scheme = api.AddressScheme.IPv4 if _is_ipv4(of[0]) else api.AddressScheme.DOMAIN_NAME
-    address = endpoints.addresses.add()
+def dialled(address: tuple[str, int]) -> str:
+    """The address as a gRPC channel is told it."""
+    return f"{'ipv4' if _is_ipv4(address[0]) else 'dns'}:{address[0]}:{address[1]}"
+
+
+def endpoints(of: tuple[str, int]) -> Any:
+    """The address as messages of the protocol name it: ``Endpoints``."""
+    made = api.Endpoints()
+    made.scheme = api.AddressScheme.IPv4 if _is_ipv4(of[0]) else api.AddressScheme.DOMAIN_NAME
+    address = made.addresses.add()
     address.host, address.port = of
-    return endpoints
+    return made
 
 
 def _is_ipv4(host: str) -> bool:

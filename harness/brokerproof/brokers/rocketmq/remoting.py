@@ -246,6 +246,14 @@ def cluster_info(to: Connection) -> dict[str, dict[int, str]]:
     }
 
 
+def mates(to: Connection, broker_name: str) -> frozenset[str]:
+    """The names of the sets of brokers in the cluster of that one, itself among them, as the name server knows them; empty where it
+    does not know that one."""
+    table = loads(to.call(GET_BROKER_CLUSTER_INFO, {}).body).get("brokerAddrTable") or {}
+    mine = table.get(broker_name, {}).get("cluster")
+    return frozenset(str(name) for name, data in table.items() if mine and data.get("cluster") == mine)
+
+
 def route(to: Connection, topic: str) -> dict[str, int]:
     """Broker name -> how many queues it takes messages of that topic in, as the name server tells its clients.
 

@@ -64,7 +64,7 @@ class AdoptedGround:
         self._belongings.making(things)
         scene = KafkaScene(
             case, self, self._versions, variant=variant, condition=condition, product=self.product, version=self.version,
-            name=name, log=log, scale=1.0, stop=stop, way=self._belongings.way(lambda name: self._named(things, name)),
+            name=name, log=log, scale=1.0, stop=stop, way=self._belongings.way(lambda name: self._belongings.named(things, name)),
         )  # fmt: skip
         try:
             yield scene
@@ -117,13 +117,6 @@ class AdoptedGround:
 
     def _hide(self, log: WireLog) -> None:
         log.hides = (self._password,) if self._password else ()
-
-    def _named(self, things: list[Thing], name: str) -> None:
-        if not self._belongings.ours(name):
-            raise Skip(f"it makes {name[:60]!r}, a name without the target's prefix")
-        if (thing := Thing("topic", name)) not in things:
-            self._belongings.making([thing])
-            things.append(thing)
 
     def _told(self) -> tuple[Versions, Mapping[int, tuple[str, int]]]:
         """Which versions the first broker serves, and where it says that the brokers are."""

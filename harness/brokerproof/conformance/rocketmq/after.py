@@ -13,7 +13,7 @@ def unlike_before(scene: RocketmqScene, bystander: Remote | None) -> str:
     bystander: a connection to the broker that was open and idle all the while."""
     topics, groups = [t for t in scene.topics if t != scene.spoilt], list(scene.groups)
     if bystander is not None:
-        frame = bystander.call(codes.GET_BROKER_CONFIG)
+        frame = bystander.call(codes.GET_BROKER_RUNTIME_INFO)
         if frame is None or frame.code != codes.SUCCESS:
             return f"another connection to the broker, open all the while: {bystander.seen(frame)}"
     try:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from brokerproof.brokers.base import Cluster, both_ways
 from brokerproof.brokers.rocketmq import routes
+from brokerproof.brokers.rocketmq.access import Access
 from brokerproof.brokers.rocketmq.cluster import SLICED, RocketmqCluster
 from brokerproof.brokers.rocketmq.configuration import LAYOUTS
 from brokerproof.conformance.case import Case
@@ -28,6 +29,8 @@ _HEALTHY_S = 180.0
 
 class ClusterPlace:
     """``place.Place`` of a running cluster. group: by whose links its nodes are reached."""
+
+    access: Access = None
 
     def __init__(self, cluster: RocketmqCluster, group: str = "admin") -> None:
         self._cluster, self._group = cluster, group

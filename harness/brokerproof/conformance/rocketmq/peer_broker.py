@@ -53,7 +53,9 @@ class Broker:
         self.lock = threading.RLock()
         self.arrived = threading.Condition(self.lock)
         ours = {"transactionTimeOut": int(6000 * scale), "transactionCheckInterval": int(30000 * scale)}
-        self.config: dict[str, str] = {k: wire.word(v) for k, v in {**_DEFAULTS, **ours, **settings}.items()}
+        self.config: dict[str, str] = {
+            k: wire.word(v) for k, v in {**_DEFAULTS, "brokerName": name, **ours, **settings}.items()
+        }
         self.topics: dict[str, Topic] = {
             SCHEDULE: Topic([[] for _ in LEVELS_S]), HALF: Topic([[]]), "TBW102": Topic([[]]),
         }  # fmt: skip

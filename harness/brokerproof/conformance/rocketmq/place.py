@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from brokerproof.brokers.rocketmq.access import Access
+
 Address = tuple[str, int]
 
 
@@ -15,6 +17,8 @@ class Place(Protocol):
     name_servers: Sequence[str]
     #: The one set of brokers' name, which is in every message queue and receipt handle.
     broker_name: str
+    #: How one is let in: by what requests are signed; None where nobody is asked.
+    access: Access
 
     def address(self, node: str) -> Address:
         """Of the remoting port of a broker or name server, on a link of its own that no fault breaks."""

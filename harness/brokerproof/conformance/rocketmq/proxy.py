@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from brokerproof.brokers.rocketmq import access, gateway
 from brokerproof.brokers.rocketmq.library import grpc_protocol
 from brokerproof.conformance.case import Seen
 from brokerproof.conformance.rocketmq.place import Address
@@ -70,6 +71,7 @@ class Telemetry:
         self._reader.start()
 
     def send(self, command: Any) -> None:
+        self._proxy.scene.way.pace()
         self._proxy.log(">", "Telemetry", command)
         self._out.put(command)
 
@@ -109,7 +111,7 @@ class Proxy:
         self.scene, self.name, self.client_id = scene, name, client_id
         self.address = address
         self._channel = grpc.insecure_channel(
-            f"ipv4:{address[0]}:{address[1]}",
+            gateway.dialled(address),
             options=[("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)],
         )
         self._streams: list[Telemetry] = []
@@ -129,9 +131,10 @@ class Proxy:
         self.scene.log.add(direction, "method", data, conn=self.name, decoded=f"{name} {shown}")
 
     def metadata(self) -> list[tuple[str, str]]:
+        """With who asks and a signature where the proxy asks for that; no log has it."""
         words = [
             ("x-mq-language", "PYTHON"), ("x-mq-protocol", "v2"), ("x-mq-client-version", "5.0.0"),
-            ("x-mq-request-id", uuid.uuid4().hex),
+            ("x-mq-request-id", uuid.uuid4().hex), *access.metadata(self.scene.place.access),
         ]  # fmt: skip
         return [("x-mq-client-id", self.client_id), *words] if self.client_id else words
 
@@ -143,6 +146,7 @@ class Proxy:
 
     def call(self, name: str, request: Any, response: Any, *, within_s: float = 10.0) -> Answer:
         """One request, one response with a status."""
+        self.scene.way.pace()
         self.log(">", name, request)
         try:
             got = self.method(name, type(request), response)(
@@ -164,17 +168,10 @@ class Proxy:
 
     # -- the calls -----------------------------------------------------------------------------------------------------
 
-    def endpoints(self) -> Any:
-        made = definition.Endpoints()
-        made.scheme = definition.AddressScheme.IPv4
-        where = made.addresses.add()
-        where.host, where.port = self.address
-        return made
-
     def query_route(self, topic: str, endpoints: Any = None) -> Answer:
         req = service.QueryRouteRequest()
         req.topic.name = topic
-        req.endpoints.CopyFrom(self.endpoints() if endpoints is None else endpoints)
+        req.endpoints.CopyFrom(gateway.endpoints(self.address) if endpoints is None else endpoints)
         return self.call("QueryRoute", req, service.QueryRouteResponse)
 
     def message(
@@ -245,7 +242,7 @@ class Proxy:
         """A client's settings: of a simple consumer where there is a group, else of a producer."""
         made = definition.Settings()
         made.client_type = definition.ClientType.Value(kind or ("SIMPLE_CONSUMER" if group else "PRODUCER"))
-        made.access_point.CopyFrom(self.endpoints())
+        made.access_point.CopyFrom(gateway.endpoints(self.address))
         made.request_timeout.seconds = 3
         made.user_agent.language, made.user_agent.version = definition.Language.PYTHON, "5.0.0"
         if group:
@@ -275,6 +272,7 @@ class Proxy:
         req.invisible_duration.FromMilliseconds(int(invisible_s * 1000))
         if poll_s is not None:
             req.long_polling_timeout.FromMilliseconds(int(poll_s * 1000))
+        self.scene.way.pace()
         self.log(">", "ReceiveMessage", req)
         answer = Answer()
         call = self.method("ReceiveMessage", service.ReceiveMessageRequest, service.ReceiveMessageResponse, outs=True)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from brokerproof.brokers.rocketmq.access import Access
 from brokerproof.brokers.rocketmq.configuration import LAYOUTS
 from brokerproof.conformance.case import Case
 from brokerproof.conformance.rocketmq.after import unlike_before
@@ -158,6 +159,8 @@ MUTANTS: Mapping[str, str] = {
 
 class ReferencePlace:
     """``place.Place`` in this process."""
+
+    access: Access = None
 
     def __init__(self, topology: str, settings: Mapping[str, Any], bug: str, scale: float, idle_s: float) -> None:
         layout = LAYOUTS[topology]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from brokerproof.brokers.rocketmq import access
 from brokerproof.conformance.case import CUT, Case, Seen
 from brokerproof.conformance.link import OutOfTime
 from brokerproof.conformance.rocketmq import codes
@@ -53,16 +54,20 @@ class Remote:
     def ask(
         self, code: int, fields: Mapping[str, Any] | None = None, body: bytes = b"", *, oneway: bool = False
     ) -> int:
-        """Sends a request; its opaque, which ``wait`` takes."""
-        frame = wire.request(code, next(self._opaques), fields or {}, body, oneway=oneway, codec=self.codec)
-        self.raw(frame.encode(), str(frame))
+        """Sends a request, signed where the broker asks for that; its opaque, which ``wait`` takes."""
+        asked = wire.request(code, next(self._opaques), fields or {}, body, oneway=oneway, codec=self.codec)
+        frame = access.signed(self.scene.place.access, asked)
+        told = access.tellable(frame)
+        self.raw(frame.encode(), str(told), tellable=told.encode())
         return frame.opaque
 
-    def raw(self, octets: bytes, what: str) -> None:
+    def raw(self, octets: bytes, what: str, *, tellable: bytes | None = None) -> None:
+        """tellable: the octets that the log has in their place."""
         if self.cuts:
-            self.link.cut(self.scene.cut_short(octets), decoded=what)
+            shown = None if tellable is None else self.scene.cut_short(tellable)
+            self.link.cut(self.scene.cut_short(octets), decoded=what, tellable=shown)
         else:
-            self.link.send(octets, decoded=what)
+            self.link.send(octets, decoded=what, tellable=tellable)
 
     def reply(self, to: Frame, code: int = 0, fields: Mapping[str, Any] | None = None) -> None:
         """Answers what the peer asked of us."""
@@ -252,7 +257,9 @@ class RocketmqScene(Scene):
 
     def fresh(self, what: str = "t") -> str:
         """A name that nobody has; nothing is made."""
-        return f"{self.name}-{what}{next(self._numbers)}"
+        name = f"{self.name}-{what}{next(self._numbers)}"
+        self.way.named(name)
+        return name
 
     def topic(self, what: str = "t", *, queues: int = 1, perm: int = 6, kind: str = "NORMAL", **attributes: str) -> str:
         """A fresh topic on every broker, known to every name server. kind: its ``message.type``."""
@@ -278,6 +285,7 @@ class RocketmqScene(Scene):
     def ask_for_topic(
         self, to: Remote, name: str, *, queues: int = 1, perm: int = 6, kind: str = "NORMAL", **attributes: str
     ) -> Frame | None:
+        self.way.named(name)
         words = {"message.type": kind, **{k.replace("_", "."): v for k, v in attributes.items()}}
         return to.call(codes.UPDATE_AND_CREATE_TOPIC, {
             "topic": name, "defaultTopic": "TBW102", "readQueueNums": queues, "writeQueueNums": queues, "perm": perm,
@@ -303,6 +311,7 @@ class RocketmqScene(Scene):
     def ask_for_group(
         self, to: Remote, name: str, *, retry_max: int = 16, orderly: bool = False, **attributes: str
     ) -> Frame | None:
+        self.way.named(name)
         config = {
             "groupName": name, "consumeEnable": True, "consumeFromMinEnable": True, "consumeBroadcastEnable": True,
             "consumeMessageOrderly": orderly, "retryQueueNums": 1, "retryMaxTimes": retry_max, "brokerId": 0,
@@ -471,9 +480,17 @@ class RocketmqScene(Scene):
         return sorted(wire.loads(frame.body)["consumerIdList"])
 
     def config(self, node: str = "") -> dict[str, str]:
-        """GET_BROKER_CONFIG."""
-        frame = self.done(self.admin(node).call(codes.GET_BROKER_CONFIG), "asking for the broker's configuration")
+        """GET_BROKER_CONFIG, on a connection of its own that has no other answers."""
+        to = self._remote(f"settings-{next(self._numbers)}", node or self.place.master(), wire.JSON)
+        with to.link.unlogged("the broker's settings, among which its credentials may be"):
+            frame = self.done(to.call(codes.GET_BROKER_CONFIG), "asking for the broker's configuration")
+            to.close()
         return wire.properties(frame.body)
+
+    def set_so(self, name: str, value: Any) -> None:
+        """The case is SKIP where the broker, which others may have set up, has another value there."""
+        if (found := self.config().get(name)) != wire.word(value):
+            self.skip(f"it takes a broker with {name}={wire.word(value)}, and this one has {found}")
 
     def configure(self, words: Mapping[str, Any], node: str = "") -> None:
         """UPDATE_BROKER_CONFIG, for settings that are read at each use; put back when the case ends."""
