@@ -168,7 +168,7 @@ def run(
     known = {c.id for c in claims} | {c.section for c in claims}
     for name in select:
         if name not in known:
-            raise unknown("claim", name, known)
+            raise unknown("claim", name, known, listed="brokerproof list claims")
     for name in schedule:
         if name not in schedules():
             raise unknown("schedule", name, schedules())
@@ -254,7 +254,7 @@ def conformance(
     ids = {c["case"] for c in known} | {c["slug"] for c in known}
     for name in case:
         if name.partition("@")[0] not in ids:
-            raise unknown("case", name, ids)
+            raise unknown("case", name, ids, listed="brokerproof list cases")
     for name in section:
         if name not in {c["section"] for c in known}:
             raise unknown("section", name, {c["section"] for c in known})
