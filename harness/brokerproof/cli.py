@@ -20,7 +20,7 @@ app = typer.Typer(
 
 Start here:
 
-    brokerproof run --broker memory            the whole flow in a second, no container needed
+    brokerproof run --broker memory            the whole flow in seconds, no container needed
 
     brokerproof run                            RabbitMQ, Kafka and RocketMQ in containers, quick profile
 
@@ -168,7 +168,7 @@ def run(
     known = {c.id for c in claims} | {c.section for c in claims}
     for name in select:
         if name not in known:
-            raise unknown("claim", name, known)
+            raise unknown("claim", name, known, listed="brokerproof list claims")
     for name in schedule:
         if name not in schedules():
             raise unknown("schedule", name, schedules())
@@ -253,7 +253,7 @@ def conformance(
     ids = {c["case"] for c in known} | {c["slug"] for c in known}
     for name in case:
         if name.partition("@")[0] not in ids:
-            raise unknown("case", name, ids)
+            raise unknown("case", name, ids, listed="brokerproof list cases")
     for name in section:
         if name not in {c["section"] for c in known}:
             raise unknown("section", name, {c["section"] for c in known})
@@ -323,12 +323,10 @@ def check(
 
 
 def _check_run(path: Path, *, as_json: bool, replace: bool) -> int:
-    from rich.console import Console
-
     from brokerproof.render import render_all
     from brokerproof.results import exit_code, load_json, open_run, write_json
     from brokerproof.run import recheck
-    from brokerproof.show import print_results
+    from brokerproof.show import console, print_results
 
     folder = open_run(path)
     entries = recheck(folder)
@@ -337,22 +335,24 @@ def _check_run(path: Path, *, as_json: bool, replace: bool) -> int:
             folder.write_cell(entry["slug"], entry)
         results = folder.fold()
         render_all(folder.path)
+        written = {"report": folder.path / "report" / "index.html", "results": folder.path / "results.json"}
     else:
         old = folder.path / "results.json"
         results = {**(load_json(old) if old.exists() else folder.fold()), "claims": entries}
         out = folder.path / "rechecks" / __version__
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "results.json", results)
+        written = {"results": out / "results.json"}
     if as_json:
         print(json.dumps(results))
     else:
-        print_results(Console(), results, folder.path)
+        print_results(console(), results, written)
     return exit_code(results)
 
 
 @app.command(epilog=page("compare"))
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, in any order.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, in any order.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the site goes: new, empty, or an earlier site.")],
     expected: Annotated[
         Path | None,
@@ -421,7 +421,7 @@ def gate(
 def bundle(
     path: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", autocompletion=completing.runs)],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Ends with .tar.zst or .tar.gz. Default: ./<run>.tar.zst.")
+        Path | None, typer.Option(metavar="FILE", help="Ends with .tar.zst or .tar.gz. Default: ./RUN.tar.zst.")
     ] = None,
     redacted: Annotated[
         Path | None,
@@ -517,7 +517,7 @@ def shrink(
     trials: Annotated[int, typer.Option(help="Trials of every smaller plan.")] = 3,
     rate: Annotated[float, typer.Option(help="Share of them that has to show it still.")] = 1.0,
     tries: Annotated[int, typer.Option(help="Smaller plans to try at most.")] = 100,
-    out: Annotated[Path | None, typer.Option(help="The plan's file. Default: RUN/shrunk/<cell>.json.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The plan's file. Default: RUN/shrunk/CELL.json.")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the trials. Default: runs/UTC-SEED.")] = None,
 ) -> None:
     """Makes the plan of a violation as small as it goes: fewer faults, shorter windows, less load; writes it as JSON."""
@@ -598,6 +598,11 @@ def list_(
     _print_rows(rows)
 
 
+def _words(items: Sequence[str]) -> str:
+    """Side by side; where one has commas of its own, one below the other."""
+    return ("\n" if any(", " in item for item in items) else ", ").join(items)
+
+
 #: Rows with more columns are printed one below the other.
 _COLUMNS_MAX = 4
 
@@ -611,7 +616,7 @@ def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         print("none")
         return
-    told = [{k: ", ".join(v) if isinstance(v, (list, tuple)) else str(v) for k, v in row.items()} for row in rows]
+    told = [{k: _words(v) if isinstance(v, (list, tuple)) else str(v) for k, v in row.items()} for row in rows]
     console = Console()
     if len(told[0]) > _COLUMNS_MAX:
         # More than a terminal has room for side by side.

@@ -50,12 +50,17 @@ class DeadlineError(HarnessError):
     """A condition was not reached before its deadline; the message holds the last state seen."""
 
 
-def unknown(kind: str, given: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not registered: says which exist, and suggests the nearest."""
+def unknown(kind: str, given: str, known: Iterable[str], *, listed: str = "") -> UsageError:
+    """The error for a name that is not registered: says which exist, and suggests the nearest.
+
+    listed: the command that names them, where there are hundreds; then the sentence does not.
+    """
     names = sorted(known)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return UsageError(f"unknown {kind} {given!r}; known: {', '.join(names) or 'none'}{hint}")
+    near = [name for name in names if given in name][:3] if listed else []
+    near = near or difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    exist = f"`{listed}` names them" if listed else f"known: {', '.join(names) or 'none'}"
+    return UsageError(f"unknown {kind} {given!r}; {exist}{hint}")
 
 
 def unreadable(kind: str, file: object, exc: Exception) -> UsageError:

@@ -19,6 +19,16 @@ from brokerproof.runtime.doctor import Check
 from brokerproof.suites import suites
 
 
+def _prose(doc: str | None) -> str:
+    """A docstring, or a part of one, as running text for a terminal."""
+    return " ".join((doc or "").replace("``", "`").split())
+
+
+def _headline(module: str) -> str:
+    """What the first line of a module's docstring says of the part that it names before the colon."""
+    return _prose((sys.modules[module].__doc__ or "").strip().splitlines()[0].split(": ", 1)[-1])
+
+
 def claims() -> list[dict[str, Any]]:
     """Id, kind, brokers with variants, profiles, sentence and source of every claim."""
     return [
@@ -50,15 +60,14 @@ def faults() -> list[dict[str, Any]]:
         made: Any = make(name)
         cls = type(made)
         settings = [f"{f.name}={getattr(made, f.name)!r}" for f in dataclasses.fields(made)]
-        doc = (sys.modules[cls.__module__].__doc__ or "").strip().splitlines()[0]
         # In prose, and once: where the class says it, or the class of its plane.
         told = next((d for c in cls.__mro__ if "Evidence:" in (d := c.__doc__ or "")), "")
         rows.append(
             {
                 "fault": name, "plane": made.plane, "targets": list(made.roles), "settings": settings,
-                "evidence": " ".join(told.partition("Evidence:")[2].partition("\n\n")[0].split()),
+                "evidence": _prose(told.partition("Evidence:")[2].partition("\n\n")[0]),
                 "needs": [*(f"equipment {kind}" for kind in made.needs), *made.abilities, *made.asks],
-                "what": doc.split(": ", 1)[-1],
+                "what": _headline(cls.__module__),
             }
         )  # fmt: skip
     return rows
@@ -96,19 +105,23 @@ def effects() -> list[dict[str, Any]]:
     rows = []
     for name in guards():
         made: Any = guard(name)
-        doc = " ".join((type(made).__doc__ or "").split())
-        what, _, weakness = doc.partition(" Weakness: ")
+        cls = type(made)
+        what, _, weakness = _prose(cls.__doc__).partition(" Weakness: ")
         settings = [f"{f.name}={getattr(made, f.name)!r}" for f in dataclasses.fields(made)]
         rows.append({
             "guard": name, "needs": list(made.needs), "settings": settings, "steps": list(made.steps), "weakness": weakness,
-            "what": what,
+            "what": f"{_headline(cls.__module__)} {what}",
         })  # fmt: skip
     return rows
 
 
 def checkers() -> list[dict[str, Any]]:
     """Key, kind and contradiction of every class of anomaly and observation."""
-    return [{"key": key, "kind": kind, "what": c.prose} for c in all_checkers() for key, kind in sorted(c.keys.items())]
+    return [
+        {"key": key, "kind": kind, "what": _prose(c.prose)}
+        for c in all_checkers()
+        for key, kind in sorted(c.keys.items())
+    ]
 
 
 def brokers() -> list[dict[str, Any]]:

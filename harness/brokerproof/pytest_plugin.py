@@ -557,13 +557,11 @@ def _run_suite(
     command: str, heading: str, nothing: str,
 ) -> int:  # fmt: skip
     """Runs one folder of the suites; returns the exit code of its results. asked: as a person types it."""
-    from rich.console import Console
-
+    from brokerproof import show
     from brokerproof.results import EXIT_HARNESS, EXIT_USAGE, exit_code, load_json
-    from brokerproof.show import Watch, print_results
     from brokerproof.suites import suites
 
-    console = Console(file=sys.__stdout__)
+    console = show.console(sys.__stdout__)
     path = folder.path
     # An ini file of the suite's own: the caller's pytest settings are about the caller's tests.
     ini = suites() / "claims" / "pytest.ini"
@@ -576,14 +574,14 @@ def _run_suite(
         args += ["-n", str(workers), "--dist", "loadgroup"]
     if "brokerproof.pytest_plugin" not in {p.value for p in _installed_plugins()}:
         args += ["-p", "brokerproof.pytest_plugin"]
-    console.print(f"run {folder.id}: {heading}", highlight=False)
+    show.say(console, f"run {folder.id}: {heading}")
     os.environ[_COMMAND] = shlex.join(["brokerproof", command, *asked, *told])
     path.parent.mkdir(parents=True, exist_ok=True)
     log = path.parent / f".{path.name}.pytest.log"
     # A polite kill is an interrupt: everything that was started goes through the same way out.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with log.open("w") as file, contextlib.redirect_stdout(file), Watch(console, folder):
+        with log.open("w") as file, contextlib.redirect_stdout(file), show.Watch(console, folder):
             code = pytest.main(args)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -598,10 +596,11 @@ def _run_suite(
             return 130
         none = code in (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR)
         reason = nothing if none else "\n".join(said.strip().splitlines()[-25:])
-        console.print(f"brokerproof: nothing was decided: {reason}", highlight=False, markup=False)
+        show.say(console, f"brokerproof: nothing was decided: {reason}")
         return EXIT_USAGE if none else EXIT_HARNESS
     results = load_json(path / "results.json")
-    print_results(console, results, _shown(path))
+    shown = _shown(path)
+    show.print_results(console, results, {"report": shown / "report" / "index.html", "results": shown / "results.json"})
     if code == pytest.ExitCode.INTERRUPTED:
         console.print("interrupted; what was decided until then is above, everything that was started is removed")
         return 130

@@ -145,7 +145,7 @@ def _arms(
     known = {d.claim.id for d in everything} | {d.claim.section for d in everything}
     for name in select:
         if name not in known:
-            raise unknown("claim", name, known)
+            raise unknown("claim", name, known, listed="brokerproof list claims")
     if arm not in ("treatment", "control"):
         raise unknown("arm", arm, ("treatment", "control"))
     found: dict[str, Arm] = {}

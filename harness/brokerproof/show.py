@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +17,9 @@ from rich.text import Text
 
 from brokerproof.render import recovery
 from brokerproof.results import RunFolder, interruption, matrix, unexpected
+
+#: More than any table of ours takes.
+_LOG_COLUMNS = 1000
 
 #: Word -> (symbol, style). The word always stands beside the colour.
 LOOK: Mapping[str, tuple[str, str]] = {
@@ -35,6 +39,19 @@ LOOK: Mapping[str, tuple[str, str]] = {
     "INCONCLUSIVE": ("?", "yellow"),
     "HARNESS": ("!", "bold red"),
 }
+
+
+def console(file: IO[str] | None = None) -> Console:
+    """What is printed on. A log has no width: there a table is as wide as its words, and nothing in it is folded."""
+    made = Console(file=file)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = _LOG_COLUMNS
+    return made
+
+
+def say(on: Console, text: str, style: str = "") -> None:
+    """A line as it is. Never folded: a command or a path in it can be copied whole."""
+    on.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 class Watch:
@@ -95,9 +112,9 @@ class Watch:
         if word in LOOK:
             symbol, style = LOOK[word]
             line = Text(f"{at - self._start:6.1f} s  ").append(f"{symbol} {word:<11}", style=f"bold {style}")
-            self._console.print(line.append(f" {cell}"), highlight=False)
+            self._console.print(line.append(f" {cell}"), highlight=False, soft_wrap=True)
         elif what.startswith("harness error") or self._live is None:
-            self._console.print(f"{at - self._start:6.1f} s    {cell}: {what}", highlight=False, markup=False)
+            say(self._console, f"{at - self._start:6.1f} s    {cell}: {what}")
 
     def _now(self) -> Group:
         lines = [Text(f"{time.time() - self._start:6.1f} s", style="bold")]
@@ -177,61 +194,65 @@ def case_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
-def _print_cases(console: Console, results: Mapping[str, Any]) -> None:
+def _on(entry: Mapping[str, Any]) -> str:
+    return " ".join(word for word in (entry["broker"], entry["version"], entry["variant"]) if word)
+
+
+def _print_cases(on: Console, results: Mapping[str, Any]) -> None:
     """The table, then every verdict that is not the expected one."""
-    console.print(case_table(results))
+    on.print(case_table(results))
     for entry in unexpected(results["cases"]):
-        console.print(
-            f"\n[bold]{entry['case']}[/] {entry['slug']} on {entry['broker']} {entry['version']} {entry['variant']}: "
+        on.print(
+            f"\n[bold]{entry['case']}[/] {entry['slug']} on {_on(entry)}: "
             f"{entry['verdict']}, expected {entry['expected']}{'' if entry['listed'] else ' (unlisted)'}",
-            highlight=False,
-        )
-        console.print(f"  {entry['observed'][:600]}", highlight=False, markup=False)
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        say(on, f"  {entry['observed'][:600]}")
     for said in results.get("gate", ()):
         for sentence in said["says"]:
-            console.print(
-                f"\nexpected results of {said['target']}: {sentence}", style="red", highlight=False, markup=False
-            )
+            say(on, f"\nexpected results of {said['target']}: {sentence}", "red")
 
 
-def print_results(console: Console, results: Mapping[str, Any], folder: Path) -> None:
-    """The table, then every unexpected verdict with its reason and the command to repeat it, then where things lie."""
-    console.print()
+def print_results(on: Console, results: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+    """The table, then every unexpected verdict with its reason and the command to repeat it, then where things lie.
+
+    files: what was written -> where.
+    """
+    on.print()
     if results["claims"] or not results["cases"]:
-        console.print(verdict_table(results))
+        on.print(verdict_table(results))
     if results["cases"]:
-        _print_cases(console, results)
+        _print_cases(on, results)
     costs = cost_table(results)
     if costs is not None:
-        console.print()
-        console.print(costs)
+        on.print()
+        on.print(costs)
     if known := [e["claim"] for e in results["claims"] if e["verdict"] == "VIOLATED" and e["as_expected"]]:
         one = "as stated it is" if len(known) == 1 else "as stated they are"
-        console.print(
+        say(
+            on,
             f"\nviolated, as was expected: {', '.join(dict.fromkeys(known))} ({one} known not to hold there; the report says why)",
-            highlight=False, markup=False,
-        )  # fmt: skip
-    for entry in unexpected(results["claims"]):
-        console.print(
-            f"\n[bold]{entry['claim']}[/] on {entry['broker']} {entry['version']} {entry['variant']}: "
-            f"{entry['verdict']}, expected {entry['expected']}{' (unlisted)' if entry['unlisted'] else ''}",
-            highlight=False,
         )
-        console.print(f"  {entry['reason']}", highlight=False, markup=False)
+    for entry in unexpected(results["claims"]):
+        on.print(
+            f"\n[bold]{entry['claim']}[/] on {_on(entry)}: "
+            f"{entry['verdict']}, expected {entry['expected']}{' (unlisted)' if entry['unlisted'] else ''}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        say(on, f"  {entry['reason']}")
         for said in (entry.get("promises") or {}).get("treatment", ()):
-            console.print(
+            say(
+                on,
                 f"  {said['count']} {said['anomaly']}: {said['word'] or 'not in the promise table'}, {said['because']}",
-                highlight=False, markup=False,
-            )  # fmt: skip
-        console.print(f"  again: {entry['command']}", highlight=False, markup=False)
+            )
+        say(on, f"  again: {entry['command']}")
     ill = dict.fromkeys(said for entry in results["claims"] for said in entry.get("unrecovered", ()))
     for said in ill:
-        console.print(f"\nfound besides: {said}", highlight=False, markup=False)
+        say(on, f"\nfound besides: {said}")
     for error in results["errors"]:
-        console.print(
-            f"\nharness error in {error['where']}: {error['error']}", style="red", highlight=False, markup=False
-        )
+        say(on, f"\nharness error in {error['where']}: {error['error']}", "red")
     if cut := interruption(results):
-        console.print(f"\n{cut}", style="red", highlight=False, markup=False)
-    console.print(f"\nreport   {folder / 'report' / 'index.html'}", highlight=False, soft_wrap=True)
-    console.print(f"results  {folder / 'results.json'}", highlight=False, soft_wrap=True)
+        say(on, f"\n{cut}", "red")
+    on.print()
+    for what, file in files.items():
+        say(on, f"{what:<8} {file}")

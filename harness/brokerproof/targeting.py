@@ -220,9 +220,10 @@ def dry_run(adoption: Adoption, *, select: Sequence[str], profile: str, variant:
     """Lines that say what a run would touch. Nothing is connected to."""
     target = adoption.target
     version = _version(adoption)
+    groups = ", ".join(link_groups(target))
+    proxied = f"proxied: {groups}, by {_PROXY[target.toxiproxy]}" if groups else "nothing is proxied"
     lines = _touched(
-        target, f"{target.messages_per_s:g} messages/s; proxied: {', '.join(link_groups(target)) or 'nobody'}, by {_PROXY[target.toxiproxy]}",
-        f", and {target.prefix}probe-…",
+        target, f"{target.messages_per_s:g} messages/s; {proxied}", f", and {target.prefix}probe-…",
     )  # fmt: skip
     left_out: Counter[str] = Counter()
     for one in declared(suites() / "claims"):

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from brokerproof import completing
+from brokerproof import completing, listing
 from brokerproof.cli import app
 from brokerproof.errors import HarnessError
 from brokerproof.experiment import PROFILES
@@ -73,6 +74,21 @@ def test_every_example_has_options_that_exist() -> None:
         "BROKERPROOF_IMAGES",
     ):
         assert part in shown, part
+
+
+def test_no_word_of_an_option_is_taken_for_markup() -> None:
+    """``<word>`` in the help of an option, which is rendered as Markdown, is an element, and not shown."""
+    hints = [get_type_hints(info.callback, include_extras=True) for _, info in commands() if info.callback]
+    helps = [told.help or "" for of in hints for hint in of.values() for told in getattr(hint, "__metadata__", ())]
+    assert "Default: ./RUN.tar.zst." in " ".join(helps)
+    assert not [told for told in helps if "<" in told]
+
+
+def test_what_is_listed_is_prose() -> None:
+    for rows in (listing.faults, listing.effects, listing.schedules, listing.checkers):
+        for row in rows():
+            assert row["what"], row
+            assert "``" not in repr(row)
 
 
 def test_every_variable_that_is_read_is_told() -> None:

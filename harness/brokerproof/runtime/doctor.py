@@ -105,7 +105,12 @@ def _libraries() -> Iterable[Check]:
         try:
             yield Check(f"library {name}", "ok", importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
-            yield Check(f"library {name}", "missing", "not installed", "run ci/setup, or `pip install brokerproof`")
+            yield Check(
+                f"library {name}",
+                "missing",
+                "not installed",
+                "run ci/setup, or install brokerproof again: `pip install .` in its checkout",
+            )
 
 
 def _disk() -> Iterable[Check]:

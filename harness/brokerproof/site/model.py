@@ -74,8 +74,9 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What one run said. run: index into ``Model.runs``.  trials, shows: of the treatment; of a case its attempts and 0.
-    control: (trials, shows), None without one."""
+    """What one run said. run: index into ``Model.runs``.  trials, shows: of the treatment; of a case its attempts and 0; where
+    there are no trials, as many pairs (of a comparison) or cases (of a property) as ``of`` says.  control: (trials, shows), None
+    without one."""
 
     run: int
     verdict: str
@@ -85,6 +86,7 @@ class Result:
     profile: str
     reason: str
     trials: int
+    of: Literal["trials", "pairs", "cases"] = "trials"
     shows: int
     control: tuple[int, int] | None
     figures: tuple[Figure, ...]
@@ -302,11 +304,12 @@ def _results(index: int, run: Run, expected: Path | None) -> Iterator[tuple[Key,
         if expected is not None:
             entry = rejudged_claim(entry, expected)
         treatment, control = mapping(entry.get("treatment")), mapping(entry.get("control"))
+        n, unit = _counted(entry)
         key = _key("claim", text(entry["claim"]), entry, said(durability(entry)))
         yield key, Result(
             run=index, verdict=verdict(entry), expected=text(entry.get("expected")), as_expected=as_expected(entry),
             revision=text(entry.get("revision")), profile=text(entry.get("profile")), reason=text(entry.get("reason")),
-            trials=_count(treatment.get("trials")) or _pairs(entry), shows=_count(treatment.get("violated")),
+            trials=n, of=unit, shows=_count(treatment.get("violated")),
             control=(_count(control.get("trials")), _count(control.get("violated"))) if control else None,
             figures=figures(entry),
         ), entry  # fmt: skip
@@ -347,9 +350,14 @@ def _count(value: object) -> int:
     return int(n) if n is not None else 0
 
 
-def _pairs(entry: Json) -> int:
-    """n of a comparison or a property, which have no trials."""
-    return _count(mapping(entry.get("comparison")).get("pairs")) or _count(mapping(entry.get("property")).get("cases"))
+def _counted(entry: Json) -> tuple[int, Literal["trials", "pairs", "cases"]]:
+    """How many, and of what, a verdict was made of."""
+    if n := _count(mapping(entry.get("treatment")).get("trials")):
+        return n, "trials"
+    if n := _count(mapping(entry.get("comparison")).get("pairs")):
+        return n, "pairs"
+    n = _count(mapping(entry.get("property")).get("cases"))
+    return n, "cases" if n else "trials"
 
 
 def injections(cell: Cell) -> Iterator[tuple[str, Mapping[str, object]]]:

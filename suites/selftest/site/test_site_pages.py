@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from site_sample import HOSTILE, case, claim, write_run, write_trial
@@ -190,9 +191,49 @@ def test_badges_say_what_the_cells_say(tmp_path: Path) -> None:
     assert "<x>" not in badge("<x>", cells[:1]).as_svg()
 
 
+def test_what_has_no_trials_says_what_was_counted_instead(tmp_path: Path) -> None:
+    """No ``0/136`` beside VIOLATED: a property is refuted by a case, a comparison decided by pairs, and neither has trials."""
+    none = {"treatment": None, "control": None, "sham": None}
+    refuted = claim(
+        "amqp/x", "VIOLATED", kind="property", property={"cases": 136, "counterexample": {"key": "#"}}, **none
+    )
+    faster = claim("speed/x", kind="comparison", comparison={"ratio": 1.2, "ci95": [1.1, 1.3], "pairs": 12}, **none)
+    built = write_run(tmp_path / "r", claims=[refuted, faster, claim("order/x", shows=1)])
+    build([built], tmp_path / "site")
+    (amqp,), (speed,), (order,) = (
+        sorted((tmp_path / "site" / "claims").glob(f"*{n}-x-*")) for n in ("amqp", "speed", "order")
+    )
+    index = (tmp_path / "site" / "index.html").read_text()
+    for words, page in ((" 136 cases ", amqp), (" 12 pairs ", speed), (" 1/20 ", order)):
+        for text in (page.read_text(), index):
+            assert words in " ".join(re.sub(r"<[^>]*>", " ", text).split()), words
+    assert "0/136" not in index and "0/12" not in index
+
+
+def test_an_arm_without_a_fault_is_as_it_should_be(tmp_path: Path) -> None:
+    def arm(fault: str) -> dict[str, Any]:
+        return {"trials": 2, "violated": 0, "trial_ids": [], "faults": [{"fault": fault, "evidence": "no_effect"}]}
+
+    entry = claim(treatment=arm("kill"), control=arm("kill"), sham=arm("noop"))
+    build([write_run(tmp_path / "r", claims=[entry])], tmp_path / "site")
+    (cell,) = (tmp_path / "site" / "cells").glob("*.html")
+    for page in (tmp_path / "site" / "faults.html", cell):
+        rows = re.findall(r"<tr.*?</tr>", page.read_text(), re.DOTALL)
+        marks = {
+            (fault, *re.findall("evidence e-(ok|bad)", row))
+            for row in rows
+            for fault in ("kill", "noop")
+            if f">{fault}<" in row
+        }
+        assert {m for m in marks if len(m) > 1} == {("kill", "bad"), ("noop", "ok")}, page.name
+
+
 def test_all_words_of_the_pages_have_a_translation(tmp_path: Path) -> None:
     """What a reader of Chinese would meet untranslated: text of ours outside of what belongs to others."""
-    write_run(tmp_path / "x", started="2026-01-03T00:00:00Z", claims=[claim("a/x", "UNKNOWN", as_expected=False)])
+    write_run(tmp_path / "x", started="2026-01-03T00:00:00Z", claims=[
+        claim("a/x", "UNKNOWN", as_expected=False), claim("a/y", property={"cases": 9}, treatment=None),
+        claim("a/z", comparison={"ratio": 1.2, "ci95": [1.1, 1.3], "pairs": 12}, treatment=None),
+    ])  # fmt: skip
     build([*runs_in(tmp_path / "runs"), tmp_path / "x"], tmp_path / "site")
     table = json.loads(asset("strings/zh.json"))
     missing: set[str] = set()
