@@ -113,9 +113,9 @@ class Workload:
     """load_s: how long senders run. drain_s: deadline of the drain, after which a lane is *undrained*.
 
     backlog: receivers start when the senders have ended, and find everything there.
-    heard_s: a trial is evidence only where a send succeeded after the last fault, at least so long before the senders ended; 0: all
-        the same. For promises that hang on a producer which the broker can ask: one that ended before it was reached again was
-        not there to answer.
+    heard_s: a trial is evidence, for or against, only where a send succeeded after the last fault, at least so long before the senders
+        ended; 0: all the same. For promises that hang on a producer which the broker can ask: one that ended before it was
+        reached again was not there to answer.
     """
 
     destinations: tuple[Destination, ...]

@@ -762,7 +762,7 @@ def evaluate(folder: Path, deciding: Sequence[str], *, stored: bool = False) -> 
         for i in injections
         if i["injected_s"] >= 0
     ]
-    witnesses = 0
+    witnesses, unheard = 0, ""
     if history is not None:
         for injection in injections:
             if injection["injected_s"] >= 0:
@@ -773,7 +773,8 @@ def evaluate(folder: Path, deciding: Sequence[str], *, stored: bool = False) -> 
                     else _in_flight(history, from_s, injection["healed_s"])
                 )
         witnesses = _witnesses_in_flight(history, finding, deciding, windows)
-        problems = [*problems_of(folder), *_unheard(folder, history, [to_s for _, to_s in windows])]
+        unheard = _unheard(folder, history, [to_s for _, to_s in windows])
+        problems = [*problems_of(folder), *filter(None, [unheard])]
         if problems:
             finding = _with_missing(finding, problems)
         if (told := folder / "world.json").exists():
@@ -781,6 +782,10 @@ def evaluate(folder: Path, deciding: Sequence[str], *, stored: bool = False) -> 
     write_json(folder / "findings.json", finding.to_json())
     if injections:
         write_json(folder / "faults.json", faults)
+    if unheard:
+        # What was promised to somebody who can be asked is not broken, nor kept, where nobody could be.
+        kept = {key: count for key, count in finding.anomalies.items() if key not in deciding}
+        finding, witnesses = replace(finding, anomalies=kept), 0
     return TrialResult(
         trial=folder.name, finding=finding,
         faults=tuple((i["fault"], i["evidence"], i["in_flight"]) for i in injections), witnesses_in_flight=witnesses,
@@ -788,21 +793,22 @@ def evaluate(folder: Path, deciding: Sequence[str], *, stored: bool = False) -> 
     )  # fmt: skip
 
 
-def _unheard(folder: Path, history: History, healed_s: Sequence[float]) -> Iterator[str]:
+def _unheard(folder: Path, history: History, healed_s: Sequence[float]) -> str:
     """Says so where the senders were not answered again in time, see ``Workload.heard_s``."""
     plan = folder / "plan.json"
     heard_s = float(load_json(plan)["workload"].get("heard_s", 0.0)) if plan.exists() else 0.0
     if not heard_s or not healed_s:
-        return
+        return ""
     sends = history["f"] == F["send"]
     begun, ended = history["start_ns"][sends] / 1e9, history["end_ns"][sends] / 1e9
     fine = (history["outcome"][sends] == OK) & (ended > max(healed_s))
     last = float(begun.max()) if len(begun) else 0.0
-    if not (fine & (ended <= last - heard_s)).any():
-        yield (
-            f"no send succeeded between the end of the last fault at {max(healed_s):.1f} s and {heard_s:g} s before the senders ended "
-            f"at {last:.1f} s: the broker had nobody to ask"
-        )
+    if (fine & (ended <= last - heard_s)).any():
+        return ""
+    return (
+        f"no send succeeded between the end of the last fault at {max(healed_s):.1f} s and {heard_s:g} s before the senders ended at "
+        f"{last:.1f} s: the broker had nobody to ask"
+    )
 
 
 def _load_faults(folder: Path) -> dict[str, Any]:

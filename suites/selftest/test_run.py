@@ -9,7 +9,7 @@ import pytest
 from brokerproof.experiment import Experiment
 from brokerproof.history import HistoryWriter
 from brokerproof.plan import Destination, Workload
-from brokerproof.results import write_json
+from brokerproof.results import load_json, write_json
 from brokerproof.run import evaluate, lacking
 from brokerproof.runtime import equipment
 
@@ -57,14 +57,17 @@ def test_senders_that_nobody_could_ask_are_no_evidence(
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "checkers"))
     told = __import__("storybook").told
-    made = told("ok send a at=0..1", *sends, "ok receive a at=6000..6001", drained=True)
+    made = told("ok send a at=0..1", "ok send z at=2..3", *sends, "ok receive a at=6000..6001", drained=True)
     with HistoryWriter(tmp_path / "history.arrow", made.meta) as writer:
         writer.write(made.columns, made.errors)
     injection = {"fault": "power_cut", "evidence": "took_effect", "injected_s": 0.1, "healed_s": 0.2, "in_flight": -1}
     write_json(tmp_path / "faults.json", {"schema": 1, "injections": [injection]})
     write_json(tmp_path / "plan.json", {"workload": {"heard_s": heard_s}})
-    missing = evaluate(tmp_path, ["lost"]).finding.missing
-    assert any("nobody to ask" in sentence for sentence in missing) == (not heard)
+    finding = evaluate(tmp_path, ["lost"]).finding
+    assert any("nobody to ask" in sentence for sentence in finding.missing) == (not heard)
+    # Lost for nobody to judge, and told all the same.
+    assert (finding.of("lost").count > 0) == heard
+    assert load_json(tmp_path / "findings.json")["anomalies"]["lost"]["count"] > 0
 
 
 @pytest.mark.parametrize(("settled", "witnesses"), [("", 1), ("ok settle a at=8..9", 0)])
