@@ -273,6 +273,19 @@ def test_what_is_not_gone_stays_in_the_journal(theirs: Theirs, tmp_path: Path) -
     assert Journal(target.key).left() == [Thing("topic", "bp-1-t")]
 
 
+def test_what_a_broker_has_not_told_the_name_servers_yet_is_removed(
+    theirs: Theirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The retry topic of a group that pops, half a minute long."""
+    target = load(theirs.file(tmp_path))
+    standing(target).create(TOPIC, "bp-1-t")
+    theirs.broker.topics |= {"%RETRY%bp-1-t-g_bp-1-t": Topic([[]])}
+    known = adopted.known_topics
+    monkeypatch.setattr(adopted, "known_topics", lambda of: {t for t in known(of) if "%RETRY%" not in t})
+    standing(target).close()
+    assert theirs.state() == theirs.before and Journal(target.key).left() == []
+
+
 def test_what_others_have_under_our_names_is_not_touched(theirs: Theirs, tmp_path: Path) -> None:
     target = load(theirs.file(tmp_path))
     assert BROKER.foreign(target) == ""

@@ -155,7 +155,7 @@ def test_protocol_cases_are_decided_inside_tls(
     assert code == 0, said
     cases = json.loads((tmp_path / "run" / "results.json").read_text())["cases"]
     verdicts = Counter(c["verdict"] for c in cases)
-    assert verdicts["PASS"] > 10 and not {"HARNESS", "INCONCLUSIVE"} & set(verdicts), verdicts
+    assert verdicts.total() - verdicts["SKIP"] > 10 and not {"HARNESS", "INCONCLUSIVE"} & set(verdicts), verdicts
     assert any("inside TLS" in c["observed"] for c in cases if c["condition"] == "cut")
     files = [f for f in (tmp_path / "run").rglob("*") if f.is_file()]
     assert [f for f in files if CANARY.encode() in f.read_bytes()] == [] and CANARY not in said

@@ -30,6 +30,7 @@ from brokerproof.wire.rocketmq import stored as stored
 # Request codes. Source: RequestCode.java.
 PULL_MESSAGE: Final = 11
 UPDATE_AND_CREATE_TOPIC: Final = 17
+GET_ALL_TOPIC_CONFIG: Final = 21
 UPDATE_BROKER_CONFIG: Final = 25
 GET_BROKER_CONFIG: Final = 26
 GET_BROKER_RUNTIME_INFO: Final = 28
@@ -169,6 +170,12 @@ def create_group(to: Connection, group: str, *, orderly: bool, retry_max: int = 
 def groups(to: Connection) -> frozenset[str]:
     """The consumer groups that a broker has. Source: SubscriptionGroupWrapper.java."""
     found = loads(to.call(GET_ALL_SUBSCRIPTIONGROUP_CONFIG, {}).body).get("subscriptionGroupTable") or {}
+    return frozenset(map(str, found))
+
+
+def topics_of(to: Connection) -> frozenset[str]:
+    """The topics that a broker has. Source: TopicConfigSerializeWrapper.java."""
+    found = loads(to.call(GET_ALL_TOPIC_CONFIG, {}).body).get("topicConfigTable") or {}
     return frozenset(map(str, found))
 
 
