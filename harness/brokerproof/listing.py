@@ -117,11 +117,7 @@ def effects() -> list[dict[str, Any]]:
 
 def checkers() -> list[dict[str, Any]]:
     """Key, kind and contradiction of every class of anomaly and observation."""
-    return [
-        {"key": key, "kind": kind, "what": _prose(c.prose)}
-        for c in all_checkers()
-        for key, kind in sorted(c.keys.items())
-    ]
+    return [{"key": key, "kind": kind, "what": c.prose} for c in all_checkers() for key, kind in sorted(c.keys.items())]
 
 
 def brokers() -> list[dict[str, Any]]:

@@ -592,7 +592,12 @@ def _run_suite(
         (path / "logs" / "pytest.log").write_text(said)
     if not (path / "results.json").exists():
         if code == pytest.ExitCode.INTERRUPTED:
-            console.print("interrupted; nothing was decided yet, everything that was started is removed")
+            again = (
+                f"; `brokerproof run --resume {_shown(path)}` goes on with it"
+                if command == "run" and path.is_dir()
+                else ""
+            )
+            show.say(console, f"interrupted; nothing was decided yet, everything that was started is removed{again}")
             return 130
         none = code in (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR)
         reason = nothing if none else "\n".join(said.strip().splitlines()[-25:])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
-from brokerproof import run
+from brokerproof import run, show
 from brokerproof.errors import UsageError
 from brokerproof.results import EXIT_MISSING, EXIT_OK, EXIT_UNEXPECTED, RunFolder, load_json, new_run_id, open_run
 from brokerproof.runtime import sweep
@@ -27,10 +26,10 @@ def replay_run(path: Path, trials: list[str], *, recorded_targets: bool, run_dir
         raise UsageError(f"run folder {str(new.path)!r} exists; name another")
     new.create(seed=seed, command=f"brokerproof replay {path}")
     sweep.register(new.mark, folder=new.path)
-    console = Console()
+    console = show.console()
     session = run.Session(
         new, expected_in=suites() / "expected",
-        progress=lambda cell, what: console.print(f"  {cell}: {what}", highlight=False, markup=False),
+        progress=lambda cell, what: show.say(console, f"  {cell}: {what}"),
     )  # fmt: skip
     table = Table("trial", "then", "now", "late by", title=f"replay of {old.id}", title_justify="left")
     code = EXIT_OK
@@ -44,10 +43,11 @@ def replay_run(path: Path, trials: list[str], *, recorded_targets: bool, run_dir
             table.add_row(trial, _words(before), _words(after), f"{max(late.values()):.0f} ms" if late else "-")
             for what, late_ms in late.items():
                 if late_ms > run.LATE_MS:
-                    console.print(
+                    show.say(
+                        console,
                         f"  {trial}: {what} was issued {late_ms:.0f} ms later than planned (at most {run.LATE_MS:g} ms "
-                        "on an idle machine): what was in flight may differ", highlight=False, markup=False, soft_wrap=True,
-                    )  # fmt: skip
+                        "on an idle machine): what was in flight may differ",
+                    )
             if now.finding.missing and code == EXIT_OK:
                 code = EXIT_MISSING
             # Counts depend on the interleaving; which classes appear is what a replay is about.
@@ -57,7 +57,7 @@ def replay_run(path: Path, trials: list[str], *, recorded_targets: bool, run_dir
         session.close()
         sweep.clean(new.mark)
     console.print(table)
-    console.print(f"histories of the replay: {new.path}", highlight=False, soft_wrap=True)
+    show.say(console, f"histories of the replay: {new.path}")
     return code
 
 

@@ -17,9 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from brokerproof import run
+from brokerproof import run, show
 from brokerproof.errors import UsageError, unknown
 from brokerproof.finding import Finding
 from brokerproof.plan import Injection, Plan, Workload
@@ -153,7 +151,7 @@ def shrink_run(
         raise UsageError(f"run folder {str(new.path)!r} exists; name another")
     new.create(seed=plan.seed, command=f"brokerproof shrink {path} {entry['slug']}")
     sweep.register(new.mark, folder=new.path)
-    console = Console()
+    console = show.console()
     session = run.Session(new, expected_in=suites() / "expected", progress=lambda *_: None)
     need, deciding, steps = Rate(trials=trials, share=rate), tuple(entry["deciding"]), 0
     kept: list[Plan] = []
@@ -165,15 +163,16 @@ def shrink_run(
         yes, shown, ran = need.reached(
             lambda n: _shows(session, candidate, f"shrink-{number:03d}-{n}", entry, deciding)
         )
-        console.print(f"{'✔' if yes else '·'} {what}: {shown} of {ran} trials show it", highlight=False, markup=False)
+        show.say(console, f"{'✔' if yes else '·'} {what}: {shown} of {ran} trials show it")
         if yes:
             kept.append(candidate)
         return yes
 
     try:
         if not reproduces(f"{trial} as it was", plan):
-            console.print(
-                f"it does not reproduce in {need.shown_min} of {trials} trials; try more --trials or a lower --rate"
+            show.say(
+                console,
+                f"it does not reproduce in {need.shown_min} of {trials} trials; try more --trials or a lower --rate",
             )
             return EXIT_MISSING
         shrink(plan, reproduces, again=lambda: steps <= tries)
@@ -190,10 +189,7 @@ def shrink_run(
     file = out or old.path / "shrunk" / f"{entry['slug']}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(least.dumps())
-    console.print(
-        f"\n{describe(plan)}\n-> {describe(least)}\nplan     {file}", highlight=False, markup=False, soft_wrap=True
-    )
-    console.print(f"trials   {new.path}", highlight=False, markup=False, soft_wrap=True)
+    show.say(console, f"\n{describe(plan)}\n-> {describe(least)}\nplan     {file}\ntrials   {new.path}")
     return EXIT_OK
 
 

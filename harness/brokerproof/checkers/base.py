@@ -46,7 +46,7 @@ class Checker:
     @property
     def prose(self) -> str:
         """The contradiction in words: the first paragraph of the function's documentation."""
-        return " ".join((inspect.getdoc(self.run) or "").split("\n\n", 1)[0].split())
+        return " ".join((inspect.getdoc(self.run) or "").split("\n\n", 1)[0].replace("``", "`").split())
 
 
 _REGISTRY: dict[str, Checker] = {}
