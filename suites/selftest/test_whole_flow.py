@@ -172,8 +172,9 @@ def test_a_log_has_whole_lines_whatever_their_length(tmp_path: Path, state: Path
         "  again: brokerproof run --broker memory=reorders --select order/one-queue-one-consumer --profile quick --seed 5"
         in lines
     )
-    (row,) = (line for line in lines if line.startswith("│ order/one-queue-one-consumer "))
-    assert row.count("HOLDS") == 4, "one cell each, and what was expected of the one that does not hold"
+    rows = [line for line in lines if line.startswith("│ order/one-queue-one-consumer ")]
+    assert len(rows) == 1, done.stdout + done.stderr
+    assert rows[0].count("HOLDS") == 4, "one cell each, and what was expected of the one that does not hold"
 
 
 def test_one_worker_decides_all_cells_of_a_product(tmp_path: Path, state: Path) -> None:
