@@ -111,7 +111,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "listener.security.protocol.map": "CLIENTS:SASL_PLAINTEXT,INSIDE:PLAINTEXT,CONTROLLERS:PLAINTEXT,"
         + added["listener.security.protocol.map"],
         "inter.broker.listener.name": "INSIDE", "controller.listener.names": "CONTROLLERS", "log.dirs": config.DATA,
-        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
+        "sasl.enabled.mechanisms": "PLAIN", "listener.name.clients.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
         "listener.name.clients.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
         **{f"listener.name.{n.lower()}.plain.sasl.jaas.config": jaas for n in names},
         "offsets.topic.replication.factor": "1", "transaction.state.log.replication.factor": "1",
