@@ -214,9 +214,11 @@ def test_what_others_have_under_our_name_is_not_touched(mine: Path, tmp_path: Pa
     with admin.channel(node.address, adopted.direct(target)) as ch:
         ch.queue_declare(name, durable=True)
         ch.basic_publish("", name, b"theirs")
-        code, said = finished(
-            "run", "--target", "mine.toml", "--select", "order/one-queue-one-consumer", "--seed", "7", cwd=tmp_path
-        )
+    code, said = finished(
+        "run", "--target", "mine.toml", "--select", "order/one-queue-one-consumer", "--seed", "7", cwd=tmp_path
+    )
+    # Another connection: on one that is silent all the while the broker misses heartbeats.
+    with admin.channel(node.address, adopted.direct(target)) as ch:
         try:
             assert code == 4 and "somebody's data" in said.replace("\n", " ")
             assert ch.queue_declare(name, passive=True).method.message_count == 1
