@@ -330,7 +330,8 @@ class _Crowd:
 def test_subscribed_regex(scene: KafkaScene) -> None:
     if not scene.serves("consumer_group_heartbeat", 1):
         scene.inconclusive("ConsumerGroupHeartbeat v1 is not served by a version that should")
-    scene.saw("invalid", Modern(scene, scene.group(), [], regex="[unclosed").heartbeat().seen())
+    # A coordinator that has just become one says so first.
+    scene.saw("invalid", scene.settled(Modern(scene, scene.group(), [], regex="[unclosed").heartbeat).seen())
     scene.topic(name=f"{scene.name}-other")
     first = scene.topic(name=f"{scene.name}-match-1")
     member = Modern(scene, scene.group(), [first], regex=f"{scene.name}-match-.*")
