@@ -1,1 +1,1 @@
-brokerproof.take("run-14", [[544,14,"PASS","2",[]]]);
+brokerproof.take("run-14", [[547,14,"PASS","2",[]]]);

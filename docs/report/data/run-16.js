@@ -1,1 +1,1 @@
-brokerproof.take("run-16", [[543,16,"PASS","2",[]]]);
+brokerproof.take("run-16", [[546,16,"PASS","2",[]]]);

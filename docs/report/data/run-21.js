@@ -1,1 +1,1 @@
-brokerproof.take("run-21", [[958,21,"FAIL","2",[]]]);
+brokerproof.take("run-21", [[959,21,"PASS","3",[]]]);

@@ -1,0 +1,1 @@
+brokerproof.take("run-28", [[956,28,"PASS","4",[]]]);

@@ -1,0 +1,1 @@
+brokerproof.take("run-30", [[958,30,"FAIL","3",[]]]);
