@@ -13,10 +13,10 @@ import pytest
 
 
 def brokerproof(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    # Named, since readline, which pytest loads, puts a width of 80 columns behind Python's back into what is inherited.
+    # Readline, which pytest loads, puts a width of 80 columns behind Python's back into what is inherited, by the workers of xdist too.
     return subprocess.run(
         [sys.executable, "-m", "brokerproof.cli", *arguments], cwd=cwd, text=True, capture_output=True, timeout=400,
-        env=dict(os.environ),
+        env={name: value for name, value in os.environ.items() if name != "COLUMNS"},
     )  # fmt: skip
 
 
