@@ -346,7 +346,7 @@ def _check_run(path: Path, *, as_json: bool, replace: bool) -> int:
     if as_json:
         print(json.dumps(results))
     else:
-        print_results(console(), results, written)
+        print_results(console(), results, folder.path, written)
     return exit_code(results)
 
 

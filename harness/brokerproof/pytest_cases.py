@@ -19,6 +19,7 @@ from brokerproof.conformance.case import Case, cases_of
 from brokerproof.conformance.manifest import manifest, stale
 from brokerproof.conformance.protocols import PROTOCOLS
 from brokerproof.conformance.running import Choice, Conductor, Job, Target, jobs_of
+from brokerproof.results import expectation
 
 
 def add_options(group: pytest.OptionGroup) -> None:
@@ -108,7 +109,7 @@ class CaseItem(pytest.Item):
         if not entry["as_expected"]:
             raise UnexpectedOutcome(
                 f"{entry['case']} {entry['slug']} on {self.target.product} {self.target.version} {entry['variant']}: {entry['verdict']}, "
-                f"expected {entry['expected']}{'' if entry['listed'] else ' (unlisted)'}\n  {entry['observed']}\n"
+                f"{expectation(entry)}\n  {entry['observed']}\n"
                 f"  again: {self.job.command(self.target)}"
             )
 

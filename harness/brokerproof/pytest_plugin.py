@@ -28,7 +28,7 @@ from brokerproof.claims import Declared
 from brokerproof.credentials import wipe
 from brokerproof.errors import HarnessError, UsageError, unknown
 from brokerproof.experiment import PROFILES, Cell, ComparisonExperiment, Experiment, PropertyExperiment
-from brokerproof.results import RunFolder, new_run_id
+from brokerproof.results import RunFolder, expectation, new_run_id
 from brokerproof.schedules import Ground, Limits, Schedule, lacking, named, paced, schedules
 from brokerproof.target import load
 
@@ -314,8 +314,8 @@ class CellItem(pytest.Item):
         if not self.entry["as_expected"]:
             raise UnexpectedVerdict(
                 f"{self.cell.claim.id} on {self.cell.broker} {self.cell.version} {self.cell.variant}: "
-                f"{self.entry['verdict']}, expected {self.entry['expected']}"
-                f"{' (unlisted)' if self.entry['unlisted'] else ''}\n  {self.entry['reason']}\n  again: {self.entry['command']}"
+                f"{self.entry['verdict']}, {expectation(self.entry)}\n  {self.entry['reason']}\n"
+                f"  again: {self.entry['command']}"
             )
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
@@ -605,7 +605,8 @@ def _run_suite(
         return EXIT_USAGE if none else EXIT_HARNESS
     results = load_json(path / "results.json")
     shown = _shown(path)
-    show.print_results(console, results, {"report": shown / "report" / "index.html", "results": shown / "results.json"})
+    written = {"report": shown / "report" / "index.html", "results": shown / "results.json"}
+    show.print_results(console, results, shown, written)
     if code == pytest.ExitCode.INTERRUPTED:
         console.print("interrupted; what was decided until then is above, everything that was started is removed")
         return 130

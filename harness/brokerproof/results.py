@@ -24,12 +24,22 @@ SCHEMA = 1
 EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, EXIT_MISSING, EXIT_HARNESS = 0, 1, 2, 3, 4
 
 
-def interruption(results: Mapping[str, Any]) -> str:
-    """What ``interrupted`` says, in a sentence; "" where the run came to its end."""
+def expectation(entry: Mapping[str, Any]) -> str:
+    """What is expected of a cell or case, and that no line of the expected results says so where none does."""
+    listed = entry["listed"] if "listed" in entry else not entry["unlisted"]
+    return f"expected {entry['expected']}{'' if listed else ' (the default: no expected result is written for it)'}"
+
+
+def interruption(results: Mapping[str, Any], folder: Path | None = None) -> str:
+    """What ``interrupted`` says, in a sentence; "" where the run came to its end.
+
+    folder: where the run lies, for who reads this on the machine of the run; without it, its name.
+    """
     if not results.get("interrupted"):
         return ""
     then = (
-        "`brokerproof run --resume RUN` goes on with it" if results.get("resumable", False)
+        f"`brokerproof run --resume {folder or results.get('run') or 'RUN'}` goes on with it"
+        if results.get("resumable", False)
         else "give its command again, with another run folder"
     )  # fmt: skip
     return f"the run was interrupted or killed before all was decided; {then}"

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from brokerproof.render import recovery
-from brokerproof.results import RunFolder, interruption, matrix, unexpected
+from brokerproof.results import RunFolder, expectation, interruption, matrix, unexpected
 
 #: More than any table of ours takes.
 _LOG_COLUMNS = 1000
@@ -204,7 +204,7 @@ def _print_cases(on: Console, results: Mapping[str, Any]) -> None:
     for entry in unexpected(results["cases"]):
         on.print(
             f"\n[bold]{entry['case']}[/] {entry['slug']} on {_on(entry)}: "
-            f"{entry['verdict']}, expected {entry['expected']}{'' if entry['listed'] else ' (unlisted)'}",
+            f"{entry['verdict']}, {expectation(entry)}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
         say(on, f"  {entry['observed'][:600]}")
@@ -213,10 +213,10 @@ def _print_cases(on: Console, results: Mapping[str, Any]) -> None:
             say(on, f"\nexpected results of {said['target']}: {sentence}", "red")
 
 
-def print_results(on: Console, results: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+def print_results(on: Console, results: Mapping[str, Any], folder: Path, files: Mapping[str, Path]) -> None:
     """The table, then every unexpected verdict with its reason and the command to repeat it, then where things lie.
 
-    files: what was written -> where.
+    folder: the run's, as its reader would name it. files: what was written -> where.
     """
     on.print()
     if results["claims"] or not results["cases"]:
@@ -236,7 +236,7 @@ def print_results(on: Console, results: Mapping[str, Any], files: Mapping[str, P
     for entry in unexpected(results["claims"]):
         on.print(
             f"\n[bold]{entry['claim']}[/] on {_on(entry)}: "
-            f"{entry['verdict']}, expected {entry['expected']}{' (unlisted)' if entry['unlisted'] else ''}",
+            f"{entry['verdict']}, {expectation(entry)}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
         say(on, f"  {entry['reason']}")
@@ -251,7 +251,7 @@ def print_results(on: Console, results: Mapping[str, Any], files: Mapping[str, P
         say(on, f"\nfound besides: {said}")
     for error in results["errors"]:
         say(on, f"\nharness error in {error['where']}: {error['error']}", "red")
-    if cut := interruption(results):
+    if cut := interruption(results, folder):
         say(on, f"\n{cut}", "red")
     on.print()
     for what, file in files.items():

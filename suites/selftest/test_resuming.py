@@ -186,6 +186,6 @@ def test_a_run_on_a_target_goes_on_once_what_it_left_there_is_gone(
 def test_only_a_run_that_can_be_gone_on_with_is_said_to_be(tmp_path: Path, command: str, goes_on: bool) -> None:
     run = RunFolder(tmp_path / "run")
     run.create(seed=7, command=command)
-    said = interruption(run.fold(interrupted=True))
-    assert ("--resume" in said) == goes_on and ("give its command again" in said) != goes_on
+    said = interruption(run.fold(interrupted=True), Path("runs/its-folder"))
+    assert ("--resume runs/its-folder" in said) == goes_on and ("give its command again" in said) != goes_on
     assert interruption(run.fold(interrupted=False)) == ""

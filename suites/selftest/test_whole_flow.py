@@ -160,7 +160,7 @@ def test_through_pytest_a_test_fails_when_its_verdict_is_not_the_expected_one(tm
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 failed, 1 passed" in done.stdout
-    assert "VIOLATED, expected HOLDS (unlisted)" in done.stdout
+    assert "VIOLATED, expected HOLDS (the default: no expected result is written for it)" in done.stdout
     assert "again: brokerproof run --broker memory=reorders" in done.stdout
 
 

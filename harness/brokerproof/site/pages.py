@@ -125,7 +125,10 @@ def _files(model: Model) -> Iterator[tuple[str, str]]:
     yield "index.html", top.fill("site-index.html.j2", title="Comparison", scripts=("matrix.js",), **_matrix(model))
     for row in model.rows:
         folder = "claims" if row.what == "claim" else "cases"
-        yield f"{folder}/{row.file}.html", inner.fill("site-row.html.j2", title=row.id, row=row, kin=_kin(model, row))
+        yield (
+            f"{folder}/{row.file}.html",
+            inner.fill("site-row.html.j2", title=row.id, row=row, kin=_kin(model, row), required=_required(model, row)),
+        )
     for cell in model.cells:
         yield from _cell(inner, model, cell)
     faults = _faults(model)
@@ -177,6 +180,15 @@ def _kin(model: Model, row: Row) -> list[tuple[str, Row]]:
     of = model.claims.get(row.sharpens)
     out = [("states more exactly", of)] if of is not None else []
     return out + [("stated more exactly by", r) for r in model.sharpened.get(row.id, ())]
+
+
+def _required(model: Model, row: Row) -> tuple[str, str]:
+    """(sentence, reference) of a protocol case, as its newest run wrote them; empty for a claim, whose sentence the row has."""
+    if row.what != "case":
+        return "", ""
+    newest = max(row.cells, key=lambda cell: cell.latest.run)
+    whole = cases.case_file(model.runs[newest.latest.run].read.path, newest.entry)
+    return text(whole.get("requirement")), text(whole.get("reference"))
 
 
 # --- a cell

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from site_sample import HOSTILE, case, claim, write_run, write_trial
+from site_sample import HOSTILE, case, claim, write, write_run, write_trial
 
 from brokerproof.cli import app
 from brokerproof.errors import UsageError
@@ -208,6 +208,26 @@ def test_what_has_no_trials_says_what_was_counted_instead(tmp_path: Path) -> Non
         for text in (page.read_text(), index):
             assert words in " ".join(re.sub(r"<[^>]*>", " ", text).split()), words
     assert "0/136" not in index and "0/12" not in index
+
+
+def test_the_page_of_a_case_says_what_is_required_and_its_newest_run_says_it(tmp_path: Path) -> None:
+    def run(name: str, day: str, *says: str) -> Path:
+        built = write_run(
+            tmp_path / name, started=f"2026-01-0{day}T00:00:00Z", cases=[case("K1.01", path="conformance/x.json")]
+        )
+        for requirement in says:
+            write(built / "conformance" / "x.json", {"requirement": requirement, "reference": "section 4", "wire": []})
+        return built
+
+    runs = [run("b", "1", "It is worded so."), run("a", "2", f"It is worded anew. {HOSTILE}")]
+    build(runs, tmp_path / "site")
+    (page,) = (tmp_path / "site" / "cases").glob("*.html")
+    said = page.read_text()
+    assert "It is worded anew." in said and "section 4" in said and "It is worded so." not in said
+    assert "<img" not in said.partition("It is worded anew.")[2].partition("</blockquote>")[0] and "\u202e" not in said
+    build([run("none", "3")], tmp_path / "without")
+    (page,) = (tmp_path / "without" / "cases").glob("*.html")
+    assert page.read_text().count("<blockquote") == 1  # the name alone, and no empty one
 
 
 def test_an_arm_without_a_fault_is_as_it_should_be(tmp_path: Path) -> None:
