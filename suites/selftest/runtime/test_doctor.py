@@ -36,6 +36,18 @@ def test_whatever_is_not_well_has_a_next_step() -> None:
     assert all(check.next_step for check in doctor.diagnose() if check.status != "ok")
 
 
+@pytest.mark.parametrize(
+    ("cores", "load", "status"), [(2, 3.9, "ok"), (2, 4.1, "warning"), (8, 4.1, "ok"), (1, 0.1, "warning")]
+)
+def test_a_machine_on_which_others_are_at_work_is_told(
+    monkeypatch: pytest.MonkeyPatch, cores: int, load: float, status: str
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cores))
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    (seen,) = doctor._cores()
+    assert seen.status == status and f"load {load}" in seen.seen and bool(seen.next_step) == (status == "warning")
+
+
 def test_a_look_that_fails_is_a_warning_and_the_others_are_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> list[doctor.Check]:
         raise RuntimeError("sysfs is not what it was")
