@@ -603,7 +603,7 @@ def _words(items: Sequence[str]) -> str:
     return ("\n" if any(", " in item for item in items) else ", ").join(items)
 
 
-#: Rows with more columns are printed one below the other.
+#: Rows with more columns are printed one below the other, and those whose words would have to be broken side by side.
 _COLUMNS_MAX = 4
 
 
@@ -618,14 +618,15 @@ def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
         return
     told = [{k: _words(v) if isinstance(v, (list, tuple)) else str(v) for k, v in row.items()} for row in rows]
     console = Console()
-    if len(told[0]) > _COLUMNS_MAX:
-        # More than a terminal has room for side by side.
+    words = ([column, *(word for row in told for word in row[column].split())] for column in told[0])
+    borders = 3 * len(told[0]) + 1
+    if len(told[0]) > _COLUMNS_MAX or borders + sum(max(map(len, column)) for column in words) > console.width:
         for row in told:
             name, *_ = row.values()
             console.print(f"[bold]{escape(name)}[/]  {escape(row.get('what', ''))}", highlight=False)
             for column, text in list(row.items())[1:]:
                 if text and column != "what":
-                    console.print(Padding(f"[dim]{column}[/] {escape(text)}", (0, 0, 0, 4)), highlight=False)
+                    console.print(Padding(f"[dim]{column}:[/] {escape(text)}", (0, 0, 0, 4)), highlight=False)
         return
     table = Table()
     for column in told[0]:

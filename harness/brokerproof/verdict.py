@@ -325,6 +325,9 @@ def judge_comparison(
         f"{ratio:.3g} times as fast over {len(pairs)} pairs (95 % interval {low:.3g} to {high:.3g}, margin {margin:g}): "
         f"median {rates[0]:,.0f} against {rates[1]:,.0f} {counted} ({claim.control})"
     )
+    if word == "UNKNOWN" and 1 / margin <= low and high <= margin:
+        # More pairs would not decide it: they have shown that there is next to nothing to decide.
+        said += "; the two differ by less than the margin, whichever is the faster"
     return Verdict(word=word, reason=said), {
         "ratio": round(ratio, 4), "ci95": [round(low, 4), round(high, 4)], "pairs": len(pairs), "margin": margin,
         "median_per_s": [round(rate, 1) for rate in rates],

@@ -175,20 +175,22 @@ COMPARISON = Claim(id="t/comparison", revision=1, kind="comparison", sentence="s
 
 
 @pytest.mark.parametrize(
-    ("pairs", "word"),
+    ("pairs", "word", "alike"),
     [
-        ([(2000.0 + n, 1000.0 - n) for n in range(10)], "HOLDS"),
-        ([(1000.0 - n, 2000.0 + n) for n in range(10)], "VIOLATED"),
-        ([(1000.0 + 10 * (-1) ** n, 1000.0) for n in range(10)], "UNKNOWN"),  # no difference
-        ([(3000.0 if n % 2 else 500.0, 1000.0) for n in range(10)], "UNKNOWN"),  # all over the place
-        ([(2000.0, 1000.0 + n) for n in range(9)], "UNKNOWN"),  # too few
+        ([(2000.0 + n, 1000.0 - n) for n in range(10)], "HOLDS", False),
+        ([(1000.0 - n, 2000.0 + n) for n in range(10)], "VIOLATED", False),
+        ([(1000.0 + 10 * (-1) ** n, 1000.0) for n in range(10)], "UNKNOWN", True),  # no difference
+        ([(1090.0 + 40 * (-1) ** n, 1000.0) for n in range(10)], "UNKNOWN", False),  # one, and about as large as the margin
+        ([(3000.0 if n % 2 else 500.0, 1000.0) for n in range(10)], "UNKNOWN", False),  # all over the place
+        ([(2000.0, 1000.0 + n) for n in range(9)], "UNKNOWN", False),  # too few
     ],
 )  # fmt: skip
 def test_a_comparison_holds_when_its_interval_lies_beyond_the_margin(
-    pairs: list[tuple[float, float]], word: str
+    pairs: list[tuple[float, float]], word: str, alike: bool
 ) -> None:
     verdict, comparison = judge_comparison(COMPARISON, 1.1, pairs, "")
     assert verdict.word == word
+    assert ("differ by less than the margin" in verdict.reason) == alike
     assert (comparison is None) == (len(pairs) < 10)
 
 

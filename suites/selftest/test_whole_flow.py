@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 
-def brokerproof(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def brokerproof(*arguments: str, cwd: Path, columns: int | None = None) -> subprocess.CompletedProcess[str]:
     # Readline, which pytest loads, puts a width of 80 columns behind Python's back into what is inherited, by the workers of xdist too.
     return subprocess.run(
         [sys.executable, "-m", "brokerproof.cli", *arguments], cwd=cwd, text=True, capture_output=True, timeout=400,
-        env={name: value for name, value in os.environ.items() if name != "COLUMNS"},
+        env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | ({"COLUMNS": str(columns)} if columns else {}),
     )  # fmt: skip
 
 
@@ -118,6 +118,17 @@ def test_lists_are_tables_and_json(what: str, tmp_path: Path) -> None:
     table = brokerproof("list", what, cwd=tmp_path)
     assert table.returncode == 0
     assert next(iter(rows[0].values()))[:8] in table.stdout
+
+
+def test_a_narrow_terminal_breaks_no_name(tmp_path: Path) -> None:
+    narrow = brokerproof("list", "brokers", cwd=tmp_path, columns=60).stdout
+    named = [
+        name
+        for row in json.loads(brokerproof("list", "brokers", "--json", cwd=tmp_path).stdout)
+        for name in row["capabilities"]
+    ]
+    assert len(named) > 10 and not [name for name in named if name not in narrow]
+    assert max(map(len, narrow.splitlines())) <= 60 and "capabilities: " in narrow
 
 
 def test_a_history_that_is_none_is_said_to_be_so(tmp_path: Path) -> None:
