@@ -15,7 +15,7 @@ from pathlib import Path
 
 from brokerproof.brokers.base import broker, without
 from brokerproof.claims import Declared, declared
-from brokerproof.expected import lines
+from brokerproof.expected import lines, undecided
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "findings.md"
@@ -32,6 +32,9 @@ _MEANS = {
     ("measurement", "HOLDS"): "measured", ("measurement", "VIOLATED"): "not so",
 }  # fmt: skip
 _LACKS = "has no such thing"
+#: Asked for in full, and neither shown nor contradicted.
+_BETWEEN = "not decided"
+_OTHERS = {"UNSUPPORTED": _LACKS, "UNKNOWN": _BETWEEN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Shown:
 
     def means(self, kind: str) -> str:
         """The verdict of a claim of that kind, in the reader's words."""
-        return _LACKS if self.verdict == "UNSUPPORTED" else _MEANS[kind, self.verdict]
+        return _OTHERS.get(self.verdict) or _MEANS[kind, self.verdict]
 
     @property
     def where(self) -> str:
@@ -63,7 +66,8 @@ def page(claims: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterator[
     yield (
         "What this harness found of brokers, each line with what was measured and against which control. *does not hold*, *not so*: the "
         "sentence was contradicted by a run that can be repeated with the command `brokerproof run --broker PRODUCT=VERSION "
-        "--select CLAIM --profile standard`; *did not happen*: it is said to happen every time, and did not once. Written by `ci/findings` from "
+        "--select CLAIM --profile standard`; *did not happen*: it is said to happen every time, and did not once; *not decided*: two were "
+        "compared, and the interval of their ratio lies beyond the margin on neither side. Written by `ci/findings` from "
         "`suites/claims` and `suites/expected`; numbers are of the machine and the day that a line names. S0 to S4 are five sets of notes "
         "on message queues whose sentences were put to the test; (ours) was not in them.\n"
     )
@@ -88,7 +92,7 @@ def page(claims: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterator[
 
 
 def _cells(claims: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterator[str]:
-    """Every cell with a word for its verdict, and the ones that nobody has decided yet: a page that kept quiet about those would be
+    """Every cell with a word for its verdict, and the ones that nobody has run yet: a page that kept quiet about those would be
     taken for all there is to ask. Of a version that is not the newest only what was run: it is asked where it may differ."""
     versions = {product: broker(product).versions for product in NAMES}
     columns = [
@@ -112,7 +116,7 @@ def _cells(claims: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterato
                     continue
                 lacks = line is None and bool(without(product, version, d.needs))
                 open_[product, version] += line is None and not lacks
-                word = line.means(d.claim.kind) if line else _LACKS if lacks else "not decided"
+                word = line.means(d.claim.kind) if line else _LACKS if lacks else "not run yet"
                 words.setdefault(word, []).append(variant)
             row.append(
                 "; ".join(w if v == [""] else f"{w}: {', '.join(x or 'plain' for x in v)}" for w, v in words.items())
@@ -121,9 +125,9 @@ def _cells(claims: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterato
             rows.append(f"| `{d.claim.id}` | {' | '.join(row)} |")
     yield "## Every cell\n"
     yield "Where a claim has several variants they are named. " + (
-        "Not decided yet: " + ", ".join(f"{n} of {NAMES[p]} {v}" for (p, v), n in open_.items() if n) + ".\n"
+        "Not run yet: " + ", ".join(f"{n} of {NAMES[p]} {v}" for (p, v), n in open_.items() if n) + ".\n"
         if any(open_.values())
-        else "All are decided.\n"
+        else "All were run.\n"
     )
     yield "| claim | " + " | ".join(f"{NAMES[p]} {v}" for p, v in columns) + " |"
     yield "|---|" + "---|" * len(columns)
@@ -136,7 +140,7 @@ def _counts(known: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterato
         for s in shown[d.claim.id]:
             count.setdefault((s.product, s.version), Counter())[s.means(d.claim.kind)] += 1
     seen = set().union(*count.values())
-    words = [*dict.fromkeys(_MEANS.values()), *([_LACKS] if _LACKS in seen else [])]
+    words = [*dict.fromkeys(_MEANS.values()), *(word for word in _OTHERS.values() if word in seen)]
     yield f"| | {' | '.join(words)} |"
     yield "|---|" + "---|" * len(words)
     for (product, version), means in sorted(count.items()):
@@ -184,6 +188,10 @@ def main() -> int:
             for line in lines(file):
                 shown.setdefault(line["claim"], []).append(
                     Shown(product, version, line["variant"], line["verdict"], line["reason"].rstrip("."))
+                )
+            for cell in undecided(file):
+                shown.setdefault(cell["claim"], []).append(
+                    Shown(product, version, cell["variant"], "UNKNOWN", cell["reason"].rstrip("."))
                 )
     claims = [d for d in declared(ROOT / "suites" / "claims") if _section(d) not in _NOT_HERE]
     stray = sorted(set(shown) - {d.claim.id for d in claims} - {c for c in shown if c.partition("/")[0] in _NOT_HERE})

@@ -7,7 +7,13 @@
     verdict = "VIOLATED"
     reason = "what was measured, and when"
 
-A cell without a line is expected to hold (a hazard: to show) and is marked ``unlisted``. UNKNOWN is never expected.
+A cell without a line is expected to hold (a hazard: to show) and is marked ``unlisted``. UNKNOWN is never expected; what was
+asked for in full and could not be told, and why, is written down for readers, and no run is measured by it:
+
+    [[undecided]]
+    claim = "dup/primary-key-slow--mark"
+    variant = "seen-id"
+    reason = "what was measured, and when"
 """
 
 from __future__ import annotations
@@ -78,6 +84,33 @@ def lines(file: Path) -> tuple[dict[str, str], ...]:
                 f"may have variant and profile; has {cell}"
             )
         found.append(line)
+    return tuple(found)
+
+
+@lru_cache(maxsize=32)
+def undecided(file: Path) -> tuple[dict[str, str], ...]:
+    """The cells of one file that were asked for in full and could not be told, each with claim, variant and reason. Raises
+    UsageError as ``lines``, and for a cell that has a verdict as well."""
+    if not file.exists():
+        return ()
+    known = lines(file)
+    try:
+        found = tables(file, tomllib.loads(file.read_text(encoding="utf-8")), "undecided")
+    except (OSError, ValueError) as exc:
+        raise unreadable("expected results", file, exc) from exc
+    for i, cell in enumerate(found):
+        if (
+            set(cell) != {"claim", "variant", "reason"}
+            or not all(isinstance(v, str) for v in cell.values())
+            or not cell["reason"]
+        ):
+            raise UsageError(
+                f"{str(file)!r}, undecided {i + 1}: needs claim, variant and a measured reason; has {cell}"
+            )
+        if any(line["claim"] == cell["claim"] and line["variant"] in (cell["variant"], "*") for line in known):
+            raise UsageError(
+                f"{str(file)!r}, undecided {i + 1}: {cell['claim']} {cell['variant']} has a verdict; remove one of the two"
+            )
     return tuple(found)
 
 

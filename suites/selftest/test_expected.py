@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from brokerproof.errors import UsageError
-from brokerproof.expected import expected
+from brokerproof.expected import expected, undecided
 from brokerproof.suites import suites
 
 ASK = {"broker": "b", "version": "1", "claim": "a/b", "variant": "v", "profile": "quick"}
@@ -40,6 +40,26 @@ def test_a_line_needs_a_verdict_that_can_be_expected_and_a_reason(tmp_path: Path
         expected(write(tmp_path, text), **ASK)
 
 
+def test_what_could_not_be_told_is_written_down_and_no_run_is_measured_by_it(tmp_path: Path) -> None:
+    file = write(tmp_path, '[[undecided]]\nclaim="a/b"\nvariant="v"\nreason="0.96 (0.91 to 1.02)"\n') / "b-1.toml"
+    assert undecided(file) == ({"claim": "a/b", "variant": "v", "reason": "0.96 (0.91 to 1.02)"},)
+    assert expected(tmp_path, **ASK).unlisted
+    assert undecided(tmp_path / "none.toml") == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[undecided]]\nclaim="a/b"\nvariant="v"\nreason=""\n', '[[undecided]]\nclaim="a/b"\nreason="x"\n',
+        '[[undecided]]\nclaim="a/b"\nvariant="v"\nreason="x"\n[[cell]]\nclaim="a/b"\nverdict="HOLDS"\nreason="x"\n',
+        '[[undecided]]\nclaim="a/b"\nvariant="v"\nreason="x"\nverdict="UNKNOWN"\n', "[undecided]\n",
+    ],
+)  # fmt: skip
+def test_what_could_not_be_told_has_a_reason_and_no_verdict(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match=r"b-1\.toml"):
+        undecided(write(tmp_path, text) / "b-1.toml")
+
+
 def test_the_suites_own_expectations_are_well_formed_and_about_claims_that_exist() -> None:
     import tomllib
 
@@ -56,3 +76,5 @@ def test_the_suites_own_expectations_are_well_formed_and_about_claims_that_exist
                 profile=cell.get("profile", "quick"),
             )  # fmt: skip
             assert not found.unlisted
+        for cell in undecided(file):
+            assert cell["variant"] in known[cell["claim"]].brokers[product], (file.name, cell["claim"])
