@@ -158,8 +158,10 @@ document.addEventListener("DOMContentLoaded", async () => {
 
   function read() {
     const said = brokerproof.chosen();
-    // The latest run that has a cell in common with one before it, else two versions.
-    const last = data.runs.findLastIndex((run) => run.previous !== null);
+    // The latest run that repeats what one before it had, else two versions. A handful of cells that were asked again, after
+    // runs that repeat all, is not what one comes for.
+    const most = Math.max(...data.runs.map((run) => run.common));
+    const last = data.runs.findLastIndex((run) => run.previous !== null && 2 * run.common >= most);
     const start = last >= 0 ? [`run:${data.runs[last].previous}`, `run:${last}`] : [`version:${(data.targets[0] || []).join(" ")}`, `version:${(data.targets[data.targets.length - 1] || []).join(" ")}`];
     for (const [i, name] of ["a", "b"].entries()) {
       $(`side-${name}`).value = said.get(name) || start[i];

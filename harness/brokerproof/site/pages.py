@@ -10,6 +10,7 @@ badges/                        SVG and JSON          details/   trials, taken in
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -348,7 +349,8 @@ def _clusters(model: Model, target: tuple[str, str]) -> list[tuple[str, tuple[tu
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """counts: of the verdicts of this run.  previous: index of the run before it with cells in common, None without."""
+    """counts: of the verdicts of this run.  previous: index of the run before it with cells in common, None without; common: how
+    many they are."""
 
     run: RunInfo
     index: int
@@ -356,24 +358,26 @@ class RunSummary:
     targets: tuple[str, ...]
     host: str
     previous: int | None
+    common: int
 
 
 def _summaries(model: Model) -> list[RunSummary]:
     words: list[list[str]] = [[] for _ in model.runs]
     targets: list[set[tuple[str, str]]] = [set() for _ in model.runs]
-    before: list[int] = [-1 for _ in model.runs]
+    before: list[Counter[int]] = [Counter() for _ in model.runs]
     for cell in model.cells:
-        last = -1
+        last = None
         for result in cell.history:
             words[result.run].append(result.verdict)
             targets[result.run].add(cell.key.target)
-            before[result.run] = max(before[result.run], last)
+            if last is not None:
+                before[result.run][last] += 1
             last = result.run
     return [
         RunSummary(
             run=run, index=i, counts=tuple((w, words[i].count(w)) for w in (*VERDICTS, *cases.SYMBOLS) if w in words[i]),
             targets=tuple(" ".join(t) for t in model.targets if t in targets[i]), host=_host(run),
-            previous=before[i] if before[i] >= 0 else None,
+            previous=max(before[i], default=None), common=before[i][max(before[i])] if before[i] else 0,
         )
         for i, run in enumerate(model.runs)
     ]  # fmt: skip
@@ -391,7 +395,7 @@ def _data(model: Model, summaries: Sequence[RunSummary]) -> Iterator[tuple[str, 
     """Cells by number, and what each run said of them: what the page of differences is made of."""
     yield "data/cells.js", chunk("cells", {
         "runs": [
-            {"id": s.run.id, "started": s.run.started, "suites": s.run.suites, "previous": s.previous} for s in summaries
+            {"id": s.run.id, "started": s.run.started, "suites": s.run.suites, "previous": s.previous, "common": s.common} for s in summaries
         ],
         "targets": [list(t) for t in model.targets],
         "cells": [[*c.key.parts, c.file, c.group, c.kind] for c in model.cells],
