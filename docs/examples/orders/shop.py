@@ -28,10 +28,16 @@ class Shop:
                 "", self._queue, str(number).encode(), pika.BasicProperties(delivery_mode=2), mandatory=self._confirm
             )  # fmt: skip
         except pika.exceptions.AMQPError:
-            self._channel = None
+            self.close()
             if self._confirm:
                 raise
             # "It will be there": the answer of a service that does not wait.
+
+    def close(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None and channel.connection.is_open:
+            with contextlib.suppress(pika.exceptions.AMQPError):
+                channel.connection.close()
 
     def _open(self) -> pika.adapters.blocking_connection.BlockingChannel:
         if self._channel is None:
@@ -70,8 +76,11 @@ class Worker:
         while not (over.is_set() and empty):
             empty = False
             # The broker, or the way to it, may be gone for a while: connect again, and take what comes again.
-            with contextlib.suppress(pika.exceptions.AMQPError, OSError), self._connect() as db:
-                connection = pika.BlockingConnection([pika.URLParameters(url) for url in self._urls])
+            with (
+                contextlib.suppress(pika.exceptions.AMQPError, OSError),
+                self._connect() as db,
+                pika.BlockingConnection([pika.URLParameters(url) for url in self._urls]) as connection,
+            ):
                 channel = connection.channel()
                 channel.queue_declare(self._queue, durable=True)
                 channel.basic_qos(prefetch_count=20)
@@ -87,4 +96,3 @@ class Worker:
                     db.commit()
                     if method.delivery_tag % 10 == 0:
                         channel.basic_ack(method.delivery_tag, multiple=True)
-                connection.close()

@@ -40,7 +40,8 @@ def take_orders(shop, history, count):
 def test_answered_orders_are_written(arm, rabbitmq, effects, history, faults):
     shop = Shop(rabbitmq.urls, rabbitmq.name("orders"), confirm=arm.of(treatment=True, control=False))
     connect = partial(database, effects.store("postgresql"))
-    with Worker(rabbitmq.unbroken.urls, rabbitmq.name("orders"), connect, once=True).at_work():
+    worker = Worker(rabbitmq.unbroken.urls, rabbitmq.name("orders"), connect, once=True)
+    with contextlib.closing(shop), worker.at_work():
         faults.at(1.0, "kill", target="all", for_s=2.0)
         take_orders(shop, history, 300)
         faults.over()
@@ -56,7 +57,7 @@ def test_orders_are_written_once(arm, rabbitmq, effects, history, faults):
     shop = Shop(rabbitmq.unbroken.urls, rabbitmq.name("orders"), confirm=True)
     connect = partial(database, effects.store("postgresql"))
     worker = Worker(rabbitmq.urls, rabbitmq.name("orders"), connect, once=arm.of(treatment=True, control=False))
-    with worker.at_work():
+    with contextlib.closing(shop), worker.at_work():
         faults.at(1.0, "reset", for_s=2.0)
         take_orders(shop, history, 300)
         faults.over()
