@@ -534,7 +534,8 @@ def _drive(
     come back healthy, empty where it did."""
     hands = [
         _Hand(session, cell, block, scene, injection, recorded[n] if recorded and n < len(recorded) else None,
-              among_others=len(schedule) > 1)
+              among_others=len(schedule) > 1, first=not any(
+                  o.at_s < injection.at_s < o.at_s + o.for_s or o.until_read for o in schedule if o is not injection))
         for n, injection in enumerate(schedule)
     ]  # fmt: skip
     # A first look takes a second or two. It is taken ahead of the moment, so that it does not delay the injection:
@@ -586,9 +587,10 @@ class _Hand:
 
     def __init__(
         self, session: Session, cell: str, block: Block, scene: Scene, injection: Injection,
-        recorded: Sequence[str] | None, *, among_others: bool,
+        recorded: Sequence[str] | None, *, among_others: bool, first: bool,
     ) -> None:  # fmt: skip
-        self.injection = injection
+        """among_others: of a schedule of several.  first: all that began before it is to be healed by its moment."""
+        self.injection, self._first = injection, first
         self._among_others = among_others
         self.failed: BaseException | None = None
         self._session, self._cell, self._block, self._scene = session, cell, block, scene
@@ -647,6 +649,9 @@ class _Hand:
         if self._wait(self._due_s):
             return
         assert self._seen is not None
+        if self._first and self._seen.probe.bites:
+            # The look was ahead of the moment: on a slow machine the one before was still healing then.
+            self.look()
         with apply(
             self._fault, self._scene, injection.target, now_s=block.now_s, before=self._seen, options=injection.options,
             planned_s=self._due_s, dry=injection.dry,

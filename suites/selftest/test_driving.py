@@ -18,6 +18,7 @@ from brokerproof.faults.base import Probe, Scene, make
 from brokerproof.plan import Destination, Injection, Plan, Sender, Workload
 from brokerproof.results import RunFolder
 from brokerproof.runtime.pool import ClusterKey
+from brokerproof.workloads.stream import Block
 
 
 def plan(*schedule: Injection, load_s: float = 1.0) -> Plan:
@@ -66,6 +67,25 @@ def test_what_one_takes_to_be_looked_at_does_not_delay_the_next(
     assert [i["fault"] for i in injections] == ["latency", "kill", "client_kill"]
     assert all(i["late_ms"] < 250 for i in injections), injections  # one after the other: 600 and more
     assert [round(i["planned_s"] - injections[0]["planned_s"], 3) for i in injections] == [0.0, 0.1, 0.4]
+
+
+def test_what_was_still_healing_when_one_looked_ahead_is_looked_at_again(
+    tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heal = Block.replace
+
+    def slowly(self: Any, role: str) -> None:
+        time.sleep(1.2)  # what new processes take on a slow machine
+        heal(self, role)
+
+    monkeypatch.setattr(Block, "replace", slowly)
+    monkeypatch.setattr("brokerproof.faults.base.CALM_S", 0.5)
+    injections = drive(
+        tmp_path,
+        plan(*(Injection(fault="client_kill", target="producer", at_s=at, for_s=0.1) for at in (0.5, 3.6)), load_s=4.4),
+    )
+    assert [i["probes"]["before"]["bites"] for i in injections] == [False, False]
+    assert [i["evidence"] for i in injections] == ["took_effect", "took_effect"]
 
 
 def test_a_fault_that_comes_to_nothing_among_others_is_told_and_ends_no_trial(
