@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +137,12 @@ class Session:
             yield cluster
 
     def _coming(self, key: ClusterKey) -> list[tuple[Plan, int]]:
-        """(plan, destination) of each lane that coming cells need on that cluster. Nothing is made ahead on what others
-        use."""
+        """(plan, destination) of each lane that will be needed on that cluster, what the cell at hand goes on to first: where there is
+        not room for all, a lane made now has aged when its turn comes. Nothing is made ahead on what others use."""
         if self.adoption is not None:
             return []
         mine = (
-            p for p in (*self.blocks.coming, *self.ahead)
+            p for p in (*self.ahead, *self.blocks.coming)
             if ClusterKey.of_plan(p).cluster == key.cluster and p.lane_age_s >= LANE_AGE_S
         )  # fmt: skip
         return [(p, d) for p in mine for d in range(len(p.workload.destinations))]
@@ -175,16 +176,20 @@ class Session:
                 cluster.sync()
             self._declare(cluster, wanted, lambda what: self.say(cell, what))
         elif any((id_, p.destination_name(d)) not in self._lanes for p, d in wanted):
-            ahead = [lane for lane in self._coming(key)[:AHEAD_MAX] if not _perishes(cluster, *lane)]
-            self._declare(cluster, [*wanted, *ahead], lambda what: self.say(cell, what))
+            mine = {p.destination_name(d) for p, d in wanted}
+            coming = (
+                (p, d) for p, d in self._coming(key)
+                if (lane := p.destination_name(d)) not in mine and (id_, lane) not in self._lanes and not _perishes(cluster, p, d)
+            )  # fmt: skip
+            self._declare(cluster, [*wanted, *islice(coming, AHEAD_MAX)], lambda what: self.say(cell, what))
         if cluster.in_process:
             return 0.0
-        mine = [(id_, p.destination_name(d)) for p, d in wanted]
-        youngest = max(self._lanes[name].at for name in mine)
+        names = [(id_, p.destination_name(d)) for p, d in wanted]
+        youngest = max(self._lanes[name].at for name in names)
         if (rest := age_s - (time.monotonic() - youngest)) > 0.5:
             self.say(cell, f"letting new lanes age for {rest:.0f} s")
         wait_until(lambda: time.monotonic() - youngest >= age_s, age_s + 5, "lanes to age")
-        if age_s >= LANE_AGE_S and any(not self._lanes[name].synced for name in mine):
+        if age_s >= LANE_AGE_S and any(not self._lanes[name].synced for name in names):
             cluster.sync()
             for name, made in self._lanes.items():
                 if name[0] == id_:

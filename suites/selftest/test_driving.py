@@ -172,3 +172,26 @@ def test_lanes_age_together_but_young_ones_are_made_for_their_own_trial_and_not_
         session.close()
     assert cluster.did == did
     assert age_s <= age < age_s + 0.5
+
+
+def test_what_a_cell_goes_on_to_is_made_before_what_coming_cells_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A comparison has a lane for each of its trials: made one by one, each would age while nothing else is done."""
+    monkeypatch.setattr(run, "LANE_AGE_S", 0.1)
+    monkeypatch.setattr(run, "AHEAD_MAX", 2)
+    folder = RunFolder(tmp_path / "run")
+    folder.create(seed=0, command="")
+    session = run.Session(folder, expected_in=tmp_path, progress=lambda *_: None)
+    cluster: Any = Lanes()
+    first, second, third, other = (
+        replace(plan(), trial=name, lane_age_s=0.1) for name in ("first", "second", "third", "of another cell")
+    )
+    session.ahead = [first, second, third]
+    monkeypatch.setattr(type(session.blocks), "coming", [other] * 5)
+    try:
+        for made, so_far in ((first, 3), (second, 3), (third, 3), (other, 4)):
+            session.lanes_ready([made], cluster, ClusterKey.of_plan(made), "test")
+            assert cluster.did.count("create") == so_far
+    finally:
+        session.close()
