@@ -92,7 +92,7 @@ def page(claims: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterator[
 
 
 def _cells(claims: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterator[str]:
-    """Every cell with a word for its verdict, and the ones that nobody has run yet: a page that kept quiet about those would be
+    """Every cell with a word for its verdict, and the ones that are open: a page that kept quiet about those would be
     taken for all there is to ask. Of a version that is not the newest only what was run: it is asked where it may differ."""
     versions = {product: broker(product).versions for product in NAMES}
     columns = [
@@ -116,7 +116,7 @@ def _cells(claims: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterato
                     continue
                 lacks = line is None and bool(without(product, version, d.needs))
                 open_[product, version] += line is None and not lacks
-                word = line.means(d.claim.kind) if line else _LACKS if lacks else "not run yet"
+                word = line.means(d.claim.kind) if line else _LACKS if lacks else "open"
                 words.setdefault(word, []).append(variant)
             row.append(
                 "; ".join(w if v == [""] else f"{w}: {', '.join(x or 'plain' for x in v)}" for w, v in words.items())
@@ -125,9 +125,11 @@ def _cells(claims: Sequence[Declared], shown: dict[str, list[Shown]]) -> Iterato
             rows.append(f"| `{d.claim.id}` | {' | '.join(row)} |")
     yield "## Every cell\n"
     yield "Where a claim has several variants they are named. " + (
-        "Not run yet: " + ", ".join(f"{n} of {NAMES[p]} {v}" for (p, v), n in open_.items() if n) + ".\n"
+        "Open, not run or without all the evidence that a verdict needs: "
+        + ", ".join(f"{n} of {NAMES[p]} {v}" for (p, v), n in open_.items() if n)
+        + ".\n"
         if any(open_.values())
-        else "All were run.\n"
+        else "None is open.\n"
     )
     yield "| claim | " + " | ".join(f"{NAMES[p]} {v}" for p, v in columns) + " |"
     yield "|---|" + "---|" * len(columns)

@@ -33,12 +33,12 @@ def expectation(entry: Mapping[str, Any]) -> str:
 def interruption(results: Mapping[str, Any], folder: Path | None = None) -> str:
     """What ``interrupted`` says, in a sentence; "" where the run came to its end.
 
-    folder: where the run lies, for who reads this on the machine of the run; without it, its name.
+    folder: where the run lies, for who reads this on the machine of the run.
     """
     if not results.get("interrupted"):
         return ""
     then = (
-        f"`brokerproof run --resume {folder or results.get('run') or 'RUN'}` goes on with it"
+        f"`brokerproof run --resume {folder or 'RUN'}` goes on with it{'' if folder else ', RUN being its folder'}"
         if results.get("resumable", False)
         else "give its command again, with another run folder"
     )  # fmt: skip

@@ -47,8 +47,8 @@ def test_a_contradicted_claim_is_told_first_with_what_sharpens_it() -> None:
     assert "Sentence of b/fine." in rest
     assert "a/said" not in rest, "said once"
     assert "c/never-run" not in wrong + rest, "what nobody has seen is no finding"
-    assert "| `c/never-run` | not run yet |" in every, "and is not passed over in silence"
-    assert "Not run yet: 1 of Kafka 4.3.1." in every
+    assert "| `c/never-run` | open |" in every, "and is not passed over in silence"
+    assert "Open, not run or without all the evidence that a verdict needs: 1 of Kafka 4.3.1." in every
 
 
 def test_the_table_of_cells_names_the_variants_and_asks_an_older_version_only_what_was_run() -> None:
@@ -57,8 +57,8 @@ def test_the_table_of_cells_names_the_variants_and_asks_an_older_version_only_wh
     text = "\n".join(page([both, declared("b/new-only")], {"a/two": [shown("HOLDS", "kill"), old]}))
     every = text.split("## Every cell")[1]
     assert "| claim | Kafka 4.3.1 | Kafka 3.9.2 |" in every
-    assert "| `a/two` | holds: kill; not run yet: cut | does not hold: cut |" in every
-    assert "| `b/new-only` | not run yet |  |" in every
+    assert "| `a/two` | holds: kill; open: cut | does not hold: cut |" in every
+    assert "| `b/new-only` | open |  |" in every
 
 
 def test_what_a_version_has_not_is_not_open() -> None:
@@ -67,7 +67,7 @@ def test_what_a_version_has_not_is_not_open() -> None:
     seen = [Shown("rabbitmq", "4.0.5", "", "HOLDS", "measured")]
     every = "\n".join(page([mirrored, done], {"a/done": seen})).split("## Every cell")[1]
     assert "| `a/mirrored` | has no such thing |" in every
-    assert "All were run." in every
+    assert "None is open." in every
 
 
 def test_what_is_expected_to_be_unsupported_is_said_so_and_counted() -> None:
@@ -93,7 +93,7 @@ def test_a_line_of_all_variants_is_about_each() -> None:
     both = replace(declared("a/two"), brokers={"kafka": ("", "cut")})
     every = "\n".join(page([both], {"a/two": [shown("HOLDS", "*")]})).split("## Every cell")[1]
     assert "| `a/two` | holds: plain, cut |" in every
-    assert "All were run." in every
+    assert "None is open." in every
 
 
 def test_a_hazard_that_was_seen_is_listed_with_its_safe_arm() -> None:

@@ -188,4 +188,5 @@ def test_only_a_run_that_can_be_gone_on_with_is_said_to_be(tmp_path: Path, comma
     run.create(seed=7, command=command)
     said = interruption(run.fold(interrupted=True), Path("runs/its-folder"))
     assert ("--resume runs/its-folder" in said) == goes_on and ("give its command again" in said) != goes_on
+    assert ("RUN being its folder" in interruption(run.fold(interrupted=True))) == goes_on
     assert interruption(run.fold(interrupted=False)) == ""
